@@ -1,0 +1,1 @@
+"""Layer 2: sources, licences, filters, tokenizing, token shards, documents, order."""

@@ -1,0 +1,168 @@
+"""Strict configuration: YAML into frozen typed models, with errors that name file, line and nearest key.
+
+A config has one optional section named `execution` for what must not change results (processes, caches, logging).
+Everything else is the recipe: it is hashed into fingerprints by `recipe_of`.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from provenance.canonical import Json, hex_float
+from provenance.errors import ConfigError
+
+EXECUTION_SECTION = "execution"
+
+
+class Config(BaseModel):
+    """Base of all config models: frozen, no unknown keys, no silent conversions of types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+
+
+ConfigType = TypeVar("ConfigType", bound=Config)
+
+
+def load_config(path: Path, model: type[ConfigType], overrides: Sequence[str] = ()) -> ConfigType:
+    """Read a YAML file into `model`.
+
+    Args:
+        path: the YAML file.
+        overrides: `a.b=value` texts; each value is read as YAML and must name a key that the model knows.
+
+    Raises:
+        ConfigError: for a missing file, bad YAML, duplicate or unknown keys and wrong values.
+    """
+    values, lines = _read_yaml(path)
+    for override in overrides:
+        _apply_override(values, override, lines, path)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, model, lines, path) from None
+
+
+def recipe_of(config: Config) -> Json:
+    """Return the part of a config that decides results, ready for hashing: no execution section, floats as hex."""
+    values = config.model_dump(mode="python", exclude={EXECUTION_SECTION})
+    return _hashable(values)
+
+
+def _hashable(value: Any) -> Json:
+    if isinstance(value, float):
+        return hex_float(value)
+    if isinstance(value, Mapping):
+        return {str(key): _hashable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_hashable(item) for item in value]
+    if isinstance(value, Path):
+        return value.as_posix()
+    return value
+
+
+def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[str | int, ...], int]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"cannot read the config ({error})", expected="a YAML file in UTF-8", where=str(path)
+        ) from None
+    lines: dict[tuple[str | int, ...], int] = {}
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is not None:
+            _collect_lines(root, (), lines, path)
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise ConfigError(str(getattr(error, "problem", error)), expected="valid YAML", where=where) from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"found {type(values).__name__}", expected="a mapping of keys", where=str(path))
+    return values, lines
+
+
+def _collect_lines(
+    node: yaml.Node, at: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int], path: Path
+) -> None:
+    lines[at] = lines.get(at, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        for key_node, value_node in node.value:
+            child = (*at, str(key_node.value))
+            line = key_node.start_mark.line + 1
+            if child in lines:
+                raise ConfigError(
+                    f"key {key_node.value!r} appears twice", expected="each key once", where=f"{path}:{line}"
+                )
+            lines[child] = line
+            _collect_lines(value_node, child, lines, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            _collect_lines(item, (*at, index), lines, path)
+
+
+def _apply_override(values: dict[str, Any], override: str, lines: dict[tuple[str | int, ...], int], path: Path) -> None:
+    dotted, separator, text = override.partition("=")
+    if not separator or not dotted:
+        raise ConfigError(f"override {override!r}", expected="--set key.key=value", where=str(path))
+    keys = dotted.split(".")
+    target: Any = values
+    for key in keys[:-1]:
+        if isinstance(target, list) and key.isdigit() and int(key) < len(target):
+            target = target[int(key)]
+        elif isinstance(target, dict):
+            target = target.setdefault(key, {})
+        else:
+            raise ConfigError(f"override {override!r} goes through a value", where=str(path))
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"override {override!r}", expected="a YAML value after =", where=str(path)) from None
+    if not isinstance(target, dict):
+        raise ConfigError(f"override {override!r} does not end in a key", where=str(path))
+    target[keys[-1]] = value
+    lines[tuple(keys)] = 0
+
+
+def _explain(
+    error: ValidationError, model: type[Config], lines: dict[tuple[str | int, ...], int], path: Path
+) -> ConfigError:
+    first = error.errors()[0]
+    location = tuple(first["loc"])
+    known = [location[:size] for size in range(len(location), -1, -1) if location[:size] in lines]
+    line = lines[known[0]] if known else 1
+    where = f"{path}:{line}" if line else f"--set {'.'.join(map(str, location))}"
+    dotted = ".".join(str(part) for part in location) or "the config"
+    if first["type"] == "extra_forbidden":
+        nearest = difflib.get_close_matches(str(location[-1]), _keys_at(model, location[:-1]), n=1, cutoff=0.0)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else "no keys here"
+        return ConfigError(f"unknown key {dotted!r}", expected=hint, where=where)
+    if first["type"] == "missing":
+        return ConfigError(f"key {dotted!r} is missing", expected="a value for it", where=where)
+    message = first["msg"].removeprefix("Value error, ")
+    return ConfigError(f"{dotted} = {first.get('input')!r}", expected=message, where=where)
+
+
+def _keys_at(model: type[Config], location: tuple[str | int, ...]) -> list[str]:
+    """Return the keys that a (nested) model knows at a location; empty where it is not a model."""
+    current: Any = model
+    for part in location:
+        if isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
+            current = _first_model(current.model_fields[str(part)].annotation)
+    if isinstance(current, type) and issubclass(current, BaseModel):
+        return list(current.model_fields)
+    return []
+
+
+def _first_model(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _first_model(argument)
+        if found is not None:
+            return found
+    return None

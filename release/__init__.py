@@ -1,0 +1,1 @@
+"""Layer 4: bundle, openness rules, cards, page, verify, reproduce."""

@@ -1,0 +1,1 @@
+"""Layer 3: pretraining and fine-tuning with exact bits."""
