@@ -1,0 +1,62 @@
+"""The document: what sources yield and every later step of the corpus reads."""
+
+from dataclasses import dataclass
+
+from provenance.digests import tagged_digest
+
+UNRESOLVED = "NOASSERTION"
+"""SPDX's word for a licence that could not be established."""
+
+
+@dataclass(frozen=True)
+class LicenceFinding:
+    """The licence of one document and the evidence for it.
+
+    Attributes:
+        spdx: SPDX expression, or NOASSERTION.
+        declared: the text that declared it, as found.
+        evidence_kind: `file-header`, `licence-text`, `declared-metadata` or `dataset-field`; `none` if unresolved.
+        evidence_locator: where in the source the evidence stands, such as `LICENSE` or `PKG-INFO:License-Expression`.
+        evidence_sha256: sha256 of the bytes of the evidence file.
+        evidence_date: ISO date as of which the evidence was taken.
+        copyright: copyright lines found with it, in order, without duplicates.
+        reason: why it is unresolved; empty otherwise.
+    """
+
+    spdx: str
+    declared: str
+    evidence_kind: str
+    evidence_locator: str
+    evidence_sha256: str
+    evidence_date: str
+    copyright: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document before any decision.
+
+    Attributes:
+        source: name of the source in the recipe.
+        source_digest: digest that pins the source (of the archive or of the data file).
+        path: place inside the source; `module.py#docstrings` for prose taken from docstrings.
+        kind: `prose`, `docstrings` or `row`.
+        text: normalised text.
+        raw_sha256: sha256 of the bytes it was extracted from.
+    """
+
+    source: str
+    source_digest: str
+    path: str
+    kind: str
+    text: str
+    raw_sha256: str
+    text_sha256: str
+    licence: LicenceFinding
+
+    @property
+    def document_id(self) -> str:
+        """Digest `document/1`: of its place and its text; it survives another tokenizer and other filters."""
+        value = {"source_digest": self.source_digest, "path": self.path, "text_sha256": self.text_sha256}
+        return tagged_digest("document/1", value)
