@@ -77,7 +77,7 @@ def finish(
     """
     files = sorted(path for path in work.rglob("*") if path.is_file() and path != work / MANIFEST_NAME)
     for path in files:
-        _sync(path)
+        sync_path(path)
     entries = hash_files(work, files)
     observed = [e for e in entries if any(e.path == o or e.path.startswith(f"{o}/") for o in observations)]
     results = [entry for entry in entries if entry not in observed]
@@ -95,12 +95,12 @@ def finish(
         "dev": dev,
     }
     write_json(work / MANIFEST_NAME, manifest)
-    _sync(work / MANIFEST_NAME)
+    sync_path(work / MANIFEST_NAME)
     target = work.parent / fingerprint[:SHORT_LENGTH]
     if target.exists():
         shutil.rmtree(target)
     os.replace(work, target)
-    _sync(target.parent)
+    sync_path(target.parent)
     (target.parent / "latest").write_text(target.name + "\n")
     return load_artifact(target, check_files=False)
 
@@ -178,7 +178,8 @@ def latest_artifact(store: Path, stage: str) -> Artifact:
     return load_artifact(store / stage / pointer.read_text().strip())
 
 
-def _sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
+    """Force a file or directory onto the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

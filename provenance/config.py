@@ -5,6 +5,7 @@ Everything else is the recipe: it is hashed into fingerprints by `recipe_of`.
 """
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,10 +13,11 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from provenance.canonical import Json, hex_float
+from provenance.canonical import Json, hex_float, parse_hex_float
 from provenance.errors import ConfigError
 
 EXECUTION_SECTION = "execution"
+_HEX_FLOAT = re.compile(r"-?0x[01]\.[0-9a-f]+p[+-][0-9]+")
 
 
 class Config(BaseModel):
@@ -50,6 +52,21 @@ def recipe_of(config: Config) -> Json:
     """Return the part of a config that decides results, ready for hashing: no execution section, floats as hex."""
     values = config.model_dump(mode="python", exclude={EXECUTION_SECTION})
     return _hashable(values)
+
+
+def from_recipe(recipe: Json, model: type[ConfigType]) -> ConfigType:
+    """Rebuild a config from what `recipe_of` returned; execution fields take their defaults."""
+    return model.model_validate(_with_floats(recipe), strict=False)
+
+
+def _with_floats(value: Json) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_floats(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_floats(item) for item in value]
+    if isinstance(value, str) and _HEX_FLOAT.fullmatch(value):
+        return parse_hex_float(value)
+    return value
 
 
 def _hashable(value: Any) -> Json:
@@ -131,7 +148,8 @@ def _apply_override(values: dict[str, Any], override: str, lines: dict[tuple[str
 def _explain(
     error: ValidationError, model: type[Config], lines: dict[tuple[str | int, ...], int], path: Path
 ) -> ConfigError:
-    first = error.errors()[0]
+    # A misspelt required key is reported twice, as missing and as unknown; the unknown one leads to the mend.
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     location = tuple(first["loc"])
     known = [location[:size] for size in range(len(location), -1, -1) if location[:size] in lines]
     line = lines[known[0]] if known else 1

@@ -24,11 +24,12 @@ class ChainWriter:
         path: the JSON lines file; made if absent.
         num_records: keep only that many records of an existing file and cut off the rest (a resumed run replays
             them). None keeps every whole record; a last line torn by a crash is cut off.
+        head: what the first record is chained to; a replay starts in the middle of a chain.
     """
 
-    def __init__(self, path: Path, num_records: int | None = None) -> None:
+    def __init__(self, path: Path, num_records: int | None = None, head: str = CHAIN_START) -> None:
         self.path = path
-        self.head = CHAIN_START
+        self.head = head
         self.num_records = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         keep_bytes = 0

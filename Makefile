@@ -1,0 +1,39 @@
+# make setup   create .venv with the locked versions (quick when it is there already)
+# make demo    the quickstart on real data: run, verify, replay one random segment, summary
+# make test    the whole test suite, without a network
+# make check   lint, format, types
+# make clean   remove .venv and caches; artifacts/ stays, it may hold hours of work
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/setup-done
+
+.PHONY: setup demo test check clean
+
+setup: $(STAMP)
+
+# torch comes by version only (see torch-cpu.lock); all it depends on is there before it, so nothing else is resolved.
+$(STAMP): requirements/cpu.lock requirements/torch-cpu.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r requirements/cpu.lock
+	$(BIN)/python -m pip install --quiet -r requirements/torch-cpu.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip check
+	@touch $@
+
+demo: setup
+	$(BIN)/python -m openwright.demo configs/quickstart
+
+test: setup
+	$(BIN)/python -m pytest -q
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

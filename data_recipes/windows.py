@@ -1,0 +1,231 @@
+"""Reading windows of tokens from the shards of a corpus (`openwright-tokens/1`), memory-mapped and read-only."""
+
+import hashlib
+from bisect import bisect_right
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_recipes.order import Order, OrderSource
+from provenance.canonical import Json, read_json
+from provenance.digests import sha256_file, tagged_digest
+from provenance.errors import DataError
+
+TOKENS_FORMAT = "openwright-tokens/1"
+_DTYPES: dict[str, np.dtype[Any]] = {"u16": np.dtype("<u2"), "u32": np.dtype("<u4")}
+
+TokenIds = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """One shard: its tokens, its mask (rows) or document ends (stream), and how many windows it has."""
+
+    tokens: npt.NDArray[Any]
+    mask: Mask | None
+    ends: npt.NDArray[np.uint64] | None
+    num_windows: int
+    num_documents: int
+
+
+class TokenWindows:
+    """The windows of one split, by source and number.
+
+    Args:
+        corpus: the corpus directory (`dataset/` of a bundle).
+        split: a split of `tokens/tokens.json`, such as `train`.
+        window_tokens: targets per window, L; a window holds L + 1 tokens.
+        verify: also compare the sha256 of every shard file with `tokens.json`.
+
+    Attributes:
+        sources: every source of the split with its number of windows, in file order.
+        tokens_digest: digest `tokens/1` of the split.
+
+    Raises:
+        DataError: for an unknown format or split, a window length that does not fit, and files that are missing,
+            of another size or (verify) of another digest.
+    """
+
+    def __init__(self, corpus: Path, split: str, window_tokens: int, *, verify: bool = False) -> None:
+        path = corpus / "tokens" / "tokens.json"
+        values = read_json(path)
+        if values.get("format") != TOKENS_FORMAT:
+            raise DataError(f"format {values.get('format')!r}", expected=TOKENS_FORMAT, where=str(path))
+        if split not in values["splits"]:
+            raise DataError(f"no split {split!r}", expected=f"one of {sorted(values['splits'])}", where=str(path))
+        description = values["splits"][split]
+        self.split = split
+        self.window_tokens = window_tokens
+        self.vocab_size: int = values["vocab_size"]
+        self.eos_id: int = values["eos_id"]
+        self.pad_id: int = values["pad_id"]
+        self.layout: str = description["layout"]
+        self.tokens_digest: str = description["digest"]
+        self._check_window(description, path)
+        self._dtype = _DTYPES[description["dtype"]]
+        if tokens_digest_of(description) != self.tokens_digest:
+            raise DataError(f"digest of split {split!r} does not match its shards", where=str(path))
+        self._shards = [
+            [self._open(corpus, shard, verify) for shard in source["shards"]] for source in description["sources"]
+        ]
+        self._first_windows = [
+            list(accumulate((shard.num_windows for shard in shards), initial=0)) for shards in self._shards
+        ]
+        self.sources = tuple(
+            OrderSource(source["name"], first[-1])
+            for source, first in zip(description["sources"], self._first_windows, strict=True)
+        )
+
+    def _check_window(self, description: Json, path: Path) -> None:
+        if self.window_tokens < 1:
+            raise DataError(f"window of {self.window_tokens} tokens", expected="at least 1")
+        if self.layout not in ("stream", "rows") or description["dtype"] not in _DTYPES:
+            raise DataError(
+                f"layout {self.layout!r} of {description['dtype']!r}",
+                expected="stream or rows of u16 or u32",
+                where=str(path),
+            )
+        if self.layout == "rows" and self.window_tokens != description["width"] - 1:
+            raise DataError(
+                f"window of {self.window_tokens} tokens",
+                expected=f"{description['width'] - 1}, as the rows of split {self.split!r} hold",
+                where=str(path),
+            )
+
+    def _open(self, corpus: Path, shard: Json, verify: bool) -> _Shard:
+        files = shard["files"]
+        num_tokens: int = shard["num_tokens"]
+        tokens = _map(corpus, files["tokens"], self._dtype, num_tokens, verify)
+        if self.layout == "stream":
+            ends = _map(corpus, files["ends"], np.dtype("<u8"), shard["num_documents"], verify)
+            num_windows = max(0, num_tokens - 1) // self.window_tokens
+            return _Shard(tokens, None, ends, num_windows, shard["num_documents"])
+        mask = _map(corpus, files["mask"], np.dtype("u1"), num_tokens, verify)
+        width = self.window_tokens + 1
+        if num_tokens % width:
+            raise DataError(f"{num_tokens} tokens", expected=f"whole rows of {width}", where=files["tokens"]["path"])
+        return _Shard(tokens, mask, None, num_tokens // width, shard["num_documents"])
+
+    def _locate(self, source: int, window: int) -> tuple[_Shard, int, int]:
+        """Shard of a window, its first token in the shard, and how many documents earlier shards hold."""
+        if not 0 <= source < len(self.sources) or not 0 <= window < self.sources[source].num_windows:
+            raise DataError(f"source {source}, window {window}", expected=f"a window of split {self.split!r}")
+        first_windows = self._first_windows[source]
+        number = bisect_right(first_windows, window) - 1
+        stride = self.window_tokens if self.layout == "stream" else self.window_tokens + 1
+        earlier_documents = sum(shard.num_documents for shard in self._shards[source][:number])
+        return self._shards[source][number], (window - first_windows[number]) * stride, earlier_documents
+
+    def read(self, source: int, window: int) -> tuple[TokenIds, Mask]:
+        """Token ids and mask of one window, both of length L + 1; the mask's first element is 0."""
+        shard, begin, _ = self._locate(source, window)
+        end = begin + self.window_tokens + 1
+        ids = shard.tokens[begin:end].astype(np.int64)
+        mask = np.ones(len(ids), np.uint8) if shard.mask is None else np.array(shard.mask[begin:end])
+        mask[0] = 0
+        return ids, mask
+
+    def read_step(self, order: Order, step: int) -> tuple[TokenIds, Mask]:
+        """Token ids and masks [N, L+1] of the N windows of a step, in slot order.
+
+        Raises:
+            DataError: when the order is not one over this split.
+        """
+        if order.tokens_digest != self.tokens_digest or order.sources != self.sources:
+            raise DataError(
+                "the order was made for other shards or another window length",
+                expected=f"tokens {self.tokens_digest[:12]} with windows of {self.window_tokens}",
+                where=f"split {self.split!r}",
+            )
+        windows = [self.read(draw.source, draw.window) for draw in order.step_draws(step)]
+        return np.stack([ids for ids, _ in windows]), np.stack([mask for _, mask in windows])
+
+    def documents_of(self, source: int, window: int) -> tuple[int, int]:
+        """First and last document that a window touches, as ordinals within the source (rows: the row itself)."""
+        shard, begin, earlier = self._locate(source, window)
+        if shard.ends is None:
+            row = earlier + begin // (self.window_tokens + 1)
+            return row, row
+        first, last = np.searchsorted(shard.ends, np.array([begin, begin + self.window_tokens], "<u8"), side="right")
+        return earlier + int(first), earlier + int(last)
+
+
+def tokens_digest_of(description: Json) -> str:
+    """Digest `tokens/1` of one split as `tokens.json` describes it."""
+    sources = [
+        {
+            "name": source["name"],
+            "shards": [
+                {
+                    "num_tokens": shard["num_tokens"],
+                    "files": {role: file["sha256"] for role, file in shard["files"].items()},
+                }
+                for shard in source["shards"]
+            ],
+        }
+        for source in description["sources"]
+    ]
+    fields = {key: description[key] for key in ("layout", "dtype", "width")}
+    return tagged_digest("tokens/1", {**fields, "sources": sources})
+
+
+def token_digest(ids: npt.NDArray[Any], mask: npt.NDArray[Any]) -> str:
+    """Digest of what a step was fed: for each window its ids as u32, then its mask as u8.
+
+    Args:
+        ids: [N, L+1] token ids in slot order.
+        mask: [N, L+1], 1 where the token is a trained target.
+    """
+    digest = hashlib.sha256()
+    for row_ids, row_mask in zip(ids, mask, strict=True):
+        digest.update(row_ids.astype("<u4").tobytes())
+        digest.update(row_mask.astype("u1").tobytes())
+    return digest.hexdigest()
+
+
+def token_num_bytes(tokenizer_json: Path) -> npt.NDArray[np.int64]:
+    """Bytes of text that each id of a byte-level BPE tokenizer stands for; 0 for special tokens.
+
+    Returns:
+        int64 [number of ids]; ids that the tokenizer does not use are 0.
+
+    Raises:
+        DataError: when a token is not made of the byte-level alphabet.
+    """
+    values = read_json(tokenizer_json)
+    vocab: dict[str, int] = values["model"]["vocab"]
+    added: dict[int, Json] = {token["id"]: token for token in values.get("added_tokens", [])}
+    alphabet = _byte_level_alphabet()
+    num_bytes = np.zeros(max([*vocab.values(), *added]) + 1, np.int64)
+    for text, token_id in vocab.items():
+        if token_id in added:
+            continue
+        if not alphabet.issuperset(text):
+            raise DataError(f"token {text!r}", expected="a byte-level BPE vocabulary", where=str(tokenizer_json))
+        num_bytes[token_id] = len(text)
+    for token_id, token in added.items():
+        num_bytes[token_id] = 0 if token["special"] else len(token["content"].encode())
+    return num_bytes
+
+
+def _byte_level_alphabet() -> set[str]:
+    """The 256 characters with which byte-level BPE writes bytes: printable Latin-1, the rest from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    return {chr(code) for code in (*printable, *range(0x100, 0x100 + 256 - len(printable)))}
+
+
+def _map(corpus: Path, file: Json, dtype: np.dtype[Any], length: int, verify: bool) -> npt.NDArray[Any]:
+    path = corpus / file["path"]
+    if not path.is_file() or path.stat().st_size != length * dtype.itemsize:
+        found = f"{path.stat().st_size} bytes" if path.is_file() else "no file"
+        raise DataError(found, expected=f"{length * dtype.itemsize} bytes", where=str(path))
+    if verify and sha256_file(path) != file["sha256"]:
+        raise DataError("the digest is not the one of tokens.json", expected=file["sha256"], where=str(path))
+    if length == 0:
+        return np.empty(0, dtype)
+    return np.memmap(path, dtype, "r", shape=(length,))

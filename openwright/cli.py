@@ -1,0 +1,237 @@
+"""The command line `openwright`. Everything heavy is imported inside the commands, so that `--help` is instant."""
+
+import errno
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from typer import Argument, Option
+
+from provenance.errors import ConfigError, OpenwrightError
+
+EXIT_FAIL = 1
+
+app = typer.Typer(
+    name="openwright",
+    help="Fully open language models: make a release that strangers can verify and replay bit for bit.",
+    epilog="Exit codes: 0 pass, 1 fail, 2 bad usage, 3 unverified, 75 stopped: the same command goes on.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+release_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(release_app, name="release", help="Build a bundle; write a human statement.")
+
+Target = Annotated[Path, Argument(metavar="CONFIG_DIR|CONFIG", help="Config directory, or the YAML of one stage.")]
+ConfigFile = Annotated[Path, Argument(metavar="CONFIG", help="YAML of one stage, in its config directory.")]
+ConfigDir = Annotated[Path, Argument(metavar="CONFIG_DIR", help="Config directory with release.yaml.")]
+Overrides = Annotated[
+    list[str] | None, Option("--set", metavar="STAGE.KEY=VALUE", help="Override a value of a config; repeatable.")
+]
+Dev = Annotated[bool, Option("--dev", help="Allow uncommitted changes; what this makes is never released.")]
+Store = Annotated[Path, Option("--artifacts", metavar="DIR", help="Directory of all artifacts.")]
+AsJson = Annotated[bool, Option("--json", help="Print one JSON document on standard output.")]
+Bundle = Annotated[Path, Argument(metavar="BUNDLE", help="Directory of a bundle: model/ and dataset/.")]
+
+ARTIFACTS = Path("artifacts")
+
+
+@app.command()
+def run(
+    target: Target,
+    overrides: Overrides = None,
+    dev: Dev = False,
+    artifacts: Store = ARTIFACTS,
+    as_json: AsJson = False,
+) -> None:
+    """Run a config directory, from sources to bundle."""
+    from openwright import commands, configs
+
+    if target.is_file():
+        stage = configs.stage_of(target, configs.CONFIG_MODELS)
+        commands.run_stages(target.parent, overrides or (), artifacts, dev, as_json, until=stage)
+    else:
+        commands.run_stages(target, overrides or (), artifacts, dev, as_json)
+
+
+@app.command()
+def train(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    dev: Dev = False,
+    artifacts: Store = ARTIFACTS,
+    as_json: AsJson = False,
+) -> None:
+    """Train one stage: pretrain.yaml or sft.yaml.
+
+    Stages before it are made only where they are missing.
+    """
+    from openwright import commands, configs
+
+    stage = configs.stage_of(config, configs.TRAINING_STAGES)
+    commands.run_stages(config.parent, overrides or (), artifacts, dev, as_json, until=stage)
+
+
+@app.command("eval")
+def evaluate(
+    config: Annotated[str, Argument(metavar="CONFIG|rescore", help="eval.yaml in its config directory, or `rescore`.")],
+    results: Annotated[
+        Path | None, Argument(metavar="[RESULTS]", help="For `rescore`: directory of a finished evaluation.")
+    ] = None,
+    overrides: Overrides = None,
+    dev: Dev = False,
+    artifacts: Store = ARTIFACTS,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate the models, or rescore stored results.
+
+    `openwright eval CONFIG` evaluates; `openwright eval rescore RESULTS` rebuilds the table from the stored samples.
+    """
+    from openwright import commands, configs
+
+    if config == "rescore":
+        if results is None:
+            raise ConfigError("no RESULTS", expected="openwright eval rescore RESULTS", where="command line")
+        commands.rescore_results(results, as_json)
+        return
+    if results is not None:
+        raise ConfigError(f"too many arguments: {results}", expected="openwright eval CONFIG", where="command line")
+    stage = configs.stage_of(Path(config), ("eval",))
+    commands.run_stages(Path(config).parent, overrides or (), artifacts, dev, as_json, until=stage)
+
+
+@app.command()
+def status(
+    run_dir: Annotated[Path, Argument(metavar="[RUN]", help="A run, or a directory of artifacts.")] = ARTIFACTS,
+    as_json: AsJson = False,
+) -> None:
+    """Say where runs stand; works while they go on."""
+    from openwright import commands
+
+    commands.show_status(run_dir, as_json)
+
+
+@app.command()
+def verify(
+    bundle: Bundle,
+    expect: Annotated[
+        str | None, Option("--expect", metavar="DIGEST", help="Manifest digest that you had from a place you trust.")
+    ] = None,
+    tokens: Annotated[
+        Literal["sample", "all", "none"], Option("--tokens", help="How many token digests to recompute.")
+    ] = "sample",
+    as_json: AsJson = False,
+) -> None:
+    """Check a bundle offline: bytes, records, openness."""
+    from openwright import commands
+
+    commands.verify_bundle(bundle, expect, tokens, as_json)
+
+
+@app.command()
+def reproduce(
+    bundle: Bundle,
+    step: Annotated[
+        str | None, Option("--step", metavar="A:B", help="Replay up to step B, from a checkpoint at or before A.")
+    ] = None,
+    segments: Annotated[int, Option("--segments", min=1, help="How many random segments to replay.")] = 1,
+    seed: Annotated[int | None, Option("--seed", help="Seed of the choice of segments; fresh if left out.")] = None,
+    stage: Annotated[
+        Literal["pretrain", "sft"] | None, Option("--stage", help="Training stage; any if left out.")
+    ] = None,
+    processes: Annotated[int | None, Option("--processes", min=1, help="Processes to replay with.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replay steps from a bundle and compare the bits."""
+    from openwright import commands
+
+    commands.reproduce_segments(bundle, step, segments, seed, processes, stage, as_json)
+
+
+@release_app.command("build")
+def release_build(
+    config_dir: ConfigDir,
+    overrides: Overrides = None,
+    dev: Dev = False,
+    artifacts: Store = ARTIFACTS,
+    as_json: AsJson = False,
+) -> None:
+    """Build the bundle from the newest artifacts.
+
+    Nothing is fetched, trained or evaluated.
+    """
+    from openwright import commands
+
+    commands.build_bundle(config_dir, overrides or (), artifacts, dev, as_json)
+
+
+@release_app.command("statement")
+def release_statement(
+    rule: Annotated[str, Argument(metavar="RULE", help="Rule that needs a statement, as the verdict names it.")],
+    bundle: Annotated[Path, Option("--bundle", metavar="BUNDLE", help="Bundle with the evidence it speaks about.")],
+    name: Annotated[str, Option("--name", help="Who makes the statement.")],
+    role: Annotated[str, Option("--role", help="Their function in the project.")],
+    config_dir: Annotated[Path, Option("--config-dir", metavar="CONFIG_DIR", help="Where the statement is kept.")],
+    text: Annotated[str | None, Option("--text", help="The statement; read from standard input if left out.")] = None,
+    date: Annotated[str | None, Option("--date", help="ISO date of the statement; today if left out.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the statement of a person for one rule."""
+    from openwright import commands
+
+    commands.make_statement(rule, bundle, name, role, config_dir, text, date, as_json)
+
+
+def main() -> None:
+    """Entry point of the console script: run a command and exit with its code."""
+    sys.exit(invoke(sys.argv[1:]))
+
+
+def invoke(arguments: list[str]) -> int:
+    """Run a command and return its exit code; errors that a user can mend are shown without a traceback."""
+    try:
+        return int(app(args=arguments, prog_name="openwright", standalone_mode=False) or 0)
+    except OpenwrightError as error:
+        return _show(error, arguments)
+    except typer.TyperException as error:
+        message = error.format_message()
+        if message.startswith("Usage:"):
+            print(message, file=sys.stderr)
+            return error.exit_code
+        return _show(ConfigError(message, where="command line", next_command="openwright --help"), arguments)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return EXIT_FAIL
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return _show_bug()
+        full = OpenwrightError(
+            "the disk is full",
+            expected="free space for artifacts and checkpoints",
+            where=str(error.filename or "artifacts"),
+            next_command="make room and run the same command again; it goes on from what is there",
+        )
+        return _show(full, arguments)
+    except Exception:
+        return _show_bug()
+
+
+def _show(error: OpenwrightError, arguments: list[str]) -> int:
+    if "--json" in arguments:
+        from openwright.report import print_json
+
+        document = {"format": "openwright-error/1", "error": type(error).__name__, "exit_code": error.exit_code}
+        fields = ("found", "expected", "where", "next_command")
+        print_json({**document, **{name: getattr(error, name) for name in fields}})
+    print(f"openwright: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def _show_bug() -> int:
+    traceback.print_exc()
+    print("openwright: this is a bug; please report it with the lines above and the command", file=sys.stderr)
+    return EXIT_FAIL

@@ -1,0 +1,192 @@
+"""What the commands do once their arguments are parsed; each prints its result and the one next command."""
+
+import re
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import typer
+
+from openwright.configs import RELEASE
+from openwright.report import check_lines, check_records, exit_code_of, print_json, stdout_kept_clean
+from provenance.artifacts import Artifact
+from provenance.errors import ConfigError, StoppedForRequeue
+
+REPORT_FORMAT = "openwright-report/1"
+
+
+def run_stages(
+    config_dir: Path, overrides: Sequence[str], store: Path, dev: bool, as_json: bool, until: str = ""
+) -> None:
+    """`run`, `train` and `eval`: run the stages and print the summary of the release or of the last stage."""
+    from openwright.pipeline import run_directory
+
+    with stdout_kept_clean(as_json), _stoppable():
+        artifacts = run_directory(config_dir, overrides, store, dev, until)
+    _print_artifacts(config_dir, artifacts, as_json)
+
+
+def build_bundle(config_dir: Path, overrides: Sequence[str], store: Path, dev: bool, as_json: bool) -> None:
+    """`release build`: bundle the newest finished artifacts."""
+    from openwright.pipeline import build_from_latest
+
+    with stdout_kept_clean(as_json), _stoppable():
+        artifacts = build_from_latest(config_dir, overrides, store, dev)
+    _print_artifacts(config_dir, artifacts, as_json)
+
+
+def _print_artifacts(config_dir: Path, artifacts: dict[str, Artifact], as_json: bool) -> None:
+    document: dict[str, Any] = {
+        "format": REPORT_FORMAT,
+        "artifacts": {
+            stage: {"path": a.path.as_posix(), "fingerprint": a.fingerprint, "content_digest": a.content_digest}
+            for stage, a in artifacts.items()
+        },
+    }
+    if RELEASE in artifacts:
+        from openwright.summary import summarise, summary_lines
+        from release.bundle import bundle_path
+
+        summary = summarise(bundle_path(artifacts[RELEASE]))
+        document["summary"] = summary
+        lines = summary_lines(summary)
+        following = f"openwright verify {summary['bundle']} --expect {summary['manifest_digest']}"
+    else:
+        stage, last = list(artifacts.items())[-1]
+        lines = [f"{stage}: {last.path}", f"content digest {last.content_digest}"]
+        following = f"openwright run {config_dir}"
+    _finish(document, lines, following, as_json)
+
+
+def rescore_results(results: Path, as_json: bool) -> None:
+    """`eval rescore`: rebuild the table from the stored samples."""
+    from eval.rescore import rescore
+
+    with stdout_kept_clean(as_json):
+        outcome = rescore(results)
+    document = {"format": REPORT_FORMAT, "results": results.as_posix(), "rescored": outcome}
+    _finish(document, [f"{results}: {outcome}"], "openwright verify BUNDLE", as_json)
+
+
+def make_statement(
+    rule: str,
+    bundle: Path,
+    name: str,
+    role: str,
+    config_dir: Path,
+    text: str | None,
+    date: str | None,
+    as_json: bool,
+) -> None:
+    """`release statement`: keep what a person says about one rule; the words are theirs, none are suggested."""
+    from release.statements import write_statement
+
+    if text is None:
+        if sys.stdin.isatty():
+            print(f"Your statement for {rule}, in your own words; end with Ctrl-D:", file=sys.stderr)
+        text = sys.stdin.read()
+    day = date or datetime.now(UTC).date().isoformat()
+    path = write_statement(rule, bundle, name, role, text, day, config_dir)
+    document = {"format": REPORT_FORMAT, "rule": rule, "statement": path.as_posix()}
+    _finish(document, [f"statement for {rule}: {path}"], f"openwright release build {config_dir}", as_json)
+
+
+def show_status(root: Path, as_json: bool) -> None:
+    """`status`: one line per run."""
+    from openwright.status import statuses
+
+    found = list(statuses(root))
+    following = f"openwright status {found[-1].path}"
+    document = {"format": REPORT_FORMAT, "runs": [status.as_json() for status in found]}
+    _finish(document, [status.line() for status in found], following, as_json)
+
+
+def verify_bundle(bundle: Path, expect: str | None, tokens: str, as_json: bool) -> None:
+    """`verify`: all offline checks; exits 0, 1 or 3."""
+    from release.checks import verify_release
+
+    if expect is not None and not re.fullmatch(r"[0-9a-f]{64}", expect):
+        raise ConfigError(f"--expect {expect}", expected="64 hexadecimal digits", where="command line")
+    with stdout_kept_clean(as_json):
+        results = verify_release(bundle, expect=expect, tokens=tokens)
+    _print_checks(bundle, results, f"openwright reproduce {bundle}", as_json)
+
+
+def reproduce_segments(
+    bundle: Path,
+    step: str | None,
+    segments: int,
+    seed: int | None,
+    num_processes: int | None,
+    stage: str | None,
+    as_json: bool,
+) -> None:
+    """`reproduce`: replay segments; exits 0, 1 or 3."""
+    from release.reproduce import reproduce
+
+    steps = parse_steps(step) if step is not None else None
+    with stdout_kept_clean(as_json), _stoppable():
+        results = reproduce(bundle, steps=steps, segments=segments, seed=seed, num_processes=num_processes, stage=stage)
+    _print_checks(bundle, results, f"openwright verify {bundle} --expect DIGEST", as_json)
+
+
+def parse_steps(text: str) -> tuple[int, int]:
+    """Read `A:B` as two step numbers.
+
+    Raises:
+        ConfigError: for other text, or when B is not after A.
+    """
+    first, colon, last = text.partition(":")
+    if not (colon and first.isascii() and first.isdigit() and last.isascii() and last.isdigit()):
+        raise ConfigError(f"--step {text}", expected="--step A:B with two step numbers", where="command line")
+    if int(last) <= int(first):
+        raise ConfigError(f"--step {text}", expected="a last step after the first", where="command line")
+    return int(first), int(last)
+
+
+def _print_checks(bundle: Path, results: Sequence[Any], following: str, as_json: bool) -> None:
+    records = check_records(results)
+    code = exit_code_of([record["verdict"] for record in records])
+    counts = {name: sum(r["verdict"] == name for r in records) for name in ("PASS", "FAIL", "UNVERIFIED")}
+    document = {
+        "format": REPORT_FORMAT,
+        "bundle": bundle.as_posix(),
+        "checks": records,
+        "counts": counts,
+        "exit_code": code,
+    }
+    total = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing was checked"
+    _finish(document, [*check_lines(records), total], following, as_json)
+    raise typer.Exit(code)
+
+
+def _finish(document: dict[str, Any], lines: Sequence[str], following: str, as_json: bool) -> None:
+    if as_json:
+        print_json({**document, "next": following})
+        return
+    for line in lines:
+        print(line)
+    print(f"next: {following}")
+    sys.stdout.flush()
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into exit code 75: finished stages stay, unfinished ones go on when run again."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise StoppedForRequeue(
+            f"stopped by {signal.Signals(number).name}", next_command="run the same command again; it goes on"
+        )
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,136 @@
+"""The stage files of a config directory: which model reads which, and how `--set` reaches them."""
+
+import importlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from provenance.config import Config, load_config
+from provenance.errors import ConfigError
+
+RELEASE = "release"
+TRAINING_STAGES = ("pretrain", "sft")
+
+CONFIG_MODELS = {
+    "corpus": ("data_recipes.settings", "CorpusConfig"),
+    "pretrain": ("train.settings", "PretrainConfig"),
+    "sft": ("train.settings", "SftConfig"),
+    "eval": ("eval.settings", "EvalConfig"),
+    RELEASE: ("release.settings", "ReleaseConfig"),
+}
+"""Stage: module and class of its config; `<stage>.yaml` in a config directory is read into it."""
+
+NEEDS: dict[str, tuple[str, ...]] = {
+    "corpus": (),
+    "pretrain": ("corpus",),
+    "sft": ("corpus", "pretrain"),
+    "eval": ("corpus", "pretrain"),
+}
+"""Stages that must come earlier in the order that release.yaml gives."""
+
+
+@dataclass(frozen=True)
+class StageConfigs:
+    """All configs of one release, checked, in the order in which the stages run.
+
+    Attributes:
+        directory: where the YAML files lie.
+        name: the release's name.
+        order: stages without the release itself.
+        models: config by stage, the release's among them.
+    """
+
+    directory: Path
+    name: str
+    order: tuple[str, ...]
+    models: Mapping[str, Any]
+
+
+def config_model(stage: str) -> type[Config]:
+    """Return the config class of a stage; its module is imported only now."""
+    module, name = CONFIG_MODELS[stage]
+    model: type[Config] = getattr(importlib.import_module(module), name)
+    return model
+
+
+def load_directory(directory: Path, overrides: Sequence[str] = ()) -> StageConfigs:
+    """Read release.yaml and the file of every stage it orders, before any work begins.
+
+    Args:
+        directory: the config directory.
+        overrides: `stage.key.key=value` texts.
+
+    Raises:
+        ConfigError: for a missing directory or file, a wrong value, an override of an unknown stage.
+    """
+    if not directory.is_dir():
+        raise ConfigError(
+            "no such config directory",
+            expected=f"a directory with {RELEASE}.yaml and one YAML file per stage",
+            where=str(directory),
+            next_command="openwright run configs/quickstart",
+        )
+    by_stage = _split_overrides(overrides)
+    release: Any = load_config(directory / f"{RELEASE}.yaml", config_model(RELEASE), by_stage.pop(RELEASE, ()))
+    order = tuple(release.stages)
+    _check_order(order, directory)
+    _check_overrides(by_stage, order)
+    models: dict[str, Any] = {
+        stage: load_config(directory / f"{stage}.yaml", config_model(stage), by_stage.get(stage, ())) for stage in order
+    }
+    return StageConfigs(directory, str(release.name), order, {**models, RELEASE: release})
+
+
+def stage_of(path: Path, allowed: Iterable[str]) -> str:
+    """Return the stage that a single YAML file configures: its name without the suffix.
+
+    Raises:
+        ConfigError: when the name is no stage that the command runs.
+    """
+    names = sorted(allowed)
+    if path.suffix != ".yaml" or path.stem not in names:
+        raise ConfigError(
+            f"{path.name} is not the config of such a stage",
+            expected=f"one of {', '.join(f'{name}.yaml' for name in names)} in a config directory",
+            where=str(path),
+        )
+    return path.stem
+
+
+def _split_overrides(overrides: Sequence[str]) -> dict[str, list[str]]:
+    by_stage: dict[str, list[str]] = {}
+    for override in overrides:
+        stage, dot, rest = override.partition(".")
+        if not dot or "=" in stage or stage not in CONFIG_MODELS:
+            raise ConfigError(
+                f"--set {override}",
+                expected=f"--set STAGE.KEY=VALUE with a stage of {', '.join(CONFIG_MODELS)}",
+                where="command line",
+            )
+        by_stage.setdefault(stage, []).append(rest)
+    return by_stage
+
+
+def _check_order(order: Sequence[str], directory: Path) -> None:
+    where = str(directory / f"{RELEASE}.yaml")
+    for index, stage in enumerate(order):
+        if stage not in NEEDS or stage in order[:index]:
+            raise ConfigError(
+                f"stages: {stage!r} is unknown or named twice",
+                expected=f"each of {', '.join(NEEDS)} at most once",
+                where=where,
+            )
+        missing = [need for need in NEEDS[stage] if need not in order[:index]]
+        if missing:
+            raise ConfigError(f"stages: {stage!r} comes without {missing[0]!r} before it", where=where)
+
+
+def _check_overrides(by_stage: Mapping[str, Sequence[str]], order: Sequence[str]) -> None:
+    unused = [stage for stage in by_stage if stage not in order]
+    if unused:
+        raise ConfigError(
+            f"--set {unused[0]}.{by_stage[unused[0]][0]}",
+            expected=f"a stage that this release runs: {', '.join(order)} or {RELEASE}",
+            where="command line",
+        )

@@ -1,0 +1,157 @@
+"""Run the stages of a release in order, each once: everything done already is found by its fingerprint."""
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from openwright.configs import RELEASE, TRAINING_STAGES, StageConfigs, load_directory
+from openwright.peak_memory import PeakMemory
+from provenance.artifacts import MANIFEST_NAME, Artifact, latest_artifact
+from provenance.canonical import Json, read_json, write_json
+from provenance.console import fact
+from provenance.errors import ReleaseError
+from provenance.fingerprint import CodeIdentity, code_identity, require_clean
+from provenance.stage import StageContext
+
+LAST_RUN_NAME = "last_run.json"
+LAST_RUN_FORMAT = "openwright-last-run/1"
+
+
+def run_directory(
+    config_dir: Path, overrides: Sequence[str] = (), store: Path = Path("artifacts"), dev: bool = False, until: str = ""
+) -> dict[str, Artifact]:
+    """Run a config directory from its sources to its bundle.
+
+    All configs are read and the source tree is checked before any work begins. Seconds by stage and the peak memory
+    are written to `<store>/<release>/last_run.json`, which is an observation and part of no artifact.
+
+    Args:
+        config_dir: directory with release.yaml and one YAML file per stage.
+        overrides: `stage.key=value` texts.
+        store: directory of all releases' artifacts.
+        dev: allow a dirty source tree; what it makes is never released.
+        until: stop after this stage; empty for the whole release.
+
+    Returns:
+        The artifact of each stage that ran, by stage, in order.
+
+    Raises:
+        ConfigError: for any config that is wrong.
+        CodeError: for a dirty tree without `dev`.
+    """
+    configs = load_directory(config_dir, overrides)
+    code = code_identity()
+    require_clean(code, dev=dev)
+    context = StageContext(configs.name, store / configs.name, code, dev)
+    stages = _stages_until(configs, until)
+    artifacts: dict[str, Artifact] = {}
+    records = []
+    for stage in stages:
+        started = time.time()
+        with PeakMemory() as memory:
+            artifacts[stage] = run_one(stage, configs, context, artifacts)
+        records.append(_stage_record(artifacts[stage], started, memory.peak_bytes))
+    _write_last_run(context.store, records, code)
+    return artifacts
+
+
+def build_from_latest(config_dir: Path, overrides: Sequence[str], store: Path, dev: bool) -> dict[str, Artifact]:
+    """Build the bundle from the newest finished artifacts as they are; nothing is fetched, trained or evaluated.
+
+    Raises:
+        ArtifactError: when a stage is not finished.
+        ReleaseError: when the newest artifacts do not descend from one another.
+    """
+    configs = load_directory(config_dir, overrides)
+    code = code_identity()
+    require_clean(code, dev=dev)
+    context = StageContext(configs.name, store / configs.name, code, dev)
+    artifacts = {stage: latest_artifact(context.store, stage) for stage in configs.order}
+    _check_lineage(artifacts)
+    artifacts[RELEASE] = run_one(RELEASE, configs, context, artifacts)
+    return artifacts
+
+
+def run_one(stage: str, configs: StageConfigs, context: StageContext, artifacts: Mapping[str, Artifact]) -> Artifact:
+    """Run one stage on the artifacts made before it; the stage's package is imported only now."""
+    config = configs.models[stage]
+    if stage == "corpus":
+        from data_recipes.corpus import build_corpus
+
+        return build_corpus(config, context)
+    if stage == "pretrain":
+        from train.jobs import pretrain
+
+        return pretrain(config, context, artifacts["corpus"])
+    if stage == "sft":
+        from train.jobs import finetune
+
+        return finetune(config, context, artifacts["corpus"], artifacts["pretrain"])
+    if stage == "eval":
+        from eval.stage import evaluate
+
+        models = {name: artifacts[name] for name in TRAINING_STAGES if name in artifacts}
+        return evaluate(config, context, artifacts["corpus"], models)
+    assert stage == RELEASE, stage
+    from release.bundle import build_release
+
+    return build_release(config, context, artifacts, configs.directory)
+
+
+def _stages_until(configs: StageConfigs, until: str) -> tuple[str, ...]:
+    stages = (*configs.order, RELEASE)
+    if not until:
+        return stages
+    if until not in stages:
+        raise ReleaseError(
+            f"this release has no stage {until}",
+            expected=f"one of {', '.join(stages)}",
+            where=str(configs.directory / f"{RELEASE}.yaml"),
+        )
+    return stages[: stages.index(until) + 1]
+
+
+def _check_lineage(artifacts: Mapping[str, Artifact]) -> None:
+    contents = {artifact.content_digest for artifact in artifacts.values()}
+    for stage, artifact in artifacts.items():
+        for parent in artifact.parents:
+            if parent.content_digest not in contents:
+                raise ReleaseError(
+                    f"{stage} was made from another {parent.role} than the newest",
+                    expected=f"content {parent.content_digest[:12]}",
+                    where=str(artifact.path),
+                    next_command="openwright run CONFIG_DIR",
+                )
+
+
+def _stage_record(artifact: Artifact, started: float, peak_bytes: int) -> dict[str, Json]:
+    """What `last_run.json` says of a stage; `making` stays null where an earlier run had made the artifact."""
+    seconds = f"{time.time() - started:.1f}"
+    made = (artifact.path / MANIFEST_NAME).stat().st_mtime >= started
+    return {
+        "stage": artifact.kind,
+        "fingerprint": artifact.fingerprint,
+        "content_digest": artifact.content_digest,
+        "path": artifact.path.as_posix(),
+        "seconds": seconds,
+        "making": {"seconds": seconds, "peak_memory_bytes": peak_bytes} if made else None,
+    }
+
+
+def _write_last_run(store: Path, records: list[dict[str, Json]], code: CodeIdentity) -> None:
+    path = store / LAST_RUN_NAME
+    before = read_json(path)["stages"] if path.is_file() else []
+    known = {entry["fingerprint"]: entry["making"] for entry in before}
+    for record in records:
+        record["making"] = record["making"] or known.get(record["fingerprint"])
+    write_json(
+        path,
+        {
+            "format": LAST_RUN_FORMAT,
+            "time_utc": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "code": code.as_json(),
+            "stages": records,
+        },
+    )
+    fact(f"{sum(float(record['seconds']) for record in records):.0f} s in all; by stage in {path}")

@@ -1,0 +1,81 @@
+"""What commands print: tables and check results for people, or one JSON document on standard output."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+EXIT_PASS = 0
+EXIT_FAIL = 1
+EXIT_UNVERIFIED = 3
+
+
+def exit_code_of(verdicts: Sequence[str]) -> int:
+    """0 when all passed, 1 for any FAIL, 3 for any UNVERIFIED without a FAIL, and 3 when nothing was checked."""
+    if "FAIL" in verdicts:
+        return EXIT_FAIL
+    if "UNVERIFIED" in verdicts or not verdicts:
+        return EXIT_UNVERIFIED
+    return EXIT_PASS
+
+
+def check_records(results: Sequence[Any]) -> list[dict[str, str]]:
+    """Check results in the form that `--json` prints."""
+    return [
+        {
+            "check": str(result.check),
+            "name": str(result.name),
+            "verdict": str(result.verdict),
+            "detail": str(result.detail),
+            "where": str(result.where),
+        }
+        for result in results
+    ]
+
+
+def check_lines(records: Sequence[dict[str, str]]) -> list[str]:
+    """Check results as lines: verdict, check and name, then why and where."""
+    lines = []
+    width = max((len(f"{r['check']}: {r['name']}") for r in records), default=0)
+    for record in records:
+        place = f" ({record['where']})" if record["where"] else ""
+        title = f"{record['check']}: {record['name']}".ljust(width)
+        lines.append(f"{record['verdict']:<10}  {title}  {record['detail']}{place}".rstrip())
+    return lines
+
+
+def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A plain table: columns padded, the first to the left, numbers to the right."""
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    lines = []
+    for row in (header, *rows):
+        cells = [cell.ljust(widths[i]) if i == 0 else cell.rjust(widths[i]) for i, cell in enumerate(row)]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def print_json(value: Any) -> None:
+    """Print the one JSON document of a command, strict: no NaN, keys sorted."""
+    print(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False))
+
+
+@contextmanager
+def stdout_kept_clean(active: bool) -> Iterator[None]:
+    """While work goes on, send everything that anyone prints, child processes too, to standard error.
+
+    Only then is the document that `--json` prints afterwards alone on standard output.
+    """
+    if not active:
+        yield
+        return
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(saved, 1)
+        os.close(saved)

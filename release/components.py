@@ -1,0 +1,138 @@
+"""What a release declares: its components with licences, the licence texts beside them, LICENSE and NOTICE."""
+
+from pathlib import Path
+
+import data_recipes
+from provenance.canonical import Json, read_json, write_json
+from release.facts import BundleFacts
+from release.licence_terms import licence_ids
+from release.settings import ReleaseConfig
+
+COMPONENTS_FORMAT = "openwright-components/1"
+
+
+def component_table(config: ReleaseConfig, *, dev: bool) -> dict[str, Json]:
+    """Return `components.json`: the declared facts of a release, from which every document is generated.
+
+    Args:
+        dev: whether a dirty tree makes this bundle.
+    """
+    licences = config.licences
+    return {
+        "format": COMPONENTS_FORMAT,
+        "name": config.name,
+        "version": config.version,
+        "dev": dev,
+        "description": config.description,
+        "provider": config.provider.model_dump(),
+        "scope": "system",
+        "stages": list(config.stages),
+        "components": [
+            _component("code", licences.code, ["model/code"]),
+            _component("weights", licences.weights, ["model/model.safetensors", "model/checkpoints"]),
+            _component("data_information", licences.data_information, _DATA_INFORMATION),
+        ],
+        "languages": list(config.languages),
+        "intended_use": config.intended_use,
+        "limitations": list(config.limitations),
+        "data": config.data.model_dump(),
+        "hyperparameter_search": config.hyperparameter_search.model_dump(),
+        "acceptable_use": config.acceptable_use,
+        "shipping": dict(config.shipping),
+        "distribution": [channel.model_dump() for channel in config.distribution],
+        "upstreams": [],
+    }
+
+
+_DATA_INFORMATION = [
+    "dataset/README.md",
+    "dataset/corpus.json",
+    "dataset/croissant.json",
+    "dataset/documents",
+    "dataset/sources.lock",
+    "model/training",
+]
+
+
+def _component(name: str, licence: str, paths: list[str]) -> dict[str, Json]:
+    return {"name": name, "licence": licence, "paths": paths}
+
+
+def licence_text(spdx: str) -> str | None:
+    """Text of a licence by its SPDX identifier, or None where the project holds none."""
+    assert data_recipes.__file__ is not None
+    path = Path(data_recipes.__file__).parent / "licence_texts" / f"{spdx}.txt"
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def needed_licence_ids(facts: BundleFacts) -> list[str]:
+    """Identifiers of the licences of all components and of every kept document, sorted."""
+    expressions = [component["licence"] for component in facts.components["components"]]
+    return sorted({spdx for text in [*expressions, *facts.kept_licences] for spdx in licence_ids(text)})
+
+
+def write_licence_texts(facts: BundleFacts) -> None:
+    """Write `openness/LICENSES/<id>.txt` for every needed licence whose text the project holds.
+
+    A missing text is not an error here: rule OSAID-T4 names it.
+    """
+    folder = facts.model / "openness" / "LICENSES"
+    folder.mkdir(parents=True, exist_ok=True)
+    for spdx in needed_licence_ids(facts):
+        text = licence_text(spdx)
+        if text is not None:
+            (folder / f"{spdx}.txt").write_text(text, encoding="utf-8")
+
+
+def licence_of(components: dict[str, Json], name: str) -> str:
+    """Licence expression of a component."""
+    return str(next(c["licence"] for c in components["components"] if c["name"] == name))
+
+
+def assertion(components: dict[str, Json]) -> str:
+    """The sentence that OSI asks for beside the parameters: that they are freely available to all."""
+    weights = licence_of(components, "weights")
+    return (
+        f"The model parameters of {components['name']} {components['version']} (all files of model/*.safetensors and "
+        f"checkpoints/) are freely available to all, for any purpose, under the terms of {weights}."
+    )
+
+
+def notice_text(facts: BundleFacts) -> str:
+    """Return NOTICE: the assertion about the parameters and, per source, licences and copyright of what was kept."""
+    components = facts.components
+    lines = [
+        f"{components['name']} {components['version']}",
+        f"Provider: {components['provider']['name']}, {components['provider']['contact']}",
+        "",
+        assertion(components),
+        f"Code: {licence_of(components, 'code')}. Data information: {licence_of(components, 'data_information')}.",
+        "Documents of the training data keep their own licences, named below with the copyright lines found in them.",
+        "The texts of all licences lie in openness/LICENSES/.",
+    ]
+    for source in facts.sources:
+        if not source.num_kept:
+            continue
+        lines += ["", f"== {source.name} ({source.num_kept} documents)"]
+        lines += [f"Licence: {licence} ({count} documents)" for licence, count in sorted(source.licences.items())]
+        lines += source.copyright or ["No copyright line was found in the kept documents."]
+    return "\n".join(lines) + "\n"
+
+
+def licence_file_text(facts: BundleFacts) -> str:
+    """Return LICENSE: the licence text of the weights, or the expression where it is no single licence."""
+    expression = licence_of(facts.components, "weights")
+    text = licence_text(expression)
+    if text is not None:
+        return text
+    return f"SPDX-License-Identifier: {expression}\nThe texts of all licences lie in openness/LICENSES/.\n"
+
+
+def read_components(path: Path) -> dict[str, Json]:
+    """Read `components.json`."""
+    return dict(read_json(path))
+
+
+def write_components(path: Path, table: dict[str, Json]) -> None:
+    """Write `components.json`."""
+    write_json(path, table)

@@ -1,0 +1,274 @@
+"""Everything that cards, page and rules state about a bundle, read from its manifests, documents and ledgers.
+
+Nothing here is typed by hand: each number comes from a file of the bundle, so that every document can be made again.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from provenance.canonical import Json, parse_hex_float, read_json
+from provenance.digests import FileEntry
+from provenance.ledger import read_chain
+from release.layout import bundle_digest, entries_with_roles
+
+
+@dataclass
+class SourceFacts:
+    """One source of the corpus, counted from the rows of `documents/`.
+
+    Attributes:
+        lock: its entry in `sources.lock`.
+        drops: dropped documents by rule.
+        licences: kept documents by SPDX expression.
+        kept_bytes: UTF-8 bytes of the kept documents.
+        copyright: copyright lines of the kept documents, sorted.
+    """
+
+    name: str
+    lock: dict[str, Any]
+    split: str = ""
+    num_kept: int = 0
+    num_dropped: int = 0
+    kept_bytes: int = 0
+    kept_tokens: int = 0
+    drops: Counter[str] = field(default_factory=Counter)
+    licences: Counter[str] = field(default_factory=Counter)
+    dropped_licences: Counter[str] = field(default_factory=Counter)
+    copyright: list[str] = field(default_factory=list)
+
+
+@dataclass
+class LedgerFacts:
+    """What the ledger of one training stage says.
+
+    Attributes:
+        losses: training loss per step, nats per trained token.
+        evaluations: `evaluation` records with numbers read.
+        checkpoints: `(step, kind)` of each checkpoint.
+        tokens_by_source: tokens read per source over all steps.
+    """
+
+    start: dict[str, Any] = field(default_factory=dict)
+    end: dict[str, Any] = field(default_factory=dict)
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    learning_rates: list[float] = field(default_factory=list)
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    checkpoints: list[tuple[int, str]] = field(default_factory=list)
+    tokens_by_source: Counter[str] = field(default_factory=Counter)
+    num_trained_tokens: int = 0
+
+
+class BundleFacts:
+    """Reads a bundle once; every attribute is computed on first use.
+
+    Args:
+        bundle: the directory that holds `model/` and `dataset/`.
+    """
+
+    def __init__(self, bundle: Path) -> None:
+        self.bundle = bundle
+        self.model = bundle / "model"
+        self.dataset = bundle / "dataset"
+
+    @cached_property
+    def components(self) -> dict[str, Any]:
+        """`openness/components.json`: what the provider declares."""
+        return dict(read_json(self.model / "openness" / "components.json"))
+
+    @cached_property
+    def dataset_manifest(self) -> dict[str, Any]:
+        """`dataset/manifest.json`."""
+        return dict(read_json(self.dataset / "manifest.json"))
+
+    @cached_property
+    def corpus(self) -> dict[str, Any]:
+        """`dataset/corpus.json`."""
+        return dict(read_json(self.dataset / "corpus.json"))
+
+    @cached_property
+    def lock(self) -> dict[str, dict[str, Any]]:
+        """Entries of `dataset/sources.lock` by source name."""
+        return {entry["name"]: entry for entry in read_json(self.dataset / "sources.lock")["sources"]}
+
+    @cached_property
+    def token_table(self) -> dict[str, Any]:
+        """`dataset/tokens/tokens.json`, or the empty table where tokens are not shipped."""
+        path = self.dataset / "tokens" / "tokens.json"
+        return dict(read_json(path)) if path.is_file() else {"splits": {}}
+
+    @property
+    def training_stages(self) -> list[str]:
+        """Training stages in order; the last one is the released model."""
+        return list(self.components["stages"][1:-1])
+
+    @property
+    def released_stage(self) -> str:
+        """The stage whose final weights are `model/`."""
+        return self.training_stages[-1]
+
+    def stage_manifest(self, stage: str) -> dict[str, Any]:
+        """Artifact manifest of a stage."""
+        if stage == "corpus":
+            return dict(self.dataset_manifest["corpus"])
+        folder = "evaluation" if stage == "eval" else f"training/{stage}"
+        return dict(read_json(self.model / folder / "manifest.json"))
+
+    @cached_property
+    def stages(self) -> list[dict[str, Json]]:
+        """Stages with their digests, as the root manifest lists them."""
+        keys = ("fingerprint", "content_digest", "parents", "code")
+        found = [(stage, self.stage_manifest(stage)) for stage in self.components["stages"]]
+        return [{"stage": stage, **{key: manifest[key] for key in keys}} for stage, manifest in found]
+
+    @cached_property
+    def dev(self) -> bool:
+        """Whether any stage, or the bundle itself, was made by a dev run."""
+        return bool(self.components["dev"]) or any(
+            self.stage_manifest(stage)["dev"] for stage in self.components["stages"]
+        )
+
+    @cached_property
+    def model_entries(self) -> list[tuple[FileEntry, str]]:
+        """Files of `model/` with digests and roles; paths relative to `model/`."""
+        return list(entries_with_roles(self.bundle, "model"))
+
+    @cached_property
+    def all_entries(self) -> dict[str, FileEntry]:
+        """Files that the two manifests list, by bundle-relative path."""
+        model = {f"model/{entry.path}": entry for entry, _ in self.model_entries}
+        dataset = {f"dataset/{entry.path}": entry for entry, _ in entries_with_roles(self.bundle, "dataset")}
+        return model | dataset
+
+    def may_be_left_out(self, place: str) -> bool:
+        """Whether the declared shipping lets this file of the corpus stay out of the bundle."""
+        shipping = self.components["shipping"]
+        if not place.startswith("dataset/") or not shipping:
+            return False
+        if place.startswith(("dataset/text/", "dataset/conversations/")):
+            return any(kind != "text" for kind in shipping.values())
+        parts = place.split("/")
+        return parts[1] == "tokens" and len(parts) == 5 and shipping.get(parts[3]) in ("index", "reference")
+
+    @cached_property
+    def content_digest(self) -> str:
+        """Content digest `bundle/1`, computed from the files."""
+        results = [entry for entry, role in self.model_entries if role == "result"]
+        name, version = self.components["name"], self.components["version"]
+        return bundle_digest(name, version, self.dataset_manifest["content_digest"], results)
+
+    def run(self, stage: str) -> dict[str, Any]:
+        """`run.json` of a training stage."""
+        return dict(read_json(self.model / "training" / stage / "run.json"))
+
+    def recipe(self, stage: str) -> dict[str, Any]:
+        """`recipe.json` of a training stage."""
+        return dict(read_json(self.model / "training" / stage / "recipe.json"))
+
+    def environment(self, stage: str) -> dict[str, Any]:
+        """Observed environment of a stage; empty where none was recorded."""
+        folders = {"corpus": self.dataset, "eval": self.model / "evaluation"}
+        path = folders.get(stage, self.model / "training" / stage) / "environment.json"
+        return dict(read_json(path)) if path.is_file() else {}
+
+    def checkpoint(self, stage: str, path: str) -> dict[str, Any]:
+        """`checkpoint.json` of a checkpoint, by its path in the run artifact (`checkpoints/step-...`)."""
+        folder = self.model / "checkpoints" / stage / Path(path).name
+        return dict(read_json(folder / "checkpoint.json"))
+
+    def state_digest(self, files: list[Path]) -> str:
+        """Digest `state/1` of the tensors in safetensors files."""
+        from safetensors.torch import load_file  # torch is slow to load and only this needs it
+
+        from train.state import state_digest
+
+        return state_digest({name: tensor for path in files for name, tensor in load_file(path).items()})
+
+    @cached_property
+    def ledgers(self) -> dict[str, LedgerFacts]:
+        """Ledger facts by training stage."""
+        return {s: read_ledger(self.model / "training" / s / "ledger.jsonl") for s in self.training_stages}
+
+    @cached_property
+    def results(self) -> list[dict[str, Any]]:
+        """Rows of `evaluation/results.json`, numbers as they stand (hexadecimal)."""
+        return list(read_json(self.model / "evaluation" / "results.json")["rows"])
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """`evaluation/record.json`."""
+        return dict(read_json(self.model / "evaluation" / "record.json"))
+
+    @cached_property
+    def baselines(self) -> dict[str, Any]:
+        """`evaluation/baselines.json`."""
+        return dict(read_json(self.model / "evaluation" / "baselines.json"))
+
+    @cached_property
+    def sources(self) -> list[SourceFacts]:
+        """Sources sorted by name, counted from the document rows."""
+        facts = {name: SourceFacts(name, entry) for name, entry in self.lock.items()}
+        columns = ["source", "split", "decision", "rule", "licence_spdx", "size_bytes", "num_tokens", "copyright"]
+        lines: dict[str, set[str]] = {}
+        for path in sorted((self.dataset / "documents").glob("documents-*.parquet")):
+            for row in pq.read_table(path, columns=columns).to_pylist():
+                source = facts.setdefault(row["source"], SourceFacts(row["source"], {}))
+                _count(source, row)
+                if row["decision"] == "kept":
+                    lines.setdefault(source.name, set()).update(row["copyright"] or ())
+        for name, found in lines.items():
+            facts[name].copyright = sorted(found)
+        return [facts[name] for name in sorted(facts)]
+
+    @cached_property
+    def shipped_documents(self) -> Counter[tuple[str, str]]:
+        """Documents whose text is in `text/`, by source and split."""
+        found: Counter[tuple[str, str]] = Counter()
+        for path in sorted((self.dataset / "text").glob("*.parquet")):
+            split = path.name.split("-")[0]
+            found.update((name, split) for name in pq.read_table(path, columns=["source"])["source"].to_pylist())
+        return found
+
+    @cached_property
+    def kept_licences(self) -> list[str]:
+        """SPDX expressions of all kept documents, sorted."""
+        return sorted({licence for source in self.sources for licence in source.licences})
+
+
+def _count(source: SourceFacts, row: dict[str, Any]) -> None:
+    if row["decision"] != "kept":
+        source.num_dropped += 1
+        source.drops[row["rule"]] += 1
+        source.dropped_licences[row["licence_spdx"]] += 1
+        return
+    source.num_kept += 1
+    source.split = row["split"]
+    source.kept_bytes += row["size_bytes"]
+    source.kept_tokens += row["num_tokens"]
+    source.licences[row["licence_spdx"]] += 1
+
+
+def read_ledger(path: Path) -> LedgerFacts:
+    """Read a training ledger; the chain is checked on the way."""
+    facts = LedgerFacts()
+    for record in read_chain(path):
+        kind = record["kind"]
+        if kind == "start":
+            facts.start = record
+        elif kind == "step":
+            facts.losses.append((record["step"], parse_hex_float(record["loss"])))
+            facts.learning_rates.append(parse_hex_float(record["learning_rate"]))
+            facts.tokens_by_source.update(record["tokens_by_source"])
+            facts.num_trained_tokens += record["num_trained_tokens"]
+        elif kind == "evaluation":
+            numbers = {key: parse_hex_float(record[key]) for key in ("loss", "bits_per_byte")}
+            facts.evaluations.append({**record, **numbers})
+        elif kind == "checkpoint":
+            facts.checkpoints.append((record["step"], record["checkpoint_kind"]))
+        elif kind == "end":
+            facts.end = record
+    return facts

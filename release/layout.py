@@ -1,0 +1,136 @@
+"""The layout of a bundle (`openwright-bundle/1`): which paths exist and which role each has.
+
+Roles: `result` (what a faultless replay reproduces, and what the provider declares), `observation` (journals,
+environments, artifact manifests), `document` (generated from the others, and human statements). Only results enter
+the content digest; see `docs/formats.md`.
+"""
+
+import fnmatch
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from provenance.canonical import Json
+from provenance.digests import FileEntry, hash_files, tagged_digest
+from provenance.errors import BundleError
+
+BUNDLE_FORMAT = "openwright-bundle/1"
+DATASET_FORMAT = "openwright-dataset/1"
+
+LAYOUT: tuple[tuple[str, str], ...] = (
+    ("model/manifest.json", "root"),
+    ("model/manifest.sig", "root"),
+    ("model/attestations/**", "root"),
+    ("model/README.md", "document"),
+    ("model/index.html", "document"),
+    ("model/verify.py", "document"),
+    ("model/LICENSE", "document"),
+    ("model/NOTICE", "document"),
+    ("model/config.json", "result"),
+    ("model/generation_config.json", "result"),
+    ("model/model*.safetensors", "result"),
+    ("model/model.safetensors.index.json", "result"),
+    ("model/tokenizer.json", "result"),
+    ("model/tokenizer_config.json", "result"),
+    ("model/special_tokens_map.json", "result"),
+    ("model/chat_template.jinja", "result"),
+    ("model/checkpoints/*/step-*/*", "result"),
+    ("model/training/*/recipe.json", "result"),
+    ("model/training/*/run.json", "result"),
+    ("model/training/*/ledger.jsonl", "result"),
+    ("model/training/*/journal.jsonl", "observation"),
+    ("model/training/*/environment.json", "observation"),
+    ("model/training/*/accelerate.yaml", "observation"),
+    ("model/training/*/manifest.json", "observation"),
+    ("model/evaluation/manifest.json", "observation"),
+    ("model/evaluation/journal.jsonl", "observation"),
+    ("model/evaluation/environment.json", "observation"),
+    ("model/evaluation/**", "result"),
+    ("model/code/**", "result"),
+    ("model/openness/components.json", "result"),
+    ("model/openness/rules.yaml", "document"),
+    ("model/openness/verdict.json", "document"),
+    ("model/openness/statements/*.yaml", "document"),
+    ("model/openness/LICENSES/*.txt", "document"),
+    ("dataset/manifest.json", "root"),
+    ("dataset/README.md", "document"),
+    ("dataset/croissant.json", "document"),
+    ("dataset/journal.jsonl", "observation"),
+    ("dataset/environment.json", "observation"),
+    ("dataset/corpus.json", "result"),
+    ("dataset/sources.lock", "result"),
+    ("dataset/documents/**", "result"),
+    ("dataset/text/*-shipped-*.parquet", "document"),
+    ("dataset/conversations/*-shipped-*.parquet", "document"),
+    ("dataset/text/*.parquet", "result"),
+    ("dataset/conversations/*.parquet", "result"),
+    ("dataset/tokenizer/*", "result"),
+    ("dataset/tokens/**", "result"),
+)
+"""Patterns in order, the first match counts: `*` within one path part, a final `**` for everything below."""
+
+
+def _regex(pattern: str) -> re.Pattern[str]:
+    head, below = (pattern[:-2], ".+") if pattern.endswith("**") else (pattern, "")
+    parts = [fnmatch.translate(part)[4:-3].replace(".*", "[^/]*") for part in head.split("/")]
+    return re.compile("/".join(parts) + below)
+
+
+_COMPILED = [(_regex(pattern), role) for pattern, role in LAYOUT]
+
+
+def role_of(path: str) -> str:
+    """Return the role of a bundle-relative path.
+
+    Raises:
+        BundleError: for a path that the layout does not know.
+    """
+    for pattern, role in _COMPILED:
+        if pattern.fullmatch(path):
+            return role
+    raise BundleError("a file that the bundle layout does not know", where=path)
+
+
+def layout_allows(pattern: str) -> bool:
+    """Whether a path pattern of a rule lies within the layout: its wildcards are filled with a plain part."""
+    sample = pattern.replace("**", "x").replace("*", "x").replace("step-x", "step-00000000")
+    return any(compiled.fullmatch(sample) for compiled, _ in _COMPILED)
+
+
+def bundle_files(bundle: Path, part: str = "") -> list[Path]:
+    """All files of a bundle, or of its `model` or `dataset` part, sorted by path.
+
+    Raises:
+        BundleError: for links; a bundle holds plain files only.
+    """
+    found = []
+    for path in sorted((bundle / part).rglob("*")):
+        if path.is_symlink():
+            raise BundleError("a link", expected="plain files only", where=str(path))
+        if path.is_file():
+            found.append(path)
+    return found
+
+
+def matching(bundle: Path, patterns: Iterable[str]) -> list[Path]:
+    """Files of a bundle that match any of the patterns, sorted."""
+    compiled = [_regex(pattern) for pattern in patterns]
+    return [p for p in bundle_files(bundle) if any(c.fullmatch(p.relative_to(bundle).as_posix()) for c in compiled)]
+
+
+def entries_with_roles(bundle: Path, part: str) -> Iterator[tuple[FileEntry, str]]:
+    """Hash every file of `model` or `dataset` that a manifest lists; paths are relative to that part."""
+    listed = [p for p in bundle_files(bundle, part) if role_of(p.relative_to(bundle).as_posix()) != "root"]
+    for entry in hash_files(bundle / part, listed):
+        yield entry, role_of(f"{part}/{entry.path}")
+
+
+def bundle_digest(name: str, version: str, dataset_digest: str, results: Iterable[FileEntry]) -> str:
+    """Content digest `bundle/1` of a release."""
+    value: Json = {
+        "name": name,
+        "version": version,
+        "dataset": dataset_digest,
+        "results": [entry.as_json() for entry in sorted(results)],
+    }
+    return tagged_digest("bundle/1", value)

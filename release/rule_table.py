@@ -1,0 +1,83 @@
+"""The rule table `rules.yaml`: rules with their clause, evidence paths, check and who decides."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from provenance.digests import hash_files, sha256_file, tagged_digest
+from provenance.errors import ReleaseError
+from release.layout import matching
+
+RULES_FILE = Path(__file__).with_name("rules.yaml")
+RULES_FORMAT = "openwright-rules/1"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule.
+
+    Attributes:
+        clause: source with a short quotation.
+        evidence: path patterns in the bundle layout.
+        check: name of the function in `release.rules.CHECKS`.
+        decides: `program`, `human`, or `both` where a program may find that a person has to answer.
+        severity: `must`, `should` or `info`.
+    """
+
+    id: str
+    profile: str
+    clause: str
+    requirement: str
+    evidence: tuple[str, ...]
+    check: str
+    decides: str
+    severity: str
+
+
+@dataclass(frozen=True)
+class RuleTable:
+    """All rules with the version and date of the table and the digest of its file."""
+
+    version: str
+    date: str
+    sha256: str
+    profiles: dict[str, str]
+    rules: tuple[Rule, ...]
+
+    def rule(self, rule_id: str) -> Rule:
+        """Return a rule by its identifier.
+
+        Raises:
+            ReleaseError: for an unknown one.
+        """
+        for rule in self.rules:
+            if rule.id == rule_id:
+                return rule
+        raise ReleaseError(f"no rule {rule_id!r}", expected="an identifier of the rule table", where="rules.yaml")
+
+
+def load_rules() -> RuleTable:
+    """Read the rule table of the running code."""
+    values: dict[str, Any] = yaml.safe_load(RULES_FILE.read_text(encoding="utf-8"))
+    assert values["format"] == RULES_FORMAT
+    rules = tuple(Rule(**{**row, "evidence": tuple(row["evidence"])}) for row in values["rules"])
+    profiles = {str(name): str(title) for name, title in values["profiles"].items()}
+    return RuleTable(values["version"], str(values["date"]), sha256_file(RULES_FILE), profiles, rules)
+
+
+def evidence_digest(bundle: Path, rule: Rule) -> str:
+    """Digest `evidence/1` of the files that a rule reads: what a person's statement is bound to.
+
+    The root manifest and what is made over it come after every verdict and are no evidence.
+    """
+    entries = hash_files(bundle, evidence_files(bundle, rule))
+    return tagged_digest("evidence/1", [entry.as_json() for entry in entries])
+
+
+def evidence_files(bundle: Path, rule: Rule) -> list[Path]:
+    """Files that a rule reads, sorted."""
+    later = ("model/manifest.", "model/attestations/")
+    found = matching(bundle, rule.evidence)
+    return [path for path in found if not path.relative_to(bundle).as_posix().startswith(later)]

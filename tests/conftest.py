@@ -1,0 +1,82 @@
+"""What all tests share: one torch thread, reproducible Hypothesis, no network, and a clean copy of the project."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("provenance", "data_recipes", "train", "eval", "release", "openwright")
+COPIED = (*PACKAGES, "configs", "requirements", "docs", "README.md", "LICENSE", "pyproject.toml")
+
+settings.register_profile(
+    "project", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], max_examples=60
+)
+settings.load_profile("project")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the network alone unless `-m` asks for it."""
+    if "network" in str(config.getoption("-m")):
+        return
+    chosen = [item for item in items if "network" not in item.keywords]
+    config.hook.pytest_deselected(items=[item for item in items if "network" in item.keywords])
+    items[:] = chosen
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_torch_thread() -> Iterator[None]:
+    """Tests of bits need one thread; torch is touched only where a test module has imported it."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+    yield
+
+
+def copy_project(target: Path) -> Path:
+    """Copy packages, configs and what a release reads of the project into a git repository with one commit."""
+    ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=ignored)
+        elif source.is_file():
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target / name)
+    (target / ".gitignore").write_text("artifacts/\n__pycache__/\n")
+    commit_all(target)
+    return target
+
+
+def commit_all(repository: Path) -> None:
+    """Commit everything, with an identity and a date of the test's own."""
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"]
+    for arguments in (["init", "--quiet"], ["add", "--all"], [*identity, "commit", "--quiet", "-m", "state"]):
+        subprocess.run(["git", "-C", str(repository), *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def project_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clean, committed copy of the project, shared by the session: tests must not edit it."""
+    return copy_project(tmp_path_factory.mktemp("project") / "openwright-copy")
+
+
+@pytest.fixture
+def own_project_copy(tmp_path: Path) -> Path:
+    """A clean, committed copy of the project that the test may edit."""
+    return copy_project(tmp_path / "openwright-copy")
+
+
+@pytest.fixture(scope="session")
+def openwright(project_copy: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a command line in the clean copy, as a user would; returns code, standard output and standard error."""
+
+    def call(*arguments: str, cwd: Path = project_copy, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "openwright", *arguments]
+        return subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, text=True, check=False, timeout=600)
+
+    return call

@@ -1,0 +1,65 @@
+"""The job description that the launching process hands to its workers, as JSON."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from provenance.canonical import Json, read_json, write_json
+from provenance.config import from_recipe
+from provenance.digests import Parent
+from train.settings import PretrainConfig, RunConfig, SftConfig
+
+STOP_REQUEST = ".stop-requested"
+"""File in the run directory whose presence asks the job to write a checkpoint and stop after its step."""
+
+OUTCOME = ".outcome.json"
+"""File in the run directory in which a job says how it ended: finished, stopped, or failed with an error."""
+
+LOCK = ".lock"
+"""File in the run directory that a running job holds."""
+
+CONFIG_TYPES: dict[str, type[RunConfig]] = {"pretrain": PretrainConfig, "sft": SftConfig}
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One job: a whole training stage, or the replay of some of its steps.
+
+    Attributes:
+        stage: `pretrain` or `sft`.
+        recipe: the resolved recipe of the stage.
+        corpus: the corpus directory.
+        run_dir: where ledger, journal and checkpoints go.
+        base_checkpoint: directory of the weights that fine-tuning starts from; empty for pretraining.
+        parents: lineage, for the ledger's first record.
+        replay_from: checkpoint directory to start a replay from; empty for a training job.
+        last_step: last step to run; the recipe's last step for a training job.
+    """
+
+    stage: str
+    recipe: Json
+    corpus: str
+    run_dir: str
+    base_checkpoint: str
+    parents: tuple[dict[str, str], ...]
+    replay_from: str
+    last_step: int
+
+    @property
+    def config(self) -> RunConfig:
+        """The recipe as a typed config."""
+        return from_recipe(self.recipe, CONFIG_TYPES[self.stage])
+
+    def save(self, path: Path) -> None:
+        """Write the job for the workers."""
+        write_json(path, asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> "TrainingJob":
+        """Read what `save` wrote."""
+        values = read_json(path)
+        return cls(**{**values, "parents": tuple(values["parents"])})
+
+
+def parent_records(parents: tuple[Parent, ...]) -> tuple[dict[str, str], ...]:
+    """Lineage in the form that a job holds."""
+    return tuple({"role": p.role, "name": p.name, "content_digest": p.content_digest} for p in sorted(parents))

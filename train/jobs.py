@@ -1,0 +1,198 @@
+"""Training stages as the pipeline calls them: write the job, start `accelerate launch`, wait, seal the artifact."""
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+
+from provenance.artifacts import Artifact
+from provenance.canonical import Json, read_json
+from provenance.config import recipe_of
+from provenance.digests import Parent
+from provenance.errors import StoppedForRequeue, TrainingError
+from provenance.fingerprint import project_root
+from provenance.stage import StageContext, StageSpec, run_stage
+from train.job import LOCK, OUTCOME, STOP_REQUEST, TrainingJob, parent_records
+from train.settings import PretrainConfig, RunConfig, SftConfig
+
+LIBRARIES = ("torch", "transformers", "accelerate", "safetensors", "tokenizers", "numpy")
+PACKAGES = ("provenance", "data_recipes", "train")
+OBSERVATIONS = ("journal.jsonl", "environment.json", "accelerate.yaml")
+PRETRAIN_SPEC = StageSpec("pretrain", PACKAGES, LIBRARIES, OBSERVATIONS)
+SFT_SPEC = StageSpec("sft", PACKAGES, LIBRARIES, OBSERVATIONS)
+
+_PR_SET_PDEATHSIG = 1
+
+
+def pretrain(config: PretrainConfig, context: StageContext, corpus: Artifact) -> Artifact:
+    """Train from random weights on a corpus; an interrupted call goes on from its last full checkpoint.
+
+    Raises:
+        StoppedForRequeue: when a signal asked for a stop; a checkpoint was written.
+        TrainingError: when the job failed.
+    """
+    return _train(PRETRAIN_SPEC, config, context, corpus, [corpus.as_parent("corpus")], base_checkpoint="")
+
+
+def finetune(config: SftConfig, context: StageContext, corpus: Artifact, base: Artifact) -> Artifact:
+    """Fine-tune the final checkpoint of `base` on the conversations of a corpus; raises as `pretrain` does."""
+    final = base.path / read_json(base.path / "run.json")["final"]["path"]
+    parents = [corpus.as_parent("corpus"), base.as_parent("base")]
+    return _train(SFT_SPEC, config, context, corpus, parents, base_checkpoint=str(final.resolve()))
+
+
+def _train(
+    spec: StageSpec,
+    config: RunConfig,
+    context: StageContext,
+    corpus: Artifact,
+    parents: Sequence[Parent],
+    *,
+    base_checkpoint: str,
+) -> Artifact:
+    recipe = recipe_of(config)
+
+    def body(work: Path) -> None:
+        job = TrainingJob(
+            stage=spec.kind,
+            recipe=recipe,
+            corpus=str(corpus.path.resolve()),
+            run_dir=str(work.resolve()),
+            base_checkpoint=base_checkpoint,
+            parents=parent_records(tuple(parents)),
+            replay_from="",
+            last_step=config.num_steps,
+        )
+        processes = config.execution.num_processes or default_processes(config.num_logical_replicas)
+        launch(job, processes, config.threads_per_process)
+
+    return run_stage(context, spec, recipe, parents, body)
+
+
+def default_processes(num_logical_replicas: int) -> int:
+    """The largest power of two that fits the cores of this machine and the logical replicas."""
+    cores = len(os.sched_getaffinity(0))
+    return 1 << (min(cores, num_logical_replicas).bit_length() - 1)
+
+
+def accelerate_file(num_processes: int) -> dict[str, Json]:
+    """The config file for `accelerate launch` that ships in the run."""
+    return {
+        "compute_environment": "LOCAL_MACHINE",
+        "distributed_type": "MULTI_CPU" if num_processes > 1 else "NO",
+        "machine_rank": 0,
+        "main_training_function": "main",
+        "mixed_precision": "no",
+        "num_machines": 1,
+        "num_processes": num_processes,
+        "rdzv_backend": "static",
+        "same_network": True,
+        "use_cpu": True,
+    }
+
+
+def launch(job: TrainingJob, num_processes: int, threads_per_process: int, code_root: Path | None = None) -> None:
+    """Start a job's processes and wait for them.
+
+    Args:
+        job: the job; its run directory must exist.
+        num_processes: processes on this machine.
+        threads_per_process: threads of each; part of the recipe.
+        code_root: source tree whose packages run, by default the one that runs now.
+
+    Raises:
+        StoppedForRequeue, TrainingError: as `pretrain`.
+    """
+    run_dir = Path(job.run_dir)
+    for name in (STOP_REQUEST, OUTCOME):
+        (run_dir / name).unlink(missing_ok=True)
+    (run_dir / "accelerate.yaml").write_text(yaml.safe_dump(accelerate_file(num_processes), sort_keys=True))
+    with tempfile.TemporaryDirectory(prefix="openwright-job-") as scratch:
+        job.save(Path(scratch) / "job.json")
+        command = [sys.executable, "-m", "accelerate.commands.launch"]
+        command += ["--config_file", str(run_dir / "accelerate.yaml"), "--main_process_port", str(_free_port())]
+        command += ["--module", "train.worker", str(Path(scratch) / "job.json")]
+        environment = _environment(code_root or project_root(), threads_per_process)
+        with subprocess.Popen(
+            command, env=environment, cwd=scratch, start_new_session=True, preexec_fn=_die_with_parent
+        ) as process:
+            code = _wait(process, lambda: (run_dir / STOP_REQUEST).touch())
+    _conclude(job, run_dir, code)
+
+
+def _wait(process: "subprocess.Popen[bytes]", ask_to_stop: Callable[[], None]) -> int:
+    """Wait for the launcher; a first signal asks the job to stop after its step, a second one ends it at once."""
+    signals = 0
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        nonlocal signals
+        signals += 1
+        if signals == 1:
+            print("stopping after this step, with a checkpoint; once more to stop at once", file=sys.stderr)
+            ask_to_stop()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = {number: signal.signal(number, on_signal) for number in handled}
+    try:
+        return process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _conclude(job: TrainingJob, run_dir: Path, code: int) -> None:
+    outcome = run_dir / OUTCOME
+    result: dict[str, Any] = json.loads(outcome.read_text()) if outcome.is_file() else {"outcome": "died"}
+    for name in (STOP_REQUEST, OUTCOME, LOCK):
+        (run_dir / name).unlink(missing_ok=True)
+    if result["outcome"] == "finished" and code == 0:
+        return
+    if result["outcome"] == "stopped":
+        raise StoppedForRequeue(
+            f"{job.stage} stopped with a checkpoint", next_command="run the same command again to go on"
+        )
+    if result["outcome"] == "failed":
+        raise TrainingError(**result["error"])
+    raise TrainingError(
+        f"the {job.stage} job ended with code {code}",
+        expected="its last step",
+        where=str(run_dir),
+        next_command="read the lines above; the same command goes on from the last full checkpoint",
+    )
+
+
+def _environment(code_root: Path, threads_per_process: int) -> dict[str, str]:
+    """The parent's environment with what would change results set by us."""
+    threads = str(threads_per_process)
+    return {
+        **os.environ,
+        "PYTHONPATH": str(code_root),
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,95 @@
+"""The program that `accelerate launch` starts once per process: `python -m train.worker JOB.json`."""
+
+import ctypes
+import fcntl
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import IO
+
+import torch
+from accelerate import Accelerator
+
+from provenance.canonical import write_json
+from provenance.environment import environment_record
+from provenance.errors import OpenwrightError, TrainingError
+from train.job import LOCK, OUTCOME, STOP_REQUEST, TrainingJob
+from train.loop import run_job
+from train.reduction import World
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Run the job named on the command line as this process's part of it."""
+    job = TrainingJob.load(Path(sys.argv[1]))
+    run_dir = Path(job.run_dir)
+    _die_with_launcher()
+    _stop_on_signals(run_dir)
+    torch.set_num_threads(job.config.threads_per_process)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    accelerator = Accelerator(cpu=True)
+    world = World(accelerator.process_index, accelerator.num_processes)
+    lock = None
+    try:
+        lock = _lock(run_dir) if world.rank == 0 else None
+        if world.rank == 0:
+            write_json(run_dir / "environment.json", environment_record())
+        finished = run_job(job, world)
+    except OpenwrightError as error:
+        if world.rank == 0 or world.size == 1 or not (run_dir / OUTCOME).exists():
+            _report(run_dir, "failed", error)
+        # The other processes may wait in a collective for ever; leaving at once lets the launcher end them.
+        os._exit(1)
+    if world.rank == 0:
+        _report(run_dir, "finished" if finished else "stopped")
+    accelerator.end_training()
+    if lock is not None:
+        lock.close()
+
+
+def _die_with_launcher() -> None:
+    """A worker whose launcher was killed would wait in a collective for ever (Linux: ask for a signal instead)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _stop_on_signals(run_dir: Path) -> None:
+    """SIGTERM and SIGUSR1 ask for a checkpoint and a stop at the next step boundary."""
+
+    def ask(*_: object) -> None:
+        (run_dir / STOP_REQUEST).touch()
+
+    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGUSR1, ask)
+
+
+def _lock(run_dir: Path) -> IO[str]:
+    """Hold the run directory; the lock of a dead process is gone with it.
+
+    Raises:
+        TrainingError: when a living process holds it.
+    """
+    file = (run_dir / LOCK).open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise TrainingError(
+            "another process is training in this directory",
+            where=str(run_dir),
+            next_command="wait for it, or stop it and run the same command again",
+        ) from None
+    return file
+
+
+def _report(run_dir: Path, outcome: str, error: OpenwrightError | None = None) -> None:
+    fields = ("found", "expected", "where", "next_command")
+    details = {name: getattr(error, name) for name in fields} if error else {}
+    (run_dir / OUTCOME).write_text(json.dumps({"outcome": outcome, "error": details}))
+
+
+if __name__ == "__main__":
+    main()
