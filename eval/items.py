@@ -153,13 +153,15 @@ def cloze_items(documents: Sequence[HeldoutDocument], config: ClozeConfig, seed:
 
 def _cloze_item(ending: _Ending, distractors: Sequence[str], config: ClozeConfig, index: int) -> Json:
     choices, answer = _place(ending.word, distractors, index)
-    before = ending.document.text[: ending.start].rstrip()[-config.context_characters :]
+    before = ending.document.text[: ending.start].strip()
+    if len(before) > config.context_characters:
+        before = before[-config.context_characters :].partition(" ")[2]
     return {
         "item_id": ending.item_id,
         "document_id": ending.document.document_id,
         "source": ending.document.source,
         "licence": ending.document.licence,
-        "prompt": before.lstrip(),
+        "prompt": before.strip(),
         "choices": choices,
         "answer": answer,
     }

@@ -125,19 +125,12 @@ def _last_of_journal(path: Path) -> tuple[dict[str, Any] | None, float | None]:
     last, speed = None, None
     for last in read_chain(path) if path.is_file() else ():
         if "tokens_per_second" in last:
-            speed = _number(last["tokens_per_second"])
+            speed = float.fromhex(last["tokens_per_second"])
     return last, speed
-
-
-def _number(value: Any) -> float:
-    """Journals hold numbers as integers, as decimal text or, like ledgers, as hexadecimal text."""
-    text = str(value)
-    return float.fromhex(text) if "x" in text else float(text)
 
 
 def _age(last: dict[str, Any] | None) -> float | None:
     if last is None:
         return None
     seen = datetime.fromisoformat(str(last["time_utc"]))
-    seen = seen if seen.tzinfo else seen.replace(tzinfo=UTC)
     return max(0.0, (datetime.now(UTC) - seen).total_seconds())

@@ -46,9 +46,7 @@ def _stage(bundle: OpenBundle, stage: str) -> dict[str, Any]:
 
 def _heldout(bundle: OpenBundle) -> dict[str, float]:
     """Held-out bits per byte of each model and of the baselines, all on the documents of the evaluation."""
-    found = {
-        row["model"]: float.fromhex(row["value"]) for row in bundle.results if row["metric"] == "bits_per_byte"
-    }
+    found = {row["model"]: float.fromhex(row["value"]) for row in bundle.results if row["metric"] == "bits_per_byte"}
     rows = read_json(bundle.model / "evaluation" / "baselines.json")["rows"]
     found |= {row["name"]: float.fromhex(row["value"]) for row in rows if row["name"] in SHOWN_BASELINES}
     return found
@@ -60,7 +58,17 @@ def _evaluation_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _openness(bundle: OpenBundle) -> dict[str, Any]:
-    return {}
+    reasons = {row["id"]: row["reason"] for row in bundle.verdict["results"]}
+    commands = sorted({row["command"] for row in bundle.verdict["results"] if row["command"]})
+    keys = ("profile", "title", "verdict", "missing", "conflicts", "statements_needed")
+    profiles = [{key: profile[key] for key in keys} for profile in bundle.verdict["profiles"]]
+    named = {rule for profile in profiles for key in ("missing", "conflicts") for rule in profile[key]}
+    return {
+        "profiles": profiles,
+        "reasons": {rule: reasons[rule] for rule in sorted(named)},
+        "statement_command": commands[0] if commands else "",
+        "notice": bundle.verdict["notice"],
+    }
 
 
 def summary_lines(summary: dict[str, Any]) -> list[str]:
@@ -74,8 +82,15 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
         )
     values = ", ".join(f"{name} {value:.3f}" for name, value in summary["heldout_bits_per_byte"].items())
     lines += [f"held-out   bits per byte: {values}", ""]
-    lines += _evaluation_lines(summary["evaluation"])
-    return lines
+    lines += [*_evaluation_lines(summary["evaluation"]), ""]
+    lines += _openness_lines(summary["openness"])
+    return [
+        *lines,
+        f"bundle     {summary['bundle']} ({summary['size_bytes'] / 1e6:,.0f} MB)",
+        f"content    {summary['content_digest']}",
+        f"manifest   {summary['manifest_digest']}",
+        f"page       {summary['page']}",
+    ]
 
 
 def _evaluation_lines(rows: list[dict[str, Any]]) -> list[str]:
@@ -91,3 +106,17 @@ def _evaluation_lines(rows: list[dict[str, Any]]) -> list[str]:
         for row in rows
     ]
     return table_lines(("evaluation", "value", "95% interval", "chance", "items", "in plain words"), cells)
+
+
+def _openness_lines(openness: dict[str, Any]) -> list[str]:
+    lines = []
+    for profile in openness["profiles"]:
+        lines.append(f"openness   {profile['title']}: {profile['verdict']}")
+        for title, key in (("missing", "missing"), ("conflict", "conflicts")):
+            lines += [f"           {title}: {rule}, {openness['reasons'][rule]}" for rule in profile[key]]
+        if profile["statements_needed"]:
+            needed = profile["statements_needed"]
+            lines.append(f"           {len(needed)} statements by people needed: {', '.join(needed)}")
+    if openness["statement_command"]:
+        lines.append(f"           for example: {openness['statement_command']}")
+    return lines

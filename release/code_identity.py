@@ -3,18 +3,22 @@
 import re
 from collections.abc import Iterator
 
+from packaging.utils import canonicalize_name
+
 from provenance.canonical import read_json
 from provenance.digests import hash_files, tagged_digest
 from provenance.fingerprint import CODE_RECORD, PACKAGES, sources_digest
+from provenance.stage import StageSpec
 from release.facts import BundleFacts
 
-STAGE_PACKAGES = {
-    "corpus": ("provenance", "data_recipes"),
-    "pretrain": ("provenance", "data_recipes", "train"),
-    "sft": ("provenance", "data_recipes", "train"),
-    "eval": ("provenance", "data_recipes", "eval"),
-}
-"""Packages whose sources a stage may import, as the layers say."""
+
+def stage_specs() -> dict[str, StageSpec]:
+    """What every stage's fingerprint is made of besides recipe and parents."""
+    from data_recipes.corpus import SPEC as CORPUS_SPEC  # heavy imports, and only needed where digests differ
+    from eval.stage import SPEC as EVAL_SPEC
+    from train.jobs import PRETRAIN_SPEC, SFT_SPEC
+
+    return {spec.kind: spec for spec in (CORPUS_SPEC, PRETRAIN_SPEC, SFT_SPEC, EVAL_SPEC)}
 
 
 def code_problem(facts: BundleFacts) -> str:
@@ -46,15 +50,15 @@ def _problems(facts: BundleFacts) -> Iterator[str]:
 
 def _fingerprint_holds(facts: BundleFacts, stage: str) -> bool:
     """Whether the stage's fingerprint follows from `code/`: packages that it may not import can have changed since."""
-    manifest = facts.stage_manifest(stage)
-    libraries = facts.stage_libraries(stage)
-    if libraries is None:
-        return False
+    manifest, spec = facts.stage_manifest(stage), stage_specs()[stage]
+    observed = facts.environment(stage).get("distributions", {})
+    versions = {canonicalize_name(name): found["version"] for name, found in observed.items()}
+    libraries = {name: versions.get(canonicalize_name(name), "") for name in spec.libraries}
     value = {
         "stage": stage,
         "recipe": manifest["recipe"],
         "parents": manifest["parents"],
-        "sources": sources_digest(STAGE_PACKAGES[stage], facts.model / "code"),
+        "sources": sources_digest(spec.packages, facts.model / "code"),
         "libraries": libraries,
     }
-    return tagged_digest("fingerprint/1", value) == manifest["fingerprint"]
+    return bool(tagged_digest("fingerprint/1", value) == manifest["fingerprint"])

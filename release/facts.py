@@ -138,11 +138,15 @@ class BundleFacts:
         return list(entries_with_roles(self.bundle, "model"))
 
     @cached_property
+    def dataset_entries(self) -> dict[str, FileEntry]:
+        """Files of `dataset/` that its manifest lists, by path relative to `dataset/`."""
+        return {entry.path: entry for entry, _ in entries_with_roles(self.bundle, "dataset")}
+
+    @cached_property
     def all_entries(self) -> dict[str, FileEntry]:
         """Files that the two manifests list, by bundle-relative path."""
         model = {f"model/{entry.path}": entry for entry, _ in self.model_entries}
-        dataset = {f"dataset/{entry.path}": entry for entry, _ in entries_with_roles(self.bundle, "dataset")}
-        return model | dataset
+        return model | {f"dataset/{path}": entry for path, entry in self.dataset_entries.items()}
 
     def may_be_left_out(self, place: str) -> bool:
         """Whether the declared shipping lets this file of the corpus stay out of the bundle."""
@@ -223,6 +227,15 @@ class BundleFacts:
         for name, found in lines.items():
             facts[name].copyright = sorted(found)
         return [facts[name] for name in sorted(facts)]
+
+    @cached_property
+    def data_date(self) -> str:
+        """Latest date as of which licence evidence was taken: the date of the data pins; empty where none is given."""
+        dates = {""}
+        for path in sorted((self.dataset / "documents").glob("documents-*.parquet")):
+            column = pq.read_table(path, columns=["evidence_date"])["evidence_date"]
+            dates.update(value for value in column.unique().to_pylist() if value)
+        return max(dates)
 
     @cached_property
     def shipped_documents(self) -> Counter[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Checks of the rules about the bundle and about freedoms and terms. Each returns a finding, never raises for evidence."""
+"""Checks of the rules about the bundle and about freedoms and terms; each returns a finding."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 from license_expression import ExpressionError, get_spdx_licensing
 
-from provenance.canonical import Json, parse_json
+from provenance.canonical import parse_json
 from provenance.digests import FileEntry, Parent, content_digest, sha256_file
 from release.code_identity import code_problem
 from release.components import assertion, licence_of, licence_text, needed_licence_ids
@@ -113,9 +113,7 @@ def code_that_ran(facts: BundleFacts) -> Finding:
 
 def lineage(facts: BundleFacts) -> Finding:
     """BND-05."""
-    return first_problem(
-        _lineage_problems(facts), "all parents are stages of this bundle; the released run was evaluated"
-    )
+    return first_problem(_lineage_problems(facts), "all parents are stages of this bundle; the released run was scored")
 
 
 def _lineage_problems(facts: BundleFacts) -> Iterator[str]:
@@ -209,7 +207,7 @@ def _final_weight_problems(facts: BundleFacts) -> Iterator[str]:
             yield f"model/{name} is not the file of the final checkpoint"
     computed = facts.state_digest(sorted(facts.model.glob("model*.safetensors")))
     if computed != final["weights_digest"]:
-        yield f"the tensors of model/ have the digest {computed[:12]}, the run ended with {final['weights_digest'][:12]}"
+        yield f"the tensors of model/ are {computed[:12]}, the run ended with {final['weights_digest'][:12]}"
 
 
 def replay(facts: BundleFacts) -> Finding:
@@ -410,8 +408,3 @@ def data_information_terms(facts: BundleFacts) -> Finding:
 def parameter_terms(facts: BundleFacts) -> Finding:
     """OSAID-P3."""
     return terms_of(facts, "weights")
-
-
-def as_json(finding: Finding) -> dict[str, Json]:
-    """Return the form that the verdict holds."""
-    return {"result": finding.result, "reason": finding.reason}

@@ -39,9 +39,7 @@ def data_code(facts: BundleFacts) -> Finding:
 
 def training_code(facts: BundleFacts) -> Finding:
     """OSAID-C2."""
-    return first_problem(
-        _training_problems(facts), "code/train, resolved recipes as the ledgers name them, launch files"
-    )
+    return first_problem(_training_problems(facts), "code/train, the recipes that the ledgers name, launch files")
 
 
 def _training_problems(facts: BundleFacts) -> Iterator[str]:
@@ -150,9 +148,7 @@ def _words(text: str) -> list[str]:
 
 def restart(facts: BundleFacts) -> Finding:
     """OSAID-C8."""
-    return Finding(
-        UNKNOWN, "not attempted before this verdict; openwright reproduce BUNDLE restarts from the bundle alone"
-    )
+    return Finding(UNKNOWN, "not attempted before this verdict; openwright reproduce BUNDLE does it")
 
 
 def open_dependencies(facts: BundleFacts) -> Finding:
@@ -184,9 +180,7 @@ def parameters_present(facts: BundleFacts) -> Finding:
 
 def intermediate_checkpoints(facts: BundleFacts) -> Finding:
     """OSAID-P2."""
-    return first_problem(
-        _checkpoint_problems(facts), "every checkpoint that a ledger names is shipped, optimizer state too"
-    )
+    return first_problem(_checkpoint_problems(facts), "all checkpoints of the ledgers, with optimizer states")
 
 
 def _checkpoint_problems(facts: BundleFacts) -> Iterator[str]:
@@ -200,7 +194,7 @@ def _checkpoint_problems(facts: BundleFacts) -> Iterator[str]:
             stated = facts.checkpoint(stage, name)
             if (stated["step"], stated["kind"]) != (step, kind):
                 yield f"checkpoint {stage}/{name} is not of the step and kind that the ledger names"
-            if kind == "full" and not (folder / "optimizer.safetensors").is_file():
+            if kind == "full" and not list(folder.glob("optimizer*.safetensors")):
                 yield f"checkpoint {stage}/{name} lacks its optimizer state"
         final = facts.run(stage)["final"]["step"]
         if (final, "full") not in facts.ledgers[stage].checkpoints:

@@ -1,11 +1,13 @@
 """Checks of the rules about data information."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from provenance.digests import tagged_digest
 from release.facts import BundleFacts, SourceFacts
 from release.licence_terms import read_terms
+from release.sources import location_of, pin_of
 from release.rule_checks import NEEDS_STATEMENT, NOT_APPLICABLE, UNKNOWN, Finding, failed, first_problem, passed
 
 CLASSES = ("open", "public", "obtainable", "unshareable")
@@ -14,9 +16,7 @@ _PLACEHOLDERS = ("todo", "tbd", "fill in", "lorem ipsum", "xxx")
 
 def data_read(facts: BundleFacts) -> Finding:
     """OSAID-D1."""
-    return first_problem(
-        _reading_problems(facts), "every step read the token shards of this corpus, from declared sources"
-    )
+    return first_problem(_reading_problems(facts), "every step read this corpus, from declared sources")
 
 
 def _reading_problems(facts: BundleFacts) -> Iterator[str]:
@@ -58,16 +58,6 @@ def tokens_digest(split: dict[str, Any]) -> str:
     return tagged_digest("tokens/1", {**{key: split[key] for key in ("layout", "dtype", "width")}, "sources": sources})
 
 
-def pin_of(entry: dict[str, Any]) -> str:
-    """What fixes the version of a source: the digests of the files that were fetched."""
-    return ", ".join(file["sha256"] for file in entry.get("files", ())) or str(entry.get("sha256", ""))
-
-
-def location_of(entry: dict[str, Any]) -> str:
-    """Where a stranger obtains a source."""
-    return str(entry.get("obtained_from", ""))
-
-
 def data_provenance(facts: BundleFacts) -> Finding:
     """OSAID-D2."""
     for source in facts.sources:
@@ -90,7 +80,7 @@ def _scope_problems(facts: BundleFacts) -> Iterator[str]:
     dropped = sum(source.num_dropped for source in facts.sources)
     stated = facts.corpus["num_documents"]
     if (stated["kept"], stated["dropped"]) != (kept, dropped):
-        yield f"corpus.json states {stated['kept']} kept and {stated['dropped']} dropped, the rows say {kept} and {dropped}"
+        yield f"corpus.json states {stated['kept']} kept, {stated['dropped']} dropped; the rows say {kept}, {dropped}"
     if kept == 0:
         yield "no document was kept"
     totals = {source["name"]: source for source in facts.corpus["sources"]}
@@ -137,23 +127,22 @@ def _described(facts: BundleFacts, field: str, min_characters: int) -> Finding:
 
 def data_processing(facts: BundleFacts) -> Finding:
     """OSAID-D6."""
-    return first_problem(
-        _processing_problems(facts), "steps chain by their counts; the recipe and every decision are shipped"
-    )
+    return first_problem(_processing_problems(facts), "steps chain by their counts; recipe and decisions are shipped")
 
 
 def step_counts(step: dict[str, Any]) -> tuple[int, int]:
     """Documents in and out of a processing step."""
-    return step["num_in"], step["num_out"]
+    return step["rows_in"], step["rows_out"]
 
 
 def _processing_problems(facts: BundleFacts) -> Iterator[str]:
     steps = facts.corpus["steps"]
     if not steps:
         yield "corpus.json names no processing steps"
-    for before, after in zip(steps, steps[1:], strict=False):
-        if step_counts(before)[1] != step_counts(after)[0]:
-            yield f"step {after['name']} begins with {step_counts(after)[0]}, {before['name']} ended with {step_counts(before)[1]}"
+    for before, after in pairwise(steps):
+        num_before, num_after = step_counts(before)[1], step_counts(after)[0]
+        if num_before != num_after:
+            yield f"step {after['name']} begins with {num_after} rows, {before['name']} ended with {num_before}"
     if not facts.dataset_manifest["corpus"]["recipe"]:
         yield "the corpus manifest holds no recipe"
     for source in facts.sources:

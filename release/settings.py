@@ -61,15 +61,15 @@ class ReleaseConfig(Config):
     description: str = Field(min_length=20)
     provider: Provider
     licences: Licences = Licences()
-    stages: list[str] = ["corpus", "pretrain", "sft", "eval"]
+    stages: list[str] = Field(default=["corpus", "pretrain", "sft", "eval"])
     languages: list[str] = Field(default=["en"], min_length=1)
     intended_use: str = Field(min_length=20)
     limitations: list[str] = Field(min_length=1)
     data: DataStatement
     hyperparameter_search: HyperparameterSearch = HyperparameterSearch()
     acceptable_use: str = ""
-    shipping: dict[str, Shipping] = {}
-    distribution: list[Channel] = []
+    shipping: dict[str, Shipping] = Field(default={})
+    distribution: list[Channel] = Field(default=[])
 
     @field_validator("stages")
     @classmethod

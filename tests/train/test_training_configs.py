@@ -1,0 +1,60 @@
+from typing import Any
+
+import pytest
+import tiny_runs
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from provenance.config import from_recipe, recipe_of
+from provenance.errors import ConfigError
+from train.model import build_model
+from train.schedule import learning_rate
+from train.settings import ModelConfig, PretrainConfig, ScheduleConfig
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_logical_replicas": 6}, "power of two"),
+        ({"phases": [{"num_steps": 10, "sequences_per_step": 12}]}, "must divide by num_logical_replicas"),
+        ({"schedule": {"warmup_steps": 9, "decay_steps": 9}}, "longer than the 10 steps"),
+        ({"execution": {"num_processes": 3}}, "power of two up to 8"),
+        ({"execution": {"num_processes": 16}}, "power of two up to 8"),
+        ({"precision": "fp16"}, "fp32"),
+    ],
+)
+def test_what_cannot_be_exact_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        tiny_runs.pretrain_config(**changes)
+
+
+def test_a_recipe_goes_there_and_back_without_its_execution_section() -> None:
+    config = tiny_runs.pretrain_config(execution={"num_processes": 2})
+    recipe = recipe_of(config)
+    assert "execution" not in recipe
+    again = from_recipe(recipe, PretrainConfig)
+    assert recipe_of(again) == recipe
+    assert again.optimizer == config.optimizer
+
+
+def test_an_unknown_model_or_field_is_named() -> None:
+    sizes = {"vocab_size": 300, "eos_id": 0, "pad_id": 1, "window_tokens": 24}
+    with pytest.raises(ConfigError, match="olmo99"):
+        build_model(ModelConfig(model_type="olmo99", fields={}), **sizes)
+    with pytest.raises(ConfigError, match=r"fields\.hidden_sizes"):
+        build_model(ModelConfig(model_type="olmo3", fields={"hidden_sizes": 66}), **sizes)
+    short = {**tiny_runs.OLMO3["fields"], "max_position_embeddings": 8}
+    with pytest.raises(ConfigError, match="max_position_embeddings 8"):
+        build_model(ModelConfig(model_type="olmo3", fields=short), **sizes)
+
+
+@given(st.integers(0, 20), st.integers(0, 20), st.integers(1, 60), st.floats(0, 1))
+def test_learning_rate_warms_up_stays_and_decays(warmup: int, decay: int, stable: int, final: float) -> None:
+    schedule = ScheduleConfig(warmup_steps=warmup, decay_steps=decay, final_fraction=final)
+    num_steps = warmup + stable + decay
+    rates = [learning_rate(schedule, 2.0, step, num_steps) for step in range(1, num_steps + 1)]
+    assert all(0 < rate <= 2.0 for rate in rates)
+    assert rates[:warmup] == sorted(rates[:warmup])
+    assert set(rates[warmup : warmup + stable]) == {2.0}
+    assert rates[warmup + stable :] == sorted(rates[warmup + stable :], reverse=True)
