@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from data_recipes.settings import SpecialTokens, TokenizerConfig
+from data_recipes.settings import TokenizerConfig
 from provenance.canonical import write_json
 from provenance.errors import DataError
 
@@ -65,6 +65,13 @@ def train_tokenizer(texts: Iterable[str], num_texts: int, config: TokenizerConfi
             next_command=f"set tokenizer.vocab_size to {found} or less, or add sources",
         )
     return tokenizer
+
+
+def token_id(tokenizer: Tokenizer, token: str) -> int:
+    """Return the id of a token that the vocabulary is known to hold."""
+    found = tokenizer.token_to_id(token)
+    assert found is not None, token
+    return int(found)
 
 
 def chat_template(config: TokenizerConfig) -> str:

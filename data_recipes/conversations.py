@@ -26,7 +26,7 @@ QUESTIONS = (
 """Wordings of the question; the digest of a conversation chooses one."""
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_SENTENCE_END = (".", "!", "?", "。", "！", "？", "।", "؟")
+_SENTENCE_END = (".", "!", "?", "\u3002", "\uff01", "\uff1f", "\u0964", "\u061f")  # also CJK, Devanagari, Arabic
 _NOT_A_SENTENCE = re.compile(r">>>|::|^\W|^:|\.\.\s")
 
 
@@ -91,9 +91,7 @@ def make_conversations(
                 dropped[reason] += 1
                 continue
             document = row.document
-            found.append(
-                Conversation(document.document_id, document.source, row.licence_chosen, row.split, function)
-            )
+            found.append(Conversation(document.document_id, document.source, row.licence_chosen, row.split, function))
     by_id = {conversation.conversation_id: conversation for conversation in found}
     ordered = sorted(by_id.items(), key=lambda item: (item[1].split != "heldout", item[0]))
     by_summary: dict[str, tuple[str, Conversation]] = {}

@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 from tokenizers import Tokenizer
 
-from data_recipes.bpe import TOKENIZER_DIR, encode_texts, save_tokenizer, train_tokenizer
+from data_recipes.bpe import TOKENIZER_DIR, encode_texts, save_tokenizer, token_id, train_tokenizer
 from data_recipes.conversations import (
     Conversations,
     EncodedRows,
@@ -170,7 +170,7 @@ def _tokenize(
 ) -> tuple[list[DocumentRow], dict[str, Json]]:
     """Write the stream shards of all splits; return the rows with their token counts, and the entries of the splits."""
     dtype = token_dtype(config.tokenizer.vocab_size)
-    eos_id = tokenizer.token_to_id(config.tokenizer.special_tokens.end_of_text)
+    eos_id = token_id(tokenizer, config.tokenizer.special_tokens.end_of_text)
     num_tokens: dict[str, int] = {}
     splits = {}
     total = sum(len(row.document.text) for row in rows if row.split != "none")
@@ -244,8 +244,8 @@ def _write_tokens_json(config: CorpusConfig, tokenizer: Tokenizer, splits: dict[
         work,
         splits,
         vocab_size=tokenizer.get_vocab_size(),
-        eos_id=tokenizer.token_to_id(special_tokens.end_of_text),
-        pad_id=tokenizer.token_to_id(special_tokens.pad),
+        eos_id=token_id(tokenizer, special_tokens.end_of_text),
+        pad_id=token_id(tokenizer, special_tokens.pad),
         tokenizer_sha256=sha256_file(work / TOKENIZER_DIR / "tokenizer.json"),
     )
 

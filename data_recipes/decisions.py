@@ -65,7 +65,11 @@ def _judge(extracted: ExtractedDocument, config: CorpusConfig, split: str) -> Do
 def _deduplicated(rows: dict[str, DocumentRow]) -> list[DocumentRow]:
     candidates = [
         Candidate(
-            document_id, row.document.text_sha256, row.document.source, row.document.licence.spdx, row.split == "heldout"
+            document_id,
+            row.document.text_sha256,
+            row.document.source,
+            row.document.licence.spdx,
+            row.split == "heldout",
         )
         for document_id, row in rows.items()
         if not row.decision.rule

@@ -209,9 +209,7 @@ def module_name(path: str) -> str:
     return ".".join(parts)
 
 
-def docstrings_of(
-    module: ast.Module, name: str
-) -> tuple[list[tuple[str, str]], tuple[DocumentedFunction, ...]]:
+def docstrings_of(module: ast.Module, name: str) -> tuple[list[tuple[str, str]], tuple[DocumentedFunction, ...]]:
     """Collect the docstrings of a module, its classes, functions and methods, in source order.
 
     Args:

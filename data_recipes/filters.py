@@ -14,7 +14,9 @@ from provenance.config import Config
 
 # Scripts written without spaces between words: kana, CJK ideographs, Thai, Lao, Myanmar, Khmer. A character of
 # theirs counts as a word, so that thresholds made for spaced scripts do not throw such text away.
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
+)
 _WORD = re.compile(f"[{_UNSPACED}]|[^\\s{_UNSPACED}]+")
 # A reStructuredText directive (`.. automodule:: x`) or one of its options (`:members:`): what is left of a page
 # whose prose a tool would have generated.

@@ -1,9 +1,8 @@
 """Match a licence file against known licence texts: word for word, with holes only where names stand.
 
-A text matches when, after case, white space, punctuation and list marks are levelled, it is the known text from its
-first word to its last. Before it may stand only titles of that licence, copyright lines, and one sentence of the form
-"X is distributed under the Y licence" that names the same licence. Behind it may stand only the licence's own
-appendix. Anything else, and the text is not matched: there is no score.
+A file matches when, after case, white space, punctuation and list marks are levelled, it is the known text from its
+first word to its last. Before the text may stand only its titles, copyright lines, and a sentence of the form "X is
+distributed under the Y licence" that names the same licence; behind it only its own appendix. There is no score.
 """
 
 import re
@@ -12,129 +11,158 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-TEXTS_DIRECTORY = Path(__file__).parent / "licence_texts"
+from data_recipes.licence_templates import TEMPLATES, Template
 
-_BULLET = re.compile(r"^\s*(?:[-*•#o]\s+|\(?\d{1,2}(?:\.\d{1,2})*[.)]\s+|\(?[a-z][.)]\s+|\(?[ivx]{1,5}[.)]\s+)", re.I)
+TEXTS_DIRECTORY = Path(__file__).parent / "licence_texts"
+"""Full texts by SPDX identifier, as they also go into releases."""
+
+MAX_TEXT_BYTES = 256 * 1024
+"""A licence file longer than this is no licence text."""
+
+_WORD = re.compile(r"[^\W_]+")
+_BULLET = re.compile(r"^\s*(?:[-*•]\s+|\(?(?:\d{1,2}|[a-z]|[ivx]{1,5})[.)]\s+)", re.I)
 _COPYRIGHT = re.compile(r"^\W*(?:portions\s+)?(?:copyright\b|\(c\)|©|\|copy\|)", re.I)
-_COMMENT_MARK = re.compile(r"^\s*(?:\.\. code-block::.*|\.\. _[\w-]+:|::|\.\. code::.*)\s*$")
+_MARKUP = re.compile(r"^\s*(?:::|\.\. _[\w-]+:|\.\. code(?:-block)?::.*|```\w*|[-=~*#_+]{3,})\s*$")
 _TERMS = re.compile(
-    r"\b(?:licen[cs]\w*|permi\w+|grant\w*|redistribut\w*|distribut\w*|use|used|uses|modif\w*|subject|terms|conditions?"
-    r"|must|may|shall|except|warrant\w*|commercial\w*|restrict\w*|prohibit\w*|forbid\w*|not)\b",
+    r"\b(?:licen[cs]\w*|permi\w+|grant\w*|redistribut\w*|distribut\w*|use|used|uses|using|modif\w*|subject|terms?"
+    r"|conditions?|must|may|shall|except|warrant\w*|commercial\w*|restrict\w*|prohibit\w*|forbid\w*|not|only)\b",
     re.I,
 )
-_RIGHTS = re.compile(r"all rights\s*reserved|some rights\s*reserved", re.I)
-_MAX_LEADING_LINES = 400
-_START_WORDS = 5
-
-# One word of a name; words that carry terms cannot hide in a hole.
-_NAME = (
-    r"(?:(?!(?:may|must|not|shall|use|used|without|unless|except|license|licensed|permission|distribute|redistribute"
-    r"|provided|that) )\S+ )"
+_RIGHTS_RESERVED = re.compile(r"\W*all\s+rights\s+reserved\W*|\W*reserved\W*", re.I)
+_TITLE_TAIL = (
+    r"(?: public)?(?: license)?(?: agreement)?(?: (?:mit|expat|bsd|isc|iscl|zpl|psf|gpl|lgpl|cmu))?"
+    r"(?: v?(?:ersion)? ?[\d ]+)?(?: \d{1,2})?(?: (?:january|june|february|november|august)(?: \d{1,2})? \d{4})?"
 )
-_NAMES = _NAME + "{1,20}?"
-_IS_LIABLE = (r"in no event shall .*? be liable", rf"in no event (?:shall|will) {_NAMES}be liable")
-_ADDRESS = r"(?:(?:51 franklin|59 temple|675 mass) \S+ (?:\S+ ){3,12}?|http (?:www )?(?:fsf|gnu) org (?:licenses )?)?"
-
-_HOLES: dict[str, tuple[tuple[str, str], ...]] = {
-    "MIT": (
-        _IS_LIABLE,
-        (r"this permission notice shall", r"this permission notice (?:including the next paragraph )?shall"),
-    ),
-    "MIT-0": (_IS_LIABLE,),
-    "BSD-2-Clause": (
-        (r"provided by the copyright holders and contributors as is", rf"provided by {_NAMES}as is"),
-        _IS_LIABLE,
-    ),
-    "BSD-3-Clause": (
-        (
-            r"neither the name of the copyright holder nor the names of its contributors",
-            rf"neither (?:the )?names? of {_NAMES}(?:nor|or) (?:the )?names? of {_NAME}{{0,8}}?contributors",
-        ),
-        (r"provided by the copyright holders and contributors as is", rf"provided by {_NAMES}as is"),
-        _IS_LIABLE,
-    ),
-    "ISC": (
-        (r"modify and or distribute", r"modify and (?:or )?distribute"),
-        (r"as is and isc disclaims", rf"as is and {_NAMES}disclaims?"),
-        _IS_LIABLE,
-    ),
-    "0BSD": (
-        (r"modify and or distribute", r"modify and (?:or )?distribute"),
-        (r"as is and the author disclaims", rf"as is and {_NAMES}disclaims?"),
-        _IS_LIABLE,
-    ),
-    "HPND": (
-        (r"the name of copyright holder or related entities not", rf"the names? of {_NAMES}not"),
-        (r"copyright holder disclaims all", rf"{_NAMES}disclaims? all"),
-        _IS_LIABLE,
-    ),
-    "MIT-CMU": (
-        (r"the name of the copyright holder not", rf"the names? of {_NAMES}not"),
-        (r"the copyright holder disclaim all", rf"{_NAMES}disclaims? all"),
-        _IS_LIABLE,
-    ),
-    "Apache-2.0": ((r"copyright yyyy name of copyright holder", rf"copyright {_NAMES}"),),
-    "PSF-2.0": ((r"i e copyright c [\d ]+python software foundation", r"i e copyright c [\d ]+python software foundation"),),
-}
-"""Per licence: a pattern in the words of the known text, and what may stand in its place."""
-
-_TAILS = {
-    "Apache-2.0": ("end of terms and conditions", "appendix how to apply"),
-    "AGPL-3.0": ("end of terms and conditions",),
-    "GPL-2.0": ("end of terms and conditions", "how to apply these terms"),
-    "GPL-3.0": ("end of terms and conditions", "how to apply these terms"),
-    "LGPL-2.1": ("end of terms and conditions", "how to apply these terms"),
-    "LGPL-3.0": ("gnu general public license version 3 29 june 2007",),
-    "CC0-1.0": ("for more information please see",),
-    "Unlicense": ("for more information please refer to",),
-}
-"""Words with which a licence's own appendix begins; a file may end before it."""
-
-_TITLES = {
-    "MIT": r"(?:mit|expat|mit x11)",
-    "MIT-0": r"mit no attribution",
-    "BSD-2-Clause": r"(?:bsd 2 clause|2 clause bsd|two clause bsd|simplified bsd|freebsd|bsd)(?: simplified)?",
-    "BSD-3-Clause": r"(?:bsd 3 clause|3 clause bsd|three clause bsd|new bsd|modified bsd|revised bsd|bsd)(?: new| revised)*",
-    "ISC": r"isc",
-    "0BSD": r"(?:bsd zero clause|zero clause bsd|0bsd|bsd 0 clause)",
-    "Apache-2.0": r"apache",
-    "MPL-2.0": r"mozilla public",
-    "PSF-2.0": r"(?:python software foundation|psf)",
-    "ZPL-2.1": r"zope public",
-    "GPL-2.0": r"gnu general public",
-    "GPL-3.0": r"gnu general public",
-    "LGPL-2.1": r"gnu lesser general public",
-    "LGPL-3.0": r"gnu lesser general public",
-    "AGPL-3.0": r"gnu affero general public",
-    "HPND": r"historical permission notice and disclaimer",
-    "Zlib": r"(?:the )?zlib(?: libpng)?",
-    "BSL-1.0": r"boost software",
-    "Unlicense": r"unlicense",
-    "CC0-1.0": r"(?:creative commons )?(?:legal code )?cc0 1 0 universal",
-    "CC-BY-4.0": r"(?:creative commons )?attribution 4 0 international",
-    "CC-BY-SA-4.0": r"(?:creative commons )?attribution sharealike 4 0 international",
-    "Python-2.0": r"(?:python software foundation|psf)",
-    "Python-2.0.1": r"(?:python software foundation|psf)",
-    "MIT-CMU": r"(?:cmu|mit cmu)",
-}
-_TITLE_EXTRAS = (
-    r"(?: license| licence| public license)?(?: (?:mit|expat|bsd|isc|zpl|psf|isc license|gpl|lgpl))?"
-    r"(?: version [\d ]+| v [\d ]+)?(?: (?:january|june|february|november|august) (?:\d+ )?\d{4})?"
-    r"(?: \d+ (?:june|november) \d{4})?"
+_PLAIN_TITLE = re.compile(
+    r"(?:the )?(?:license|copyright|copyright and license|license text|legal code|version 2 0 january 2004"
+    r"|version 2 june 1991|version 3 (?:29 june|19 november) 2007|version 2 1 february 1999|1 definitions|definitions"
+    r"|http www apache org licenses(?: license 2 0)?)"
 )
-_PLAIN_TITLES = re.compile(r"(?:the )?(?:license|licence|copyright|copyright and license|license text|legal code)|http www apache org licenses")
+_SENTENCE_HEAD = (
+    r"(?:\S+ ){1,6}?(?:is|are) (?:distributed|licensed|released|provided|available|made available|covered) "
+    r"(?:with|under|by)(?: the terms of)? (?:the )?"
+)
 
-START_AFTER = {
-    "Apache-2.0": "terms and conditions for use reproduction and distribution",
-    "GPL-2.0": "everyone is permitted to copy",
-    "GPL-3.0": "everyone is permitted to copy",
-    "LGPL-2.1": "everyone is permitted to copy",
-    "LGPL-3.0": "everyone is permitted to copy",
-    "AGPL-3.0": "everyone is permitted to copy",
-    "ISC": "permission to use copy modify",
-    "0BSD": "permission to use copy modify",
-    "MPL-2.0": "definitions 1 1 contributor",
-    "ZPL-2.1": "a copyright notice accompanies this",
-    "CC0-1.0": "statement of purpose the laws",
-    "PSF-2.0": "this license agreement is between",
-}
+
+@dataclass(frozen=True)
+class TextMatch:
+    """A licence file that is a known text.
+
+    Attributes:
+        spdx: identifier of the text; for the GNU licences without `-only` or `-or-later`, which no text can tell.
+        copyright: its copyright lines, in order, without duplicates.
+    """
+
+    spdx: str
+    copyright: tuple[str, ...]
+
+
+def words_of(line: str) -> list[str]:
+    """Level a line: NFKC, lower case, one spelling of licence, holder and https, no punctuation, no list mark."""
+    text = unicodedata.normalize("NFKC", _BULLET.sub("", line)).lower()
+    text = text.replace("licence", "license").replace("https:", "http:").replace("copyright owner", "copyright holder")
+    return _WORD.findall(text)
+
+
+def levelled(text: str) -> str:
+    """Level a whole text into words with single spaces between them."""
+    words = " ".join(word for line in text.splitlines() for word in words_of(line))
+    return words.replace("copyright owner", "copyright holder")
+
+
+def match_text(text: str) -> TextMatch | None:
+    """Return the known licence that this text is, or None.
+
+    Args:
+        text: a licence file, or the uncommented header of a source file.
+    """
+    if len(text) > MAX_TEXT_BYTES:
+        return None
+    lines = text.splitlines()
+    body = levelled(text)
+    for spdx, template in TEMPLATES.items():
+        at = f" {body}".find(f" {template.start} ")
+        if at < 0 or _pattern(spdx).fullmatch(body, at) is None:
+            continue
+        leading = _leading_lines(lines, body[:at].split())
+        if leading is not None and _is_plain_leading(leading, template):
+            return TextMatch(spdx, copyright_lines("\n".join(leading)))
+    return None
+
+
+def contains_text_of(page: str, licence_file: str) -> bool:
+    """Whether a documentation page repeats a licence file word for word."""
+    return bool(licence_file.strip()) and f" {levelled(licence_file)} " in f" {levelled(page)} "
+
+
+def copyright_lines(text: str) -> tuple[str, ...]:
+    """Collect copyright lines with the names below them in the same paragraph, in order, without duplicates."""
+    found: dict[str, None] = {}
+    inside = False
+    for line in text.splitlines():
+        if not line.strip():
+            inside = False
+        elif _COPYRIGHT.match(line):
+            inside = True
+        elif inside and (_TERMS.search(line) or _MARKUP.match(line)):
+            inside = False
+        if inside and not _RIGHTS_RESERVED.fullmatch(line):
+            found[" ".join(line.strip(" \t#*/.;").split())] = None
+    return tuple(line for line in found if line and len(line) <= 500)
+
+
+def has_terms(text: str) -> bool:
+    """Whether a text speaks of permissions or conditions at all, beyond reserving rights."""
+    return any(_TERMS.search(_COPYRIGHT.sub("", line)) for line in text.splitlines())
+
+
+@cache
+def _pattern(spdx: str) -> re.Pattern[str]:
+    """Compile the known text from its start into a pattern with its holes and optional tails."""
+    template = TEMPLATES[spdx]
+    words = levelled((TEXTS_DIRECTORY / f"{spdx}.txt").read_text(encoding="utf-8"))
+    at = f" {words}".find(f" {template.start} ")
+    assert at >= 0, f"{spdx}: the start is not in the known text"
+    body = words[at:]
+    places = [place for tail in template.tails if (place := body.find(tail)) > 0]
+    pieces = [body[begin:end].strip() for begin, end in zip([0, *places], [*places, None], strict=True)]
+    pattern = ""
+    for number, piece in enumerate(reversed(pieces)):
+        for known, allowed in template.holes:
+            piece = re.sub(known, lambda _, allowed=allowed: allowed, piece)  # type: ignore[misc]
+        last = number == len(pieces) - 1
+        pattern = f"{piece}{pattern}" if last else f"(?: {piece}{pattern})?"
+    return re.compile(pattern)
+
+
+def _leading_lines(lines: list[str], leading_words: list[str]) -> list[str] | None:
+    """Return the lines that hold exactly these first words; None where the text begins in the middle of a line."""
+    left = len(leading_words)
+    for number, line in enumerate(lines):
+        if left <= 0:
+            return lines[:number] if left == 0 else None
+        left -= len(words_of(line))
+    return lines if left == 0 else None
+
+
+def _is_plain_leading(lines: list[str], template: Template) -> bool:
+    title = re.compile(rf"(?:the )*{template.title}{_TITLE_TAIL}")
+    sentence = re.compile(rf"{_SENTENCE_HEAD}{template.title}{_TITLE_TAIL}")
+    inside = False
+    for line in lines:
+        words = " ".join(words_of(line))
+        if not words:
+            inside = inside and bool(line.strip())
+        elif _COPYRIGHT.match(line) and not _TERMS.search(_COPYRIGHT.sub("", line)):
+            inside = True
+        elif (
+            _MARKUP.match(line)
+            or _PLAIN_TITLE.fullmatch(words)
+            or title.fullmatch(words)
+            or sentence.fullmatch(words)
+            or _RIGHTS_RESERVED.fullmatch(line)
+        ):
+            inside = False
+        elif not inside or _TERMS.search(line):
+            return False
+    return True

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ class TokenSequence:
 
     key: str
     source: str
-    ids: npt.NDArray[np.integer]
+    ids: npt.NDArray[Any]
     mask: npt.NDArray[np.uint8] | None = None
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,7 @@ def heldout_digests(corpus: Path) -> dict[str, str]:
     return {entry.path: entry.sha256 for entry in hash_files(corpus, files)}
 
 
+@cache
 def normalise(text: str) -> str:
     """White space and case do not make two summaries different."""
     return re.sub(r"\s+", " ", text).strip().casefold()

@@ -4,9 +4,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from eval.samples import ChoiceSample, Samples, TextSample, read_samples
+from eval.samples import ChoiceSample, Samples, TextSample, read_items, read_samples
 from eval.scoring import results_bytes, score_samples
-from eval.tasks import read_items
 from provenance.canonical import Json, parse_json, read_json
 from provenance.digests import sha256_file
 from provenance.errors import EvaluationError

@@ -64,6 +64,11 @@ def read_samples(path: Path) -> Samples:
     return texts or choices
 
 
+def read_items(path: Path) -> list[Json]:
+    """Read the items of a task."""
+    return [parse_json(line, f"{path}:{n}") for n, line in enumerate(path.read_bytes().splitlines(), start=1)]
+
+
 def _read_line(line: bytes, where: str) -> TextSample | ChoiceSample:
     values = parse_json(line, where)
     if not isinstance(values, dict):

@@ -16,7 +16,7 @@ from eval.heldout import heldout_digests, read_documents, read_functions
 from eval.items import cloze_items, docstring_items, text_items
 from eval.record import evaluation_record
 from eval.rescore import rebuild_results, rescore
-from eval.samples import inputs_digest, read_samples, sample_line
+from eval.samples import inputs_digest, read_items, read_samples, sample_line
 from eval.scoring import plain_scores
 from eval.settings import EvalConfig
 from eval.tasks import (
@@ -26,7 +26,6 @@ from eval.tasks import (
     DOCSTRING_CHOICE_CHAT,
     TASKS,
     Task,
-    read_items,
     write_tasks,
 )
 from provenance.artifacts import Artifact

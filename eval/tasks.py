@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from eval.items import NUM_CHOICES
-from provenance.canonical import Json, canonical_json, parse_json
+from provenance.canonical import Json, canonical_json
 from provenance.errors import EvaluationError
 
 VERSION = 1
@@ -82,11 +82,6 @@ def write_tasks(
         config = _task_config(task, num_fewshot.get(task.items, 0))
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         (folder / f"{task.name}.yaml").write_text(text, encoding="utf-8")
-
-
-def read_items(path: Path) -> list[Json]:
-    """Read the items of a task."""
-    return [parse_json(line, f"{path}:{n}") for n, line in enumerate(path.read_bytes().splitlines(), start=1)]
 
 
 def _write_rows(path: Path, rows: Sequence[Json]) -> None:

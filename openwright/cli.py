@@ -136,7 +136,7 @@ def verify(
 def reproduce(
     bundle: Bundle,
     step: Annotated[
-        str | None, Option("--step", metavar="A:B", help="Replay up to step B, from a checkpoint at or before A.")
+        str | None, Option("--step", metavar="A:B", help="Replay steps A to B, from the last full checkpoint before A.")
     ] = None,
     segments: Annotated[int, Option("--segments", min=1, help="How many random segments to replay.")] = 1,
     seed: Annotated[int | None, Option("--seed", help="Seed of the choice of segments; fresh if left out.")] = None,

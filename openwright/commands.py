@@ -109,10 +109,10 @@ def show_status(root: Path, as_json: bool) -> None:
 
 def verify_bundle(bundle: Path, expect: str | None, tokens: str, as_json: bool) -> None:
     """`verify`: all offline checks; exits 0, 1 or 3."""
-    from release.checks import verify_release
-
     if expect is not None and not re.fullmatch(r"[0-9a-f]{64}", expect):
         raise ConfigError(f"--expect {expect}", expected="64 hexadecimal digits", where="command line")
+    from release.checks import verify_release
+
     with stdout_kept_clean(as_json):
         results = verify_release(bundle, expect=expect, tokens=tokens)
     _print_checks(bundle, results, f"openwright reproduce {bundle}", as_json)
@@ -128,26 +128,25 @@ def reproduce_segments(
     as_json: bool,
 ) -> None:
     """`reproduce`: replay segments; exits 0, 1 or 3."""
+    steps = parse_steps(step) if step is not None else None
     from release.reproduce import reproduce
 
-    steps = parse_steps(step) if step is not None else None
     with stdout_kept_clean(as_json), _stoppable():
         results = reproduce(bundle, steps=steps, segments=segments, seed=seed, num_processes=num_processes, stage=stage)
     _print_checks(bundle, results, f"openwright verify {bundle} --expect DIGEST", as_json)
 
 
 def parse_steps(text: str) -> tuple[int, int]:
-    """Read `A:B` as two step numbers.
+    """Read `A:B` as the first and the last step to replay; steps are numbered from 1.
 
     Raises:
-        ConfigError: for other text, or when B is not after A.
+        ConfigError: for other text, for step 0, or when B comes before A.
     """
-    first, colon, last = text.partition(":")
-    if not (colon and first.isascii() and first.isdigit() and last.isascii() and last.isdigit()):
-        raise ConfigError(f"--step {text}", expected="--step A:B with two step numbers", where="command line")
-    if int(last) <= int(first):
-        raise ConfigError(f"--step {text}", expected="a last step after the first", where="command line")
-    return int(first), int(last)
+    found = re.fullmatch(r"([0-9]+):([0-9]+)", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        expected = "--step A:B, the first and the last step to replay, counted from 1"
+        raise ConfigError(f"--step {text}", expected=expected, where="command line")
+    return int(found[1]), int(found[2])
 
 
 def _print_checks(bundle: Path, results: Sequence[Any], following: str, as_json: bool) -> None:

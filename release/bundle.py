@@ -168,7 +168,9 @@ def _copy_model(run: Artifact, model: Path) -> None:
         shutil.copyfile(final / name, model / name)
     if "generation_config.json" not in names:
         config = read_json(final / "config.json")
-        values = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if config.get(key) is not None}
+        values = {
+            key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if config.get(key) is not None
+        }
         write_json(model / "generation_config.json", {**values, "transformers_version": config["transformers_version"]})
 
 

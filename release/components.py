@@ -61,8 +61,12 @@ def _component(name: str, licence: str, paths: list[str]) -> dict[str, Json]:
 def licence_text(spdx: str) -> str | None:
     """Text of a licence by its SPDX identifier, or None where the project holds none."""
     assert data_recipes.__file__ is not None
-    path = Path(data_recipes.__file__).parent / "licence_texts" / f"{spdx}.txt"
-    return path.read_text(encoding="utf-8") if path.is_file() else None
+    folder = Path(data_recipes.__file__).parent / "licence_texts"
+    # The text of a GNU licence is the same for its -only and -or-later identifiers.
+    for name in (spdx, spdx.removesuffix("-only").removesuffix("-or-later")):
+        if (folder / f"{name}.txt").is_file():
+            return (folder / f"{name}.txt").read_text(encoding="utf-8")
+    return None
 
 
 def needed_licence_ids(facts: BundleFacts) -> list[str]:

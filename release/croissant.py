@@ -107,7 +107,12 @@ def _content_licences(facts: BundleFacts) -> list[str]:
 
 
 def _based_on(name: str, entry: dict[str, Any]) -> dict[str, Json]:
-    return {"@type": "sc:CreativeWork", "name": name, "url": location_of(entry), "identifier": f"sha256:{pin_of(entry)}"}
+    return {
+        "@type": "sc:CreativeWork",
+        "name": name,
+        "url": location_of(entry),
+        "identifier": f"sha256:{pin_of(entry)}",
+    }
 
 
 def _files(facts: BundleFacts) -> list[dict[str, Any]]:
@@ -115,7 +120,10 @@ def _files(facts: BundleFacts) -> list[dict[str, Any]]:
     found = []
     for path, entry in sorted(facts.dataset_entries.items()):
         suffix = "." + path.rsplit(".", 1)[-1]
-        described = path.startswith(("text/", "conversations/", "documents/")) or path in ("corpus.json", "sources.lock")
+        described = path.startswith(("text/", "conversations/", "documents/")) or path in (
+            "corpus.json",
+            "sources.lock",
+        )
         if not described:
             continue
         found.append(
@@ -143,7 +151,9 @@ def _record_sets(facts: BundleFacts, paths: set[str]) -> list[dict[str, Json]]:
             columns = dict.fromkeys(_CONVERSATION_COLUMNS, "sc:Text")
             sets.append(_record_set(name, path, columns, "Conversations; `messages` is a list of roles and contents."))
         elif path.startswith("documents/") and path.endswith(".parquet"):
-            sets.append(_record_set(name, path, _DOCUMENT_COLUMNS, "Every document, kept or dropped, with the decision."))
+            sets.append(
+                _record_set(name, path, _DOCUMENT_COLUMNS, "Every document, kept or dropped, with the decision.")
+            )
     return sets
 
 

@@ -26,7 +26,7 @@ def count(value: int) -> str:
 def number(value: float | str | None, digits: int = 3) -> str:
     """A float, or its hexadecimal form, with a fixed number of decimals; a dash for None."""
     if value is None:
-        return "–"
+        return "\u2013"
     return f"{parse_hex_float(value) if isinstance(value, str) else value:.{digits}f}"
 
 
@@ -45,7 +45,7 @@ def size(num_bytes: int) -> str:
 
 def percent(part: float, whole: float) -> str:
     """A share in percent with one decimal."""
-    return f"{100 * part / whole:.1f}%" if whole else "–"
+    return f"{100 * part / whole:.1f}%" if whole else "\u2013"
 
 
 def short(digest: str) -> str:

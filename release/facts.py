@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from provenance.canonical import Json, parse_hex_float, read_json
-from provenance.digests import FileEntry
+from provenance.digests import FileEntry, hash_files
 from provenance.ledger import read_chain
-from release.layout import bundle_digest, entries_with_roles
+from release.layout import bundle_digest, bundle_files, entries_with_roles
 
 
 @dataclass
@@ -25,6 +25,7 @@ class SourceFacts:
         lock: its entry in `sources.lock`.
         drops: dropped documents by rule.
         licences: kept documents by SPDX expression.
+        licences_chosen: the same by the alternative that the policy took.
         kept_bytes: UTF-8 bytes of the kept documents.
         copyright: copyright lines of the kept documents, sorted.
     """
@@ -38,6 +39,7 @@ class SourceFacts:
     kept_tokens: int = 0
     drops: Counter[str] = field(default_factory=Counter)
     licences: Counter[str] = field(default_factory=Counter)
+    licences_chosen: Counter[str] = field(default_factory=Counter)
     dropped_licences: Counter[str] = field(default_factory=Counter)
     copyright: list[str] = field(default_factory=list)
 
@@ -74,6 +76,11 @@ class BundleFacts:
         self.bundle = bundle
         self.model = bundle / "model"
         self.dataset = bundle / "dataset"
+
+    @cached_property
+    def paths(self) -> list[str]:
+        """Bundle-relative paths of all files, sorted."""
+        return [path.relative_to(self.bundle).as_posix() for path in bundle_files(self.bundle)]
 
     @cached_property
     def components(self) -> dict[str, Any]:
@@ -148,6 +155,11 @@ class BundleFacts:
         model = {f"model/{entry.path}": entry for entry, _ in self.model_entries}
         return model | {f"dataset/{path}": entry for path, entry in self.dataset_entries.items()}
 
+    def entry(self, path: str) -> FileEntry:
+        """Digest of one file, by bundle-relative path; hashed once."""
+        entry = self.all_entries.get(path) or hash_files(self.bundle, [self.bundle / path])[0]
+        return FileEntry(path, entry.size_bytes, entry.sha256)
+
     def may_be_left_out(self, place: str) -> bool:
         """Whether the declared shipping lets this file of the corpus stay out of the bundle."""
         shipping = self.components["shipping"]
@@ -155,8 +167,8 @@ class BundleFacts:
             return False
         if place.startswith(("dataset/text/", "dataset/conversations/")):
             return any(kind != "text" for kind in shipping.values())
-        parts = place.split("/")
-        return parts[1] == "tokens" and len(parts) == 5 and shipping.get(parts[3]) in ("index", "reference")
+        source = token_sources(self.token_table).get(place.removeprefix("dataset/"))
+        return source is not None and shipping.get(source) in ("index", "reference")
 
     @cached_property
     def content_digest(self) -> str:
@@ -184,14 +196,6 @@ class BundleFacts:
         folder = self.model / "checkpoints" / stage / Path(path).name
         return dict(read_json(folder / "checkpoint.json"))
 
-    def state_digest(self, files: list[Path]) -> str:
-        """Digest `state/1` of the tensors in safetensors files."""
-        from safetensors.torch import load_file  # torch is slow to load and only this needs it
-
-        from train.state import state_digest
-
-        return state_digest({name: tensor for path in files for name, tensor in load_file(path).items()})
-
     @cached_property
     def ledgers(self) -> dict[str, LedgerFacts]:
         """Ledger facts by training stage."""
@@ -216,7 +220,8 @@ class BundleFacts:
     def sources(self) -> list[SourceFacts]:
         """Sources sorted by name, counted from the document rows."""
         facts = {name: SourceFacts(name, entry) for name, entry in self.lock.items()}
-        columns = ["source", "split", "decision", "rule", "licence_spdx", "size_bytes", "num_tokens", "copyright"]
+        columns = ["source", "split", "decision", "rule", "licence_spdx", "licence_chosen", "size_bytes", "num_tokens"]
+        columns.append("copyright")
         lines: dict[str, set[str]] = {}
         for path in sorted((self.dataset / "documents").glob("documents-*.parquet")):
             for row in pq.read_table(path, columns=columns).to_pylist():
@@ -248,8 +253,19 @@ class BundleFacts:
 
     @cached_property
     def kept_licences(self) -> list[str]:
-        """SPDX expressions of all kept documents, sorted."""
-        return sorted({licence for source in self.sources for licence in source.licences})
+        """SPDX expressions that the kept documents are used under, sorted."""
+        return sorted({licence for source in self.sources for licence in source.licences_chosen})
+
+
+def token_sources(token_table: dict[str, Any]) -> dict[str, str]:
+    """Source of each file of token shards that `tokens.json` lists."""
+    return {
+        file["path"]: source["name"]
+        for split in token_table["splits"].values()
+        for source in split["sources"]
+        for shard in source["shards"]
+        for file in shard["files"].values()
+    }
 
 
 def _count(source: SourceFacts, row: dict[str, Any]) -> None:
@@ -263,6 +279,7 @@ def _count(source: SourceFacts, row: dict[str, Any]) -> None:
     source.kept_bytes += row["size_bytes"]
     source.kept_tokens += row["num_tokens"]
     source.licences[row["licence_spdx"]] += 1
+    source.licences_chosen[row["licence_chosen"]] += 1
 
 
 def read_ledger(path: Path) -> LedgerFacts:

@@ -112,10 +112,10 @@ def bundle_files(bundle: Path, part: str = "") -> list[Path]:
     return found
 
 
-def matching(bundle: Path, patterns: Iterable[str]) -> list[Path]:
-    """Files of a bundle that match any of the patterns, sorted."""
+def matching(paths: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    """Bundle-relative paths that match any of the patterns, in their order."""
     compiled = [_regex(pattern) for pattern in patterns]
-    return [p for p in bundle_files(bundle) if any(c.fullmatch(p.relative_to(bundle).as_posix()) for c in compiled)]
+    return [path for path in paths if any(pattern.fullmatch(path) for pattern in compiled)]
 
 
 def entries_with_roles(bundle: Path, part: str) -> Iterator[tuple[FileEntry, str]]:

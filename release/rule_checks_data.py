@@ -7,8 +7,8 @@ from typing import Any
 from provenance.digests import tagged_digest
 from release.facts import BundleFacts, SourceFacts
 from release.licence_terms import read_terms
-from release.sources import location_of, pin_of
 from release.rule_checks import NEEDS_STATEMENT, NOT_APPLICABLE, UNKNOWN, Finding, failed, first_problem, passed
+from release.sources import location_of, pin_of
 
 CLASSES = ("open", "public", "obtainable", "unshareable")
 _PLACEHOLDERS = ("todo", "tbd", "fill in", "lorem ipsum", "xxx")
@@ -181,7 +181,7 @@ def data_class(facts: BundleFacts) -> Finding:
         declared = source.lock.get("data_class")
         if declared not in CLASSES:
             return failed(f"{source.name} has class {declared!r}, none of {', '.join(CLASSES)}")
-        for licence in sorted(source.licences) if declared == "open" else ():
+        for licence in sorted(source.licences_chosen) if declared == "open" else ():
             if read_terms(licence).verdict == "not-open":
                 return failed(f"{source.name} is classed open and keeps documents under {licence}")
     return passed("each source has a class; open ones keep only documents under open licences")

@@ -1,14 +1,15 @@
 """The rule table `rules.yaml`: rules with their clause, evidence paths, check and who decides."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from provenance.digests import hash_files, sha256_file, tagged_digest
+from provenance.digests import FileEntry, hash_files, sha256_file, tagged_digest
 from provenance.errors import ReleaseError
-from release.layout import matching
+from release.layout import bundle_files, matching
 
 RULES_FILE = Path(__file__).with_name("rules.yaml")
 RULES_FORMAT = "openwright-rules/1"
@@ -67,17 +68,21 @@ def load_rules() -> RuleTable:
     return RuleTable(values["version"], str(values["date"]), sha256_file(RULES_FILE), profiles, rules)
 
 
-def evidence_digest(bundle: Path, rule: Rule) -> str:
-    """Digest `evidence/1` of the files that a rule reads: what a person's statement is bound to.
+def evidence_paths(paths: Iterable[str], rule: Rule) -> list[str]:
+    """Bundle-relative paths that a rule reads, of all paths of a bundle.
 
     The root manifest and what is made over it come after every verdict and are no evidence.
     """
-    entries = hash_files(bundle, evidence_files(bundle, rule))
-    return tagged_digest("evidence/1", [entry.as_json() for entry in entries])
-
-
-def evidence_files(bundle: Path, rule: Rule) -> list[Path]:
-    """Files that a rule reads, sorted."""
     later = ("model/manifest.", "model/attestations/")
-    found = matching(bundle, rule.evidence)
-    return [path for path in found if not path.relative_to(bundle).as_posix().startswith(later)]
+    return [path for path in matching(paths, rule.evidence) if not path.startswith(later)]
+
+
+def evidence_digest(entries: Iterable[FileEntry]) -> str:
+    """Digest `evidence/1` of the files that a rule reads: what a person's statement is bound to."""
+    return tagged_digest("evidence/1", [entry.as_json() for entry in sorted(entries)])
+
+
+def bundle_evidence_digest(bundle: Path, rule: Rule) -> str:
+    """Digest `evidence/1` of a rule on a bundle."""
+    paths = [path.relative_to(bundle).as_posix() for path in bundle_files(bundle)]
+    return evidence_digest(hash_files(bundle, [bundle / path for path in evidence_paths(paths, rule)]))

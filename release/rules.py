@@ -15,7 +15,7 @@ from release import rule_checks, rule_checks_code, rule_checks_data
 from release.facts import BundleFacts
 from release.licence_terms import table_version
 from release.rule_checks import FAIL, NEEDS_STATEMENT, PASS, UNKNOWN, Finding
-from release.rule_table import Rule, RuleTable, evidence_digest, evidence_files, load_rules
+from release.rule_table import Rule, RuleTable, evidence_digest, evidence_paths, load_rules
 from release.statements import Statement, read_statement, statement_command
 
 VERDICT_FORMAT = "openwright-verdict/1"
@@ -178,7 +178,7 @@ def evaluate_rules(bundle: Path) -> Verdict:
     """
     facts, table = BundleFacts(bundle), load_rules()
     statements, problems = _read_statements(bundle, table)
-    results = [_evaluate(rule, facts, statements.get(rule.id)) for rule in table.rules]
+    results = [evaluate_rule(rule, facts, statements.get(rule.id)) for rule in table.rules]
     stale = [
         f"the statement on {r.rule.id} speaks about other evidence or is contradicted" for r in results if r.conflict
     ]
@@ -208,9 +208,14 @@ def _read_statements(bundle: Path, table: RuleTable) -> tuple[dict[str, Statemen
     return found, problems
 
 
-def _evaluate(rule: Rule, facts: BundleFacts, statement: Statement | None) -> RuleResult:
-    digest = evidence_digest(facts.bundle, rule)
-    count = len(evidence_files(facts.bundle, rule))
+def evaluate_rule(rule: Rule, facts: BundleFacts, statement: Statement | None = None) -> RuleResult:
+    """Evaluate one rule.
+
+    Args:
+        statement: what a person stated about it, if anyone did.
+    """
+    paths = evidence_paths(facts.paths, rule)
+    digest, count = evidence_digest(facts.entry(path) for path in paths), len(paths)
     finding = _finding(rule, facts)
     conflict = statement is not None and (statement.evidence_digest != digest or finding.result == FAIL)
     if statement is None or rule.decides == "program":

@@ -12,6 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from provenance.canonical import read_json
+from release.facts import token_sources
+
 _TEXT_FOLDERS = ("text", "conversations")
 
 
@@ -24,9 +27,10 @@ def copy_corpus(corpus: Path, target: Path, paths: list[str], shipping: Mapping[
     """
     without_text = sorted(name for name, kind in shipping.items() if kind != "text")
     without_tokens = {name for name, kind in shipping.items() if kind in ("index", "reference")}
+    source_of = token_sources(read_json(corpus / "tokens" / "tokens.json"))
     for path in sorted(paths):
         parts = path.split("/")
-        if parts[0] == "tokens" and len(parts) == 4 and parts[2] in without_tokens:
+        if source_of.get(path) in without_tokens:
             continue
         (target / path).parent.mkdir(parents=True, exist_ok=True)
         if parts[0] in _TEXT_FOLDERS and without_text:

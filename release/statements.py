@@ -9,7 +9,7 @@ import yaml
 
 from provenance.errors import BundleError, ReleaseError
 from release.code_copy import STATEMENTS_FOLDER
-from release.rule_table import evidence_digest, load_rules
+from release.rule_table import bundle_evidence_digest, load_rules
 
 STATEMENT_FORMAT = "openwright-statement/1"
 _FIELDS = ("format", "rule", "name", "role", "date", "evidence_digest", "text")
@@ -52,7 +52,7 @@ def write_statement(rule: str, bundle: Path, name: str, role: str, text: str, da
     if found.decides == "program":
         raise ReleaseError(f"rule {rule} is decided by the program", expected="a rule that asks for a statement")
     fields = {"format": STATEMENT_FORMAT, "rule": rule, "name": name.strip(), "role": role.strip(), "date": date}
-    fields |= {"evidence_digest": evidence_digest(bundle, found), "text": text.strip()}
+    fields |= {"evidence_digest": bundle_evidence_digest(bundle, found), "text": text.strip()}
     problem = _problem(fields)
     if problem:
         raise ReleaseError(problem, expected="a name, a role, a date and a sentence of their own", where=str(bundle))

@@ -86,10 +86,14 @@ def default_processes(num_logical_replicas: int) -> int:
 
 
 def accelerate_file(num_processes: int) -> dict[str, Json]:
-    """The config file for `accelerate launch` that ships in the run."""
+    """The config file for `accelerate launch` that ships in the run.
+
+    accelerate starts several processes on CPUs through MPI only; `MULTI_GPU` names its launcher over torch's own
+    rendezvous, which serves CPUs as well (the workers ask for the device themselves).
+    """
     return {
         "compute_environment": "LOCAL_MACHINE",
-        "distributed_type": "MULTI_CPU" if num_processes > 1 else "NO",
+        "distributed_type": "MULTI_GPU" if num_processes > 1 else "NO",
         "machine_rank": 0,
         "main_training_function": "main",
         "mixed_precision": "no",
@@ -121,7 +125,7 @@ def launch(job: TrainingJob, num_processes: int, threads_per_process: int, code_
         job.save(Path(scratch) / "job.json")
         command = [sys.executable, "-m", "accelerate.commands.launch"]
         command += ["--config_file", str(run_dir / "accelerate.yaml"), "--main_process_port", str(_free_port())]
-        command += ["--module", "train.worker", str(Path(scratch) / "job.json")]
+        command += ["--module", "train.worker", str(Path(scratch) / "job.json"), str(num_processes)]
         environment = _environment(code_root or project_root(), threads_per_process)
         with subprocess.Popen(
             command, env=environment, cwd=scratch, start_new_session=True, preexec_fn=_die_with_parent

@@ -114,7 +114,7 @@ class GradientReducer:
             tree.push([chunk])
         own_chunk = tree.total()[0]
         norm = exact_norm([own_chunk], world)
-        dist.all_gather_into_tensor(flat_N, own_chunk)
+        dist.all_gather_single(flat_N, own_chunk)
         pieces = torch.split(flat_N[: sum(self._sizes)], self._sizes)
         return [piece.view(shape) for piece, shape in zip(pieces, self._shapes, strict=True)], norm
 

@@ -1,4 +1,4 @@
-"""The program that `accelerate launch` starts once per process: `python -m train.worker JOB.json`."""
+"""The program that `accelerate launch` starts once per process: `python -m train.worker JOB.json NUM_PROCESSES`."""
 
 import ctypes
 import fcntl
@@ -35,6 +35,8 @@ def main() -> None:
     world = World(accelerator.process_index, accelerator.num_processes)
     lock = None
     try:
+        if world.size != int(sys.argv[2]):
+            raise TrainingError(f"{world.size} processes were started", expected=f"{sys.argv[2]}")
         lock = _lock(run_dir) if world.rank == 0 else None
         if world.rank == 0:
             write_json(run_dir / "environment.json", environment_record())

@@ -21,15 +21,20 @@ from provenance.digests import sha256_bytes, sha256_file, tagged_digest
 from provenance.fingerprint import CodeIdentity
 from provenance.stage import StageContext, StageSpec, run_stage
 
-ENGLISH = (
+
+def words_of(text: str) -> list[str]:
+    return text.split()
+
+
+ENGLISH = words_of(
     "the reader opens a window of stored text and returns every second token after the parser checks each "
     "boundary column because a writer may leave broken margins inside older archives"
-).split()
-RUSSIAN = (
+)
+RUSSIAN = words_of(
     "читатель открывает окно текста и возвращает каждый второй символ потому что строка хранит разные "
     "границы после проверки старого архива новым способом"
-).split()
-GREEK = "ο αναγνώστης ανοίγει ένα παράθυρο κειμένου και επιστρέφει κάθε δεύτερο σύμβολο μετά τον έλεγχο".split()
+)
+GREEK = words_of("αναγνώστης ανοίγει ένα παράθυρο κειμένου και επιστρέφει κάθε δεύτερο σύμβολο μετά τον έλεγχο")
 SOURCES = {"train": {"alpha": ENGLISH, "beta": RUSSIAN}, "heldout": {"gamma": ENGLISH, "delta": RUSSIAN + GREEK}}
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n{% endfor %}"
@@ -148,9 +153,7 @@ def write_corpus(path: Path, num_documents: int = 24, vocab_size: int = 512) -> 
     )
 
 
-def write_run(
-    path: Path, tokenizer: Tokenizer, seed: int, fields: Mapping[str, Any], chat: bool = True
-) -> None:
+def write_run(path: Path, tokenizer: Tokenizer, seed: int, fields: Mapping[str, Any], chat: bool = True) -> None:
     """Write the parts of a run that an evaluation reads, with random weights."""
     checkpoint = path / "checkpoints/step-00000007"
     torch.manual_seed(seed)

@@ -25,7 +25,7 @@ class Execution(Config):
 class Recipe(Config):
     name: str
     optimizer: Optimizer
-    phases: list[Phase] = []
+    phases: tuple[Phase, ...] = Field(default=(), strict=False)
     second: Optimizer | None = None
     cache: Path | None = Field(default=None, strict=False)
     execution: Execution = Execution()

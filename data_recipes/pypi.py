@@ -1,0 +1,293 @@
+"""Source distributions from a package index: fetched once by their sha256, read without executing anything."""
+
+import fnmatch
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import requests
+from pydantic import Field
+from pypi_simple import (
+    PYPI_SIMPLE_ENDPOINT,
+    DistributionPackage,
+    NoSuchProjectError,
+    PyPISimple,
+    UnsupportedContentTypeError,
+    UnsupportedRepoVersionError,
+)
+
+from data_recipes.archives import ArchiveMember, read_archive
+from data_recipes.licence_declared import is_open
+from data_recipes.licences import ArchiveLicence, LicenceResolver
+from provenance.canonical import Json
+from provenance.config import Config
+from provenance.console import fact, progress
+from provenance.digests import sha256_file
+from provenance.errors import SourceError
+
+ATTEMPTS = 4
+_BACKOFF_SECONDS = 0.5
+_TIMEOUT_SECONDS = (10.0, 60.0)
+_CHUNK_BYTES = 1 << 16
+
+
+class PypiSource(Config):
+    """A pinned source distribution.
+
+    Attributes:
+        project: name of the project on the index.
+        filename: name of the archive, which fixes its form.
+        size_bytes: size of the archive.
+        split: `train`, or `heldout` for a whole project that is never trained on.
+        as_of: ISO date at which the source was pinned; the date of all licence evidence.
+        keep: globs of paths in the archive; none keeps all. `*` also crosses directories.
+        skip: globs of paths to leave out.
+    """
+
+    type: Literal["pypi"]
+    project: str = Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
+    version: str = Field(min_length=1)
+    filename: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+!-]*\.(tar\.gz|tgz|tar\.bz2|zip)$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size_bytes: int = Field(gt=0)
+    split: Literal["train", "heldout"] = "train"
+    as_of: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+    keep: list[str] = []
+    skip: list[str] = []
+
+    @property
+    def name(self) -> str:
+        """Name of the source in a corpus."""
+        return self.project
+
+
+@dataclass(frozen=True)
+class SourceContents:
+    """A source that was read.
+
+    Attributes:
+        name: name of the source in the corpus.
+        source_digest: sha256 of the archive.
+        lock: its entry in `sources.lock`.
+        members: files that the recipe keeps, sorted by path.
+        resolver: finds the licence of each of them.
+    """
+
+    name: str
+    source_digest: str
+    lock: dict[str, Json]
+    members: list[ArchiveMember]
+    resolver: LicenceResolver
+
+
+class _Incomplete(Exception):
+    """A download that is worth another attempt."""
+
+
+def fetch_sdist(source: PypiSource, cache_dir: Path, index_url: str | None = None) -> Path:
+    """Return the pinned archive, from the cache or from the index; its sha256 is checked in either case.
+
+    Args:
+        source: what to fetch.
+        cache_dir: holds `<sha256>/<filename>`.
+        index_url: a simple repository other than the default one.
+
+    Raises:
+        SourceError: where there is no such file, it is not the pinned one, it cannot be fetched or not be written.
+    """
+    target = cache_dir / source.sha256 / source.filename
+    if target.is_file():
+        if sha256_file(target) == source.sha256:
+            return target
+        fact(f"{source.filename}: the cached file was changed and is fetched again")
+        target.unlink()
+    last = ""
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(_BACKOFF_SECONDS * 2 ** (attempt - 1))
+        try:
+            return _download(source, target, index_url or PYPI_SIMPLE_ENDPOINT)
+        except _Incomplete as error:
+            last = str(error)
+    raise SourceError(
+        f"not fetched after {ATTEMPTS} attempts ({last})",
+        expected="a connection to the package index",
+        where=_where(source),
+        next_command="check the network and run the same command again; what was fetched before is kept",
+    )
+
+
+def _where(source: PypiSource) -> str:
+    return f"source {source.project} {source.version}"
+
+
+def _download(source: PypiSource, target: Path, index_url: str) -> Path:
+    try:
+        with requests.Session() as session, PyPISimple(index_url, session=session) as index:
+            package = _find(source, index)
+            with session.get(package.url, stream=True, timeout=_TIMEOUT_SECONDS) as response:
+                if response.status_code >= 500 or response.status_code == 429:
+                    raise _Incomplete(f"the index answered {response.status_code}")
+                if not response.ok:
+                    raise SourceError(f"the index answered {response.status_code}", where=_where(source))
+                return _store(source, target, response)
+    except requests.HTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        raise _Incomplete(f"the index answered {status}") from error
+    except requests.RequestException as error:
+        raise _Incomplete(type(error).__name__) from error
+    except (UnsupportedContentTypeError, UnsupportedRepoVersionError, ValueError) as error:
+        raise SourceError(
+            f"the index answers in a form that is not understood ({error})",
+            expected="a simple repository",
+            where=_where(source),
+        ) from error
+
+
+def _find(source: PypiSource, index: PyPISimple) -> DistributionPackage:
+    try:
+        page = index.get_project_page(source.project, timeout=_TIMEOUT_SECONDS)
+    except NoSuchProjectError:
+        raise SourceError(
+            "the index has no such project", where=_where(source), next_command="check the name in corpus.yaml"
+        ) from None
+    for package in page.packages:
+        if package.filename == source.filename:
+            _check_index_digest(source, package)
+            if package.is_yanked:
+                fact(f"{source.filename} was yanked by its publisher: {package.yanked_reason or 'no reason given'}")
+            return package
+    sdists = [package for package in page.packages if package.package_type == "sdist"]
+    same_version = [package.filename for package in sdists if package.version == source.version]
+    found = f"files of that version: {', '.join(same_version)}" if same_version else "no source archive of that version"
+    raise SourceError(
+        found,
+        expected=source.filename,
+        where=_where(source),
+        next_command="correct the pin in corpus.yaml, or leave the source out",
+    )
+
+
+def _check_index_digest(source: PypiSource, package: DistributionPackage) -> None:
+    stated = package.digests.get("sha256")
+    if stated is not None and stated != source.sha256:
+        raise _wrong_digest(source, stated)
+
+
+def _wrong_digest(source: PypiSource, found: str) -> SourceError:
+    return SourceError(
+        f"sha256 of {source.filename} is {found}",
+        expected=source.sha256,
+        where=_where(source),
+        next_command="find out why the file differs before you change the pin in corpus.yaml",
+    )
+
+
+def _store(source: PypiSource, target: Path, response: requests.Response) -> Path:
+    """Write the body beside its place in the cache, check it, and move it into place in one step."""
+    partial: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=".partial-", dir=target.parent)
+        partial = Path(name)
+        with os.fdopen(descriptor, "wb") as file:
+            size_bytes = _copy(source, response, file.write)
+            file.flush()
+            os.fsync(file.fileno())
+        if size_bytes < source.size_bytes:
+            raise _Incomplete(f"{size_bytes} of {source.size_bytes} bytes came")
+        found = sha256_file(partial)
+        if found != source.sha256:
+            raise _wrong_digest(source, found)
+        os.replace(partial, target)
+        return target
+    except requests.RequestException:
+        raise
+    except OSError as error:
+        raise SourceError(
+            f"cannot write the download ({error.strerror})",
+            expected=f"{source.size_bytes} free bytes that may be written",
+            where=str(target.parent),
+            next_command="free some space or set another cache directory, then run the same command again",
+        ) from error
+    finally:
+        if partial is not None:
+            partial.unlink(missing_ok=True)
+
+
+def _copy(source: PypiSource, response: requests.Response, write: Callable[[bytes], int]) -> int:
+    size_bytes = 0
+    with progress(source.filename, source.size_bytes, "bytes") as bar:
+        for chunk in response.iter_content(_CHUNK_BYTES):
+            size_bytes += len(chunk)
+            if size_bytes > source.size_bytes:
+                raise SourceError(
+                    f"{source.filename} is larger than pinned",
+                    expected=f"{source.size_bytes} bytes",
+                    where=_where(source),
+                    next_command="find out why the file differs before you change the pin in corpus.yaml",
+                )
+            write(chunk)
+            bar.advance(len(chunk))
+    return size_bytes
+
+
+def read_pypi_source(source: PypiSource, archive: Path) -> SourceContents:
+    """Read a fetched archive: no network, nothing executed, the same result in any process.
+
+    Args:
+        source: its pin.
+        archive: what `fetch_sdist` returned.
+
+    Raises:
+        ArchiveError: for a hostile or broken archive.
+    """
+    members = read_archive(archive)
+    resolver = LicenceResolver(members, source.as_of)
+    kept = [member for member in members if _is_kept(member.path, source)]
+    return SourceContents(source.name, source.sha256, _lock_entry(source, resolver.archive), kept, resolver)
+
+
+def _is_kept(path: str, source: PypiSource) -> bool:
+    if source.keep and not any(fnmatch.fnmatchcase(path, glob) for glob in source.keep):
+        return False
+    return not any(fnmatch.fnmatchcase(path, glob) for glob in source.skip)
+
+
+def _lock_entry(source: PypiSource, licence: ArchiveLicence) -> dict[str, Json]:
+    finding = licence.finding
+    return {
+        "name": source.name,
+        "type": source.type,
+        "project": source.project,
+        "version": source.version,
+        "filename": source.filename,
+        "sha256": source.sha256,
+        "size_bytes": source.size_bytes,
+        "split": source.split,
+        "as_of": source.as_of,
+        "osaid_class": "open" if is_open(finding.spdx) else "public",
+        "obtain": f"pip download --no-deps --no-binary :all: {source.project}=={source.version}",
+        "authors": list(licence.authors),
+        "licence": {
+            "spdx": finding.spdx,
+            "declared": finding.declared,
+            "evidence_kind": finding.evidence_kind,
+            "evidence_locator": finding.evidence_locator,
+            "evidence_sha256": finding.evidence_sha256,
+            "evidence_date": finding.evidence_date,
+            "copyright": list(finding.copyright),
+            "reason": finding.reason,
+            "declarations": [
+                {"locator": item.locator, "text": item.text, "spdx": item.expression} for item in licence.declarations
+            ],
+            "texts": [
+                {"path": text.path, "sha256": text.sha256, "spdx": text.match.spdx if text.match else ""}
+                for text in licence.texts
+            ],
+        },
+    }

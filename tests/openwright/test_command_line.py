@@ -1,0 +1,175 @@
+import errno
+import json
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from openwright import cli, commands
+from openwright.report import check_lines, exit_code_of, table_lines
+from provenance.errors import ConfigError, ReleaseError, StoppedForRequeue
+
+DIGEST = "a" * 64
+
+
+def check(verdict, name="files"):
+    return SimpleNamespace(check="bytes", name=name, verdict=verdict, detail="建 details", where="model/config.json")
+
+
+@pytest.fixture
+def verdicts(monkeypatch):
+    """Stand in for the checks of the release package, to test what the command makes of their results."""
+
+    def use(*results):
+        calls = []
+
+        def verify_release(bundle, *, expect, tokens):
+            print("a library that prints")
+            calls.append((bundle, expect, tokens))
+            return list(results)
+
+        monkeypatch.setitem(sys.modules, "release.checks", SimpleNamespace(verify_release=verify_release))
+        return calls
+
+    return use
+
+
+def test_help_is_instant_and_loads_nothing_heavy(openwright):
+    started = time.monotonic()
+    done = openwright("--help")
+    seconds = time.monotonic() - started
+    assert done.returncode == 0
+    for verb in ("run", "train", "eval", "status", "verify", "reproduce", "release"):
+        assert verb in done.stdout
+    assert seconds < 4  # 0.4 s on a quiet machine; tests share theirs
+    heavy = "('torch', 'numpy', 'pydantic', 'yaml')"
+    probe = f"import sys; from openwright import cli; print([name for name in {heavy} if name in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "Usage"),
+        (["nonsense"], "nonsense"),
+        (["run"], "CONFIG"),
+        (["run", "no-such-directory"], "no such config directory"),
+        (["run", "--set"], "--set"),
+        (["verify"], "BUNDLE"),
+        (["verify", "x", "--expect", "abc"], "64 hexadecimal digits"),
+        (["verify", "x", "--tokens", "many"], "sample"),
+        (["reproduce", "x", "--step", "4"], "A:B"),
+        (["reproduce", "x", "--step", "4:3"], "A:B"),
+        (["reproduce", "x", "--step", "0:3"], "A:B"),
+        (["reproduce", "x", "--step", "٣:٤"], "A:B"),
+        (["reproduce", "x", "--segments", "0"], "segments"),
+        (["reproduce", "x", "--stage", "dpo"], "pretrain"),
+        (["train", "corpus.yaml"], "pretrain.yaml"),
+        (["eval", "rescore"], "RESULTS"),
+        (["eval", "eval.yaml", "surplus"], "too many"),
+        (["plan", "configs/quickstart"], "plan"),
+        (["release"], "Usage"),
+        (["release", "statement", "OSAID-1"], "--bundle"),
+    ],
+)
+def test_bad_usage_exits_with_2_and_says_why(arguments, words, capsys):
+    assert cli.invoke(arguments) == 2
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_an_error_of_ours_is_one_document_with_json(capsys):
+    assert cli.invoke(["run", "no-such-directory", "--json"]) == 2
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert document["error"] == "ConfigError"
+    assert document["where"] == "no-such-directory"
+    assert document["next_command"]
+
+
+@pytest.mark.parametrize(
+    ("results", "code"),
+    [
+        (["PASS", "PASS"], 0),
+        (["PASS", "FAIL", "UNVERIFIED"], 1),
+        (["PASS", "UNVERIFIED"], 3),
+        ([], 3),
+    ],
+)
+def test_verdicts_decide_the_exit_code(verdicts, capsys, results, code):
+    calls = verdicts(*map(check, results))
+    assert cli.invoke(["verify", "some/bundle", "--expect", DIGEST, "--tokens", "all"]) == code
+    assert [(str(bundle), expect, tokens) for bundle, expect, tokens in calls] == [("some/bundle", DIGEST, "all")]
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in results)
+    assert printed.splitlines()[-1] == "next: openwright reproduce some/bundle"
+
+
+def test_json_stands_alone_on_standard_output(verdicts, capfd):
+    verdicts(check("PASS"), check("UNVERIFIED", "signature"))
+    assert cli.invoke(["verify", "some/bundle", "--json"]) == 3
+    captured = capfd.readouterr()
+    document = json.loads(captured.out)
+    assert document["counts"] == {"PASS": 1, "FAIL": 0, "UNVERIFIED": 1}
+    assert document["exit_code"] == 3
+    assert document["checks"][0]["detail"] == "建 details"
+    assert "a library that prints" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "words"),
+    [
+        (ReleaseError("found this", expected="that", where="here", next_command="do"), 1, "here: found this"),
+        (StoppedForRequeue("stopped with a checkpoint"), 75, "stopped"),
+        (OSError(errno.ENOSPC, "No space left on device", "artifacts/x"), 1, "the disk is full"),
+        (KeyError("oops"), 1, "this is a bug"),
+        (OSError(errno.EACCES, "denied"), 1, "this is a bug"),
+    ],
+)
+def test_errors_decide_the_exit_code(monkeypatch, capsys, raised, code, words):
+    def fail(*arguments, **keywords):
+        raise raised
+
+    monkeypatch.setattr(commands, "show_status", fail)
+    assert cli.invoke(["status"]) == code
+    error = capsys.readouterr().err
+    assert words in error
+    assert ("Traceback" in error) == ("bug" in words)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_a_run_means_stopped_for_requeue(monkeypatch, capsys, number):
+    before = signal.getsignal(number)
+
+    def interrupted(*arguments):
+        signal.raise_signal(number)
+
+    monkeypatch.setattr("openwright.pipeline.run_directory", interrupted)
+    assert cli.invoke(["run", "somewhere"]) == 75
+    assert "again" in capsys.readouterr().err
+    assert signal.getsignal(number) == before
+
+
+def test_steps_are_read_strictly():
+    assert commands.parse_steps("20:40") == (20, 40)
+    assert commands.parse_steps("7:7") == (7, 7)
+    for text in ("", ":", "1", "1:2:3", "-1:3", "2:1", "a:b"):
+        with pytest.raises(ConfigError):
+            commands.parse_steps(text)
+
+
+def test_nothing_checked_is_not_a_pass():
+    assert exit_code_of([]) == 3
+    assert exit_code_of(["PASS"]) == 0
+
+
+def test_tables_line_up():
+    lines = table_lines(("task", "value"), [("ж", "1.0"), ("longer", "10.0")])
+    assert lines == ["task    value", "ж         1.0", "longer   10.0"]
+    record = {"check": "bytes", "name": "files", "verdict": "FAIL", "detail": "changed", "where": "a/b"}
+    assert check_lines([record]) == ["FAIL        bytes: files  changed (a/b)"]

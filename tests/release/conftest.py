@@ -1,0 +1,119 @@
+"""A bundle built once from tiny artifacts, and copies of it that a test may alter."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from fake_artifacts import NAME, make_artifacts  # noqa: E402
+
+from provenance.artifacts import Artifact  # noqa: E402
+from provenance.fingerprint import PACKAGES, CodeIdentity, sources_digest  # noqa: E402
+from provenance.stage import StageContext  # noqa: E402
+from release.bundle import build_release, bundle_path  # noqa: E402
+from release.settings import ReleaseConfig  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCK = "\n".join(
+    f"{name}==1.0 \\\n    --hash=sha256:{'0' * 64}" for name in ("torch", "transformers", "tokenizers", "numpy")
+)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A built release with what it was built from."""
+
+    config: ReleaseConfig
+    config_dir: Path
+    context: StageContext
+    artifacts: dict[str, Artifact]
+    artifact: Artifact
+
+    @property
+    def bundle(self) -> Path:
+        """The bundle."""
+        return bundle_path(self.artifact)
+
+
+def release_config(**changes: object) -> ReleaseConfig:
+    """The release recipe of the tests."""
+    values: dict[str, object] = {
+        "name": NAME,
+        "version": "0.1",
+        "description": "A tiny model <made> for tests & nothing else.",
+        "provider": {"name": "Testers", "contact": "tests@example.org"},
+        "intended_use": "For tests of the release stage, and for nothing else.",
+        "limitations": ["It was never trained."],
+        "data": {
+            "selection": "Sentences were made by the test itself, from a pattern with numbers in it.",
+            "labelling": "There are no labels; answers come from the pattern.",
+        },
+    }
+    return ReleaseConfig.model_validate({**values, **changes})
+
+
+def make_project(target: Path) -> Path:
+    """Copy the packages and add locks of the test's own: what a release copies into `code/`."""
+    ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, target / package, ignore=ignored)
+    for name in ("pyproject.toml", "LICENSE"):
+        shutil.copyfile(ROOT / name, target / name)
+    (target / "requirements").mkdir()
+    (target / "requirements" / "cpu.lock").write_text(LOCK + "\n")
+    return target
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project's packages, so that edits elsewhere cannot disturb a test."""
+    return make_project(tmp_path_factory.mktemp("project") / "code")
+
+
+@pytest.fixture(scope="session")
+def built(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """A release built from tiny artifacts."""
+    base = tmp_path_factory.mktemp("release")
+    config_dir = base / "configs" / NAME
+    config_dir.mkdir(parents=True)
+    (config_dir / "corpus.yaml").write_text("# settings of the corpus\nseed: 1\n")
+    code = CodeIdentity("ab" * 20, False, sources_digest(PACKAGES, project))
+    context, artifacts = make_artifacts(base / "artifacts" / NAME, code)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("release.bundle.project_root", lambda: project)
+        artifact = build_release(release_config(), context, artifacts, config_dir)
+    return Built(release_config(), config_dir, context, artifacts, artifact)
+
+
+@pytest.fixture
+def rebuild(built: Built, project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Artifact]:
+    """Build again from the same artifacts, with other settings."""
+    monkeypatch.setattr("release.bundle.project_root", lambda: project)
+
+    def call(
+        config_dir: Path = built.config_dir, context: StageContext = built.context, **changes: object
+    ) -> Artifact:
+        return build_release(release_config(**changes), context, built.artifacts, config_dir)
+
+    return call
+
+
+@pytest.fixture
+def copy(built: Built, tmp_path: Path) -> Path:
+    """A copy of the bundle, made of hard links: replace files, never write into them."""
+    target = tmp_path / "bundle"
+    shutil.copytree(built.bundle, target, copy_function=os.link)
+    return target
+
+
+def replace_file(path: Path, data: bytes | str) -> None:
+    """Put other bytes in the place of a file of a copied bundle."""
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
