@@ -171,19 +171,20 @@ def _extract_file(
     text, broken = "", ""
     functions: tuple[DocumentedFunction, ...] = ()
     try:
-        text = normalise(data.decode("utf-8"))
+        decoded = data.decode("utf-8")
     except UnicodeDecodeError:
         broken = UNDECODABLE
+    else:
+        if kind == "prose":
+            text = normalise(decoded)
+        elif (module := parse_module(data)) is None:
+            broken = UNPARSABLE
+        else:
+            sections, functions = docstrings_of(module, module_name(path))
+            if not sections:
+                return None
+            text = normalise("\n\n".join(f"{name}\n\n{docstring}" for name, docstring in sections))
     if kind == "docstrings":
-        if not broken:
-            module = parse_module(data)
-            if module is None:
-                text, broken = "", UNPARSABLE
-            else:
-                sections, functions = docstrings_of(module, module_name(path))
-                if not sections:
-                    return None
-                text = normalise("\n\n".join(f"{name}\n\n{docstring}" for name, docstring in sections))
         path += DOCSTRINGS_SUFFIX
     document = make_document(source, source_digest, path, kind, text, data, _PENDING)
     return ExtractedDocument(document, measure(text, special_tokens), broken, functions)

@@ -57,10 +57,10 @@ class QualityRules(Config):
 
     max_num_special_tokens: Literal[0] = 0
     min_num_words: int = Field(default=30, ge=0)
-    max_mean_word_length: float = Field(default=14.0, gt=0)
+    max_mean_word_length: float = Field(default=18.0, gt=0)
     min_alphabetic_share: float = Field(default=0.5, ge=0, le=1)
-    max_symbol_to_word_ratio: float = Field(default=1.5, ge=0)
-    max_duplicate_line_share: float = Field(default=0.5, ge=0, le=1)
+    max_symbol_to_word_ratio: float = Field(default=3.0, ge=0)
+    max_duplicate_line_share: float = Field(default=0.65, ge=0, le=1)
     max_directive_line_share: float = Field(default=0.5, ge=0, le=1)
 
 

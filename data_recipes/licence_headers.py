@@ -15,11 +15,8 @@ _SPDX_TAG = re.compile(
 )
 _COMMENT_MARK = re.compile(r"^\s*(?:#+!?|//+|/?\*+/?|<!--|-->|\.\.(?= |$)|;+)")
 
-_GNU = (
-    r"(?:the )?terms of the gnu (?P<kind>general|lesser general|lesser|affero general) public license "
-    r"(?:version (?P<stated>[\d ]+?) )?as published by the free software foundation "
-    r"(?:either )?version (?P<version>[\d ]+?) (?:of the license )?(?P<later>or at your option any later version )?"
-)
+_GNU_VERSION = r"(?P<version>\d(?: \d)?)(?! \d)"
+_GNU_LATER = r"(?: (?:of the license )?or (?:at your option )?(?:at your opinion )?any (?:later|newer) version)"
 _NOTICES: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(
@@ -38,11 +35,16 @@ _NOTICES: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
 )
 """Notices with which the licences themselves ask to be applied to a file."""
-_GNU_NOTICE = re.compile(_GNU)
-_GNU_SHORT = re.compile(
-    r"according to the terms of the gnu (?P<kind>general|lesser general) public license version (?P<version>[\d ]+?) "
-    r"(?P<later>or any later version)"
+_GNU_NOTICE = re.compile(
+    r"(?:the )?terms of the gnu (?P<kind>general|lesser general|lesser|affero general) public license "
+    rf"(?:version [\d ]+)?as published by the free software foundation (?:either )?version {_GNU_VERSION}"
+    rf"(?P<later>{_GNU_LATER})?"
 )
+_GNU_SHORT = re.compile(
+    r"according to the terms of the gnu (?P<kind>general|lesser general) public license version "
+    rf"{_GNU_VERSION}(?P<later>{_GNU_LATER})"
+)
+_LATER_NEAR = re.compile(r"(?: \S+){0,12}? (?:later|newer|higher)\b")
 _GNU_PREFIX = {"general": "GPL", "lesser general": "LGPL", "lesser": "LGPL", "affero general": "AGPL"}
 
 _MENTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -96,10 +98,10 @@ def read_header(path: str, data: bytes) -> HeaderFinding:
     tags = [(number, tag.group("expression")) for number, line in enumerate(lines, 1) if (tag := _SPDX_TAG.match(line))]
     is_code = PurePosixPath(path).suffix in _CODE_SUFFIXES
     header = _uncommented(lines) if is_code else _leading_comments(lines)
-    copyright_found = copyright_lines("\n".join(header))
+    copyright_found = copyright_lines("\n".join(header), with_names_below=False)
     if tags:
         return _of_tags(tags, copyright_found)
-    words = levelled("\n".join(header)) + " "
+    words = levelled("\n".join(header), list_marks=True)
     notice = _notice(words)
     if notice:
         return HeaderFinding(*notice, copyright=copyright_found)
@@ -137,7 +139,9 @@ def _notice(words: str) -> tuple[str, str] | None:
         if found := pattern.search(words):
             return spdx, found.group()
     if found := _GNU_NOTICE.search(words) or _GNU_SHORT.search(words):
-        version = found.group("version").strip().replace(" ", ".")
+        if not found.group("later") and _LATER_NEAR.match(words, found.end()):
+            return None
+        version = found.group("version").replace(" ", ".")
         version = version if "." in version else f"{version}.0"
         ending = "or-later" if found.group("later") else "only"
         spdx = normalised_expression(f"{_GNU_PREFIX[found.group('kind')]}-{version}-{ending}")

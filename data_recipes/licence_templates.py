@@ -19,11 +19,14 @@ _NO_ENDORSEMENT = (
 )
 _FSF_ADDRESS = (
     r"51 franklin street fifth floor boston ma 02110 1301 usa",
-    r"(?:51 franklin st(?:reet)? fifth floor boston ma 02110 1301(?: usa)?|59 temple place suite 330 boston ma 02111 1307 usa)",
+    r"(?:51 franklin|59 temple|675 mass) (?:\S+ ){2,8}?\d{4}(?: usa)?",
 )
-_LESSER = (
-    r"the gnu lesser general public license instead",
-    r"the gnu (?:lesser|library) general public license instead",
+_LESSER = (r"use the gnu lesser general", r"use the gnu (?:lesser|library) general")
+_WHY_NOT = (r"org philosophy why not", r"org (?:philosophy|licenses) why not")
+_BRIEF = (r"(?:an|a brief) idea of what", r"(?:an|a brief) idea of what")
+_YEAR = (
+    r"copyright c (?:yyyy|year) name of author",
+    r"copyright c (?:19|20|19yy|20yy|yyyy|year) (?:yy )?name of author",
 )
 _END = "end of terms and conditions"
 _HOW_TO_APPLY = "how to apply these terms"
@@ -71,9 +74,17 @@ TEMPLATES: dict[str, Template] = {
         (_NO_ENDORSEMENT, _PROVIDED, _LIABLE),
     ),
     "BSL-1.0": Template("permission is hereby granted free of charge to any person or organization", r"boost software"),
-    "CC-BY-4.0": Template("by exercising the licensed rights", r"(?:creative commons )?attribution 4 0 international"),
+    "CC-BY-4.0": Template(
+        "creative commons corporation creative commons is not",
+        r"(?:creative commons )?attribution 4 0 international",
+        (),
+        ("creative commons is not a party to its",),
+    ),
     "CC-BY-SA-4.0": Template(
-        "by exercising the licensed rights", r"(?:creative commons )?attribution sharealike 4 0 international"
+        "creative commons corporation creative commons is not",
+        r"(?:creative commons )?attribution sharealike 4 0 international",
+        (),
+        ("creative commons is not a party to its",),
     ),
     "CC0-1.0": Template(
         "statement of purpose the laws",
@@ -81,8 +92,10 @@ TEMPLATES: dict[str, Template] = {
         (),
         ("for more information please see",),
     ),
-    "GPL-2.0": Template(_PERMITTED, r"gnu general public", (_FSF_ADDRESS, _LESSER), (_END, _HOW_TO_APPLY)),
-    "GPL-3.0": Template(_PERMITTED, r"gnu general public", (), (_END, _HOW_TO_APPLY)),
+    "GPL-2.0": Template(
+        _PERMITTED, r"gnu general public", (_FSF_ADDRESS, _LESSER, _BRIEF, _YEAR), (_END, _HOW_TO_APPLY)
+    ),
+    "GPL-3.0": Template(_PERMITTED, r"gnu general public", (_WHY_NOT,), (_END, _HOW_TO_APPLY)),
     "HPND": Template(
         _TO_USE,
         r"historical permission notice and disclaimer",
@@ -93,7 +106,9 @@ TEMPLATES: dict[str, Template] = {
         ),
     ),
     "ISC": Template(_TO_USE, r"isc", (_AND_OR, _DISCLAIMS, _LIABLE)),
-    "LGPL-2.1": Template(_PERMITTED, r"gnu lesser general public", (_FSF_ADDRESS,), (_END, _HOW_TO_APPLY)),
+    "LGPL-2.1": Template(
+        _PERMITTED, r"gnu lesser general public", (_FSF_ADDRESS, _BRIEF, _YEAR), (_END, _HOW_TO_APPLY)
+    ),
     "LGPL-3.0": Template(
         _PERMITTED, r"gnu lesser general public", (), ("gnu general public license version 3 29 june 2007",)
     ),
@@ -112,7 +127,7 @@ TEMPLATES: dict[str, Template] = {
             _LIABLE,
         ),
     ),
-    "MPL-2.0": Template("1 1 contributor means each individual", r"mozilla public"),
+    "MPL-2.0": Template("contributor means each individual", r"mozilla public"),
     "PSF-2.0": Template(
         "this license agreement is between",
         r"(?:python software foundation|psf)",

@@ -56,8 +56,8 @@ class PypiSource(Config):
     size_bytes: int = Field(gt=0)
     split: Literal["train", "heldout"] = "train"
     as_of: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
-    keep: list[str] = []
-    skip: list[str] = []
+    keep: list[str] = Field(default=[])
+    skip: list[str] = Field(default=[])
 
     @property
     def name(self) -> str:

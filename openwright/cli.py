@@ -24,6 +24,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 release_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+inspect_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(inspect_app, name="inspect", help="Look inside a bundle: a step, a document.")
 app.add_typer(release_app, name="release", help="Build a bundle; write a human statement.")
 
 Target = Annotated[Path, Argument(metavar="CONFIG_DIR|CONFIG", help="Config directory, or the YAML of one stage.")]
@@ -150,6 +152,31 @@ def reproduce(
     from openwright import commands
 
     commands.reproduce_segments(bundle, step, segments, seed, processes, stage, as_json)
+
+
+@inspect_app.command("step")
+def inspect_step(
+    step: Annotated[int, Argument(metavar="N", min=1, help="Step, counted from 1.")],
+    bundle: Annotated[Path, Option("--in", metavar="BUNDLE", help="Directory of a bundle.")],
+    stage: Annotated[Literal["pretrain", "sft"], Option("--stage", help="Training stage.")] = "pretrain",
+    as_json: AsJson = False,
+) -> None:
+    """Show what a step read: sources, documents, text."""
+    from openwright import commands
+
+    commands.inspect_step(step, bundle, stage, as_json)
+
+
+@inspect_app.command("document")
+def inspect_document(
+    document_id: Annotated[str, Argument(metavar="ID", help="Document id, or the beginning of it.")],
+    bundle: Annotated[Path, Option("--in", metavar="BUNDLE", help="Directory of a bundle.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show a document's licence and the steps that read it."""
+    from openwright import commands
+
+    commands.inspect_document(document_id, bundle, as_json)
 
 
 @release_app.command("build")

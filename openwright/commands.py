@@ -107,6 +107,28 @@ def show_status(root: Path, as_json: bool) -> None:
     _finish(document, [status.line() for status in found], following, as_json)
 
 
+def inspect_step(step: int, bundle: Path, stage: str, as_json: bool) -> None:
+    """`inspect step`: the windows that a step read."""
+    from openwright.inspection import Readings, step_lines
+
+    windows = Readings(bundle, stage).step(step)
+    document = {"format": REPORT_FORMAT, "bundle": bundle.as_posix(), "stage": stage, "step": step, "windows": windows}
+    ids = [row["document_id"][:12] for window in windows for row in window["documents"]]
+    following = f"openwright inspect document {ids[0]} --in {bundle}" if ids else f"openwright verify {bundle}"
+    _finish(document, step_lines(windows), following, as_json)
+
+
+def inspect_document(document_id: str, bundle: Path, as_json: bool) -> None:
+    """`inspect document`: a document's row and the pretraining steps that read it."""
+    from openwright.inspection import Readings, document_lines
+
+    found = Readings(bundle).document(document_id)
+    document = {"format": REPORT_FORMAT, "bundle": bundle.as_posix(), "document": found}
+    steps = found["steps"]
+    following = f"openwright inspect step {steps[0]} --in {bundle}" if steps else f"openwright verify {bundle}"
+    _finish(document, document_lines(found), following, as_json)
+
+
 def verify_bundle(bundle: Path, expect: str | None, tokens: str, as_json: bool) -> None:
     """`verify`: all offline checks; exits 0, 1 or 3."""
     if expect is not None and not re.fullmatch(r"[0-9a-f]{64}", expect):

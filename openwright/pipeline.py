@@ -145,13 +145,15 @@ def _write_last_run(store: Path, records: list[dict[str, Json]], code: CodeIdent
     known = {entry["fingerprint"]: entry["making"] for entry in before}
     for record in records:
         record["making"] = record["making"] or known.get(record["fingerprint"])
+    seen = {record["stage"] for record in records}
+    later = [entry for entry in before if entry["stage"] not in seen]  # of an earlier run that went further
     write_json(
         path,
         {
             "format": LAST_RUN_FORMAT,
             "time_utc": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "code": code.as_json(),
-            "stages": records,
+            "stages": [*records, *later],
         },
     )
     fact(f"{sum(float(record['seconds']) for record in records):.0f} s in all; by stage in {path}")

@@ -9,7 +9,7 @@ from release.components import assertion, licence_of
 from release.display import is_small, render, task_name
 from release.facts import BundleFacts, SourceFacts
 from release.licence_terms import licence_ids
-from release.sources import location_of, pin_of
+from release.sources import class_of, location_of, pin_of
 
 HUB_LICENCES = frozenset(
     {
@@ -134,7 +134,7 @@ def source_row(source: SourceFacts) -> dict[str, Any]:
     return {
         "name": source.name,
         "split": source.split or str(source.lock.get("split", "")),
-        "data_class": str(source.lock.get("data_class", "")),
+        "data_class": class_of(source.lock),
         "location": location_of(source.lock),
         "pin": pin_of(source.lock),
         "version": str(source.lock.get("version", "")),

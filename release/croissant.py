@@ -110,7 +110,7 @@ def _based_on(name: str, entry: dict[str, Any]) -> dict[str, Json]:
     return {
         "@type": "sc:CreativeWork",
         "name": name,
-        "url": location_of(entry),
+        "description": f"obtained from: {location_of(entry)}",
         "identifier": f"sha256:{pin_of(entry)}",
     }
 

@@ -8,7 +8,7 @@ from provenance.digests import tagged_digest
 from release.facts import BundleFacts, SourceFacts
 from release.licence_terms import read_terms
 from release.rule_checks import NEEDS_STATEMENT, NOT_APPLICABLE, UNKNOWN, Finding, failed, first_problem, passed
-from release.sources import location_of, pin_of
+from release.sources import class_of, location_of, pin_of
 
 CLASSES = ("open", "public", "obtainable", "unshareable")
 _PLACEHOLDERS = ("todo", "tbd", "fill in", "lorem ipsum", "xxx")
@@ -65,7 +65,7 @@ def data_provenance(facts: BundleFacts) -> Finding:
             return failed(f"{source.name} has documents and no entry in sources.lock")
         if not pin_of(source.lock):
             return failed(f"{source.name} is not pinned by a digest")
-        if not location_of(source.lock) and source.lock.get("data_class") in ("open", "public"):
+        if not location_of(source.lock) and class_of(source.lock) in ("open", "public"):
             return failed(f"{source.name} names no origin")
     return passed(f"{len(facts.sources)} sources, each pinned by sha256")
 
@@ -154,7 +154,7 @@ def _processing_problems(facts: BundleFacts) -> Iterator[str]:
 
 def data_location(facts: BundleFacts) -> Finding:
     """OSAID-D7."""
-    sources = [source for source in facts.sources if source.lock.get("data_class") in ("open", "public")]
+    sources = [source for source in facts.sources if class_of(source.lock) in ("open", "public")]
     if not sources:
         return Finding(NOT_APPLICABLE, "no source is open or public")
     for source in sources:
@@ -165,20 +165,20 @@ def data_location(facts: BundleFacts) -> Finding:
 
 def data_obtainable(facts: BundleFacts) -> Finding:
     """OSAID-D8."""
-    sources = [source for source in facts.sources if source.lock.get("data_class") == "obtainable"]
+    sources = [source for source in facts.sources if class_of(source.lock) == "obtainable"]
     if not sources:
         return Finding(NOT_APPLICABLE, "no source is of the class obtainable")
     for source in sources:
-        lacking = [key for key in ("vendor", "obtained_from", "fee") if source.lock.get(key) in (None, "")]
-        if lacking:
-            return failed(f"{source.name} does not state {lacking[0]}")
+        lacking = [key for key in ("vendor", "fee") if source.lock.get(key) in (None, "")]
+        if lacking or not location_of(source.lock):
+            return failed(f"{source.name} does not state {lacking[0] if lacking else 'where to obtain it'}")
     return passed(f"{len(sources)} sources with vendor, place and fee")
 
 
 def data_class(facts: BundleFacts) -> Finding:
     """OSAID-D9."""
     for source in facts.sources:
-        declared = source.lock.get("data_class")
+        declared = class_of(source.lock)
         if declared not in CLASSES:
             return failed(f"{source.name} has class {declared!r}, none of {', '.join(CLASSES)}")
         for licence in sorted(source.licences_chosen) if declared == "open" else ():
@@ -195,7 +195,7 @@ def open_data_shared(facts: BundleFacts) -> Finding:
         return failed("text/ holds a file that the dataset manifest does not list")
     referenced = 0
     for source in facts.sources:
-        if source.lock.get("data_class") != "open" or not source.num_kept:
+        if class_of(source.lock) != "open" or not source.num_kept:
             continue
         ships_text = facts.components["shipping"].get(source.name, "text") == "text"
         if ships_text and not _text_of(facts, source.name, source.split, source.num_kept):
@@ -213,7 +213,7 @@ def _text_of(facts: BundleFacts, name: str, split: str, num_documents: int) -> b
 
 def unshareable_data(facts: BundleFacts) -> Finding:
     """OSAID-D11."""
-    sources = [source for source in facts.sources if source.lock.get("data_class") == "unshareable"]
+    sources = [source for source in facts.sources if class_of(source.lock) == "unshareable"]
     if not sources:
         return Finding(NOT_APPLICABLE, "no source is of the class unshareable")
     for source in sources:

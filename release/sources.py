@@ -1,4 +1,4 @@
-"""What an entry of `sources.lock` says: what pins a source and where a stranger obtains it."""
+"""What an entry of `sources.lock` says: what pins a source, where a stranger obtains it, its class of data."""
 
 from typing import Any
 
@@ -9,5 +9,10 @@ def pin_of(entry: dict[str, Any]) -> str:
 
 
 def location_of(entry: dict[str, Any]) -> str:
-    """Where a stranger obtains a source."""
-    return str(entry.get("obtained_from") or entry.get("url") or "")
+    """Where a stranger obtains a source: a command for package archives, a place for data sets."""
+    return str(entry.get("obtain") or entry.get("obtained_from") or "")
+
+
+def class_of(entry: dict[str, Any]) -> str:
+    """Class of OSAID 1.0: open, public, obtainable or unshareable; empty where none is stated."""
+    return str(entry.get("osaid_class") or entry.get("data_class") or "")

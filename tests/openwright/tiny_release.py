@@ -40,7 +40,8 @@ def module(rng: random.Random, number: int) -> str:
     """A Python module with documented functions."""
     functions = []
     for index in range(6):
-        name = f"{rng.choice(('read', 'write', 'check', 'join'))}_{rng.choice(('rows', 'lines', 'words'))}_{number}_{index}"
+        verb, noun = rng.choice(("read", "write", "check", "join")), rng.choice(("rows", "lines", "words"))
+        name = f"{verb}_{noun}_{number}_{index}"
         details = " ".join(sentence(rng) for _ in range(3))
         functions.append(f'def {name}(value, limit={index}):\n    """{sentence(rng)}\n\n    {details}\n    """\n')
     return f'"""Module {number}. {sentence(rng)}"""\n\n\n' + "\n\n".join(functions)
@@ -51,8 +52,9 @@ def make_archive(cache_dir: Path, project: str, seed: int, split: str) -> dict[s
     rng = random.Random(seed)
     licence = (ROOT / "data_recipes" / "licence_texts" / "MIT.txt").read_text(encoding="utf-8")
     root = f"{project}-1.0"
+    metadata = ["Metadata-Version: 2.4", f"Name: {project}", "Version: 1.0", "License-Expression: MIT"]
     files = {
-        "PKG-INFO": f"Metadata-Version: 2.4\nName: {project}\nVersion: 1.0\nLicense-Expression: MIT\nLicense-File: LICENSE\n",
+        "PKG-INFO": "\n".join([*metadata, "License-File: LICENSE", ""]),
         "LICENSE": f"Copyright (c) 2026 {project} authors\n\n{licence}",
         **{f"docs/page{number}.md": page(rng, f"{project} {number}") for number in range(8)},
         **{f"{project}/module{number}.py": module(rng, number) for number in range(6)},
@@ -158,7 +160,7 @@ def write_configs(directory: Path, scratch: Path, seed: int = 77) -> Path:
                 },
             },
         },
-        "sft": training(seed + 1, "sft", "sft-heldout", 4, 127),
+        "sft": {**training(seed + 1, "sft", "sft-heldout", 4, 127), "execution": {"num_processes": 1}},
         "eval": {
             "models": ["pretrain", "sft"],
             "context_tokens": 128,

@@ -339,8 +339,8 @@ def _write_lock(work: Path) -> None:
             "name": source.name,
             "version": "1.0",
             "split": "heldout" if source.split == "heldout" else "train",
-            "data_class": "open",
-            "url": f"https://example.org/{source.name}-1.0.tar.gz",
+            "osaid_class": "open",
+            "obtain": f"pip download {source.name}==1.0",
             "sha256": sha256_bytes(source.name.encode()),
         }
         for source in SOURCES

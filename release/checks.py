@@ -1,0 +1,197 @@
+"""`openwright verify`: everything that `verify.py` checks, and what needs libraries.
+
+Verdicts are PASS, FAIL and UNVERIFIED. A document that this program would write otherwise is a FAIL when this program
+is the one in the bundle's `code/`, and UNVERIFIED when it is another version: the bytes then prove nothing.
+"""
+
+import struct
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from data_recipes.order import Order
+from data_recipes.order_numpy import order_digests
+from eval.rescore import rescore
+from provenance.canonical import read_json
+from provenance.digests import sha256_bytes
+from provenance.errors import OpenwrightError
+from provenance.fingerprint import PACKAGES, sources_digest
+from provenance.ledger import read_chain
+from release.documents import dataset_documents, model_documents, terms_documents
+from release.facts import BundleFacts
+from release.verify import CheckResult, verify_bundle
+
+_INDEX_ROW = struct.Struct("<32s32sIHHHBBI")
+_RECORDS = "records"
+_COLUMNS = ["document_id", "text_sha256", "num_tokens", "source", "licence_spdx", "decision", "rule", "split"]
+
+
+def verify_release(bundle: Path, *, expect: str | None, tokens: str) -> list[CheckResult]:
+    """Run all offline checks on a bundle.
+
+    Args:
+        bundle: the directory that holds `model/` and `dataset/`.
+        expect: manifest digest from a place that you trust, or None.
+        tokens: how many token digests to recompute: `sample`, `all` or `none`.
+    """
+    results = verify_bundle(bundle, expect=expect, tokens=tokens)
+    has_dataset = (bundle / "dataset" / "manifest.json").is_file()
+    checks: list[tuple[str, str, bool, Callable[[Path], CheckResult]]] = [
+        ("document rows", "dataset/documents", True, check_rows),
+        ("texts", "dataset/text", True, check_texts),
+        ("order by numpy", "model/training", False, check_order),
+        ("evaluation rescored", "model/evaluation", False, check_evaluation),
+        ("openness verdict", "model/openness/verdict.json", True, check_verdict),
+        ("generated documents", "model/README.md", True, check_documents),
+    ]
+    for name, where, needs_dataset, check in checks:
+        if needs_dataset and not has_dataset:
+            results.append(CheckResult(_RECORDS, name, "UNVERIFIED", "the dataset is not here", where))
+        else:
+            results.append(_guarded(name, where, check, bundle))
+    return results
+
+
+def _guarded(name: str, where: str, check: Callable[[Path], CheckResult], bundle: Path) -> CheckResult:
+    """Turn evidence that cannot be read into a FAIL: a hostile bundle must not end the program."""
+    try:
+        return check(bundle)
+    except OpenwrightError as error:
+        return CheckResult(_RECORDS, name, "FAIL", error.found, error.where.replace(f"{bundle}/", "") or where)
+    except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError, struct.error) as error:
+        return CheckResult(_RECORDS, name, "FAIL", f"malformed ({type(error).__name__}: {error})"[:200], where)
+
+
+def _result(name: str, where: str, problem: str | None, detail: str) -> CheckResult:
+    return CheckResult(_RECORDS, name, "FAIL" if problem else "PASS", problem or detail, where)
+
+
+def check_rows(bundle: Path) -> CheckResult:
+    """The fixed-width index and the Parquet rows say the same of every document."""
+    folder = bundle / "dataset" / "documents"
+    codes = read_json(folder / "codes.json")
+    index = list(_index_rows(folder, codes))
+    rows = [_row_values(row) for row in _parquet_rows(folder, "documents-*.parquet", _COLUMNS)]
+    problem = None
+    if len(index) != len(rows):
+        problem = f"the index has {len(index)} rows, the table {len(rows)}"
+    for number, (coded, row) in enumerate(zip(index, rows, strict=False)):
+        if coded != row:
+            problem = problem or f"row {number} (document {row[0][:12]}) differs between index and table"
+    if rows != sorted(rows):
+        problem = problem or "the rows are not sorted by document id"
+    return _result("document rows", "dataset/documents", problem, f"{len(rows):,} rows equal those of the index")
+
+
+def _index_rows(folder: Path, codes: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    for path in sorted(folder.glob("index-*.bin")):
+        for fields in _INDEX_ROW.iter_unpack(path.read_bytes()):
+            document_id, text, num_tokens, source, licence, decision, split, *_ = fields
+            yield (
+                document_id.hex(),
+                text.hex(),
+                num_tokens,
+                codes["sources"][source],
+                codes["licences"][licence],
+                codes["decisions"][decision],
+                codes["splits"][split],
+            )
+
+
+def _row_values(row: dict[str, Any]) -> tuple[Any, ...]:
+    decision = "kept" if row["decision"] == "kept" else row["rule"]
+    head = (row["document_id"], row["text_sha256"], row["num_tokens"], row["source"], row["licence_spdx"])
+    return (*head, decision, row["split"])
+
+
+def _parquet_rows(folder: Path, pattern: str, columns: list[str]) -> Iterator[dict[str, Any]]:
+    for path in sorted(folder.glob(pattern)):
+        for batch in pq.ParquetFile(path).iter_batches(columns=columns):
+            yield from batch.to_pylist()
+
+
+def check_texts(bundle: Path) -> CheckResult:
+    """Every shipped text has the sha256 of its row, and every kept document of a source that ships text is there."""
+    dataset = bundle / "dataset"
+    columns = ["document_id", "source", "split", "text_sha256", "decision"]
+    rows = _parquet_rows(dataset / "documents", "documents-*.parquet", columns)
+    expected = {row["document_id"]: row for row in rows if row["decision"] == "kept"}
+    shipping = read_json(bundle / "model" / "openness" / "components.json")["shipping"]
+    left_out = {document_id for document_id, row in expected.items() if shipping.get(row["source"], "text") != "text"}
+    seen: set[str] = set()
+    problem = None
+    for split in ("train", "heldout"):
+        for row in _parquet_rows(dataset / "text", f"{split}-*.parquet", ["document_id", "text"]):
+            document_id = row["document_id"]
+            known = expected.get(document_id)
+            if known is None or known["split"] != split or document_id in seen:
+                problem = problem or f"text of {document_id[:12]} in {split} belongs to no kept document of that split"
+            elif sha256_bytes(row["text"].encode("utf-8")) != known["text_sha256"]:
+                problem = problem or f"the text of document {document_id[:12]} is not the one its row names"
+            seen.add(document_id)
+    missing = sorted(expected.keys() - seen - left_out)
+    if missing:
+        problem = problem or f"the text of document {missing[0][:12]} is missing"
+    if problem is None and left_out:
+        detail = f"{len(seen):,} texts equal their digests; {len(left_out):,} are not shipped as text"
+        return CheckResult(_RECORDS, "texts", "UNVERIFIED", detail, "dataset/text")
+    return _result("texts", "dataset/text", problem, f"{len(seen):,} texts equal their digests")
+
+
+def check_order(bundle: Path) -> CheckResult:
+    """The order of every step of every stage, recomputed by the numpy implementation."""
+    num_steps, problem = 0, None
+    for path in sorted((bundle / "model" / "training").glob("*/ledger.jsonl")):
+        records = read_chain(path)
+        order = Order.from_json(next(records)["order"])
+        recorded = [record["order_digest"] for record in records if record["kind"] == "step"]
+        computed = order_digests(order, 1, order.num_steps)
+        if len(recorded) != len(computed):
+            problem = problem or f"{path.parent.name} records {len(recorded)} of {len(computed)} steps"
+        for step, (found, digest) in enumerate(zip(recorded, computed, strict=False), start=1):
+            if found != digest:
+                problem = problem or f"step {step} of {path.parent.name} has another order than the seed gives"
+        num_steps += len(recorded)
+    if not num_steps:
+        problem = problem or "no step is recorded"
+    return _result(
+        "order by numpy", "model/training", problem, f"{num_steps:,} steps have the order that the seed gives"
+    )
+
+
+def check_evaluation(bundle: Path) -> CheckResult:
+    """The evaluation table, rebuilt from the stored samples."""
+    rescore(bundle / "model" / "evaluation")
+    num_rows = len(read_json(bundle / "model" / "evaluation" / "results.json")["rows"])
+    detail = f"{num_rows} rows rebuilt from the samples, byte for byte"
+    return CheckResult(_RECORDS, "evaluation rescored", "PASS", detail, "model/evaluation")
+
+
+def check_verdict(bundle: Path) -> CheckResult:
+    """The openness verdict, evaluated again."""
+    documents = {"model/openness/verdict.json": model_documents(bundle)["model/openness/verdict.json"]}
+    return _compare(bundle, "openness verdict", documents)
+
+
+def check_documents(bundle: Path) -> CheckResult:
+    """Cards, page, NOTICE, LICENSE and Croissant record, generated again."""
+    facts = BundleFacts(bundle)
+    documents = dict(chain(*(d.items() for d in (dataset_documents(facts), terms_documents(facts)))))
+    documents |= model_documents(bundle)
+    return _compare(bundle, "generated documents", documents)
+
+
+def _compare(bundle: Path, name: str, documents: dict[str, bytes]) -> CheckResult:
+    for path, data in sorted(documents.items()):
+        if not (bundle / path).is_file():
+            return CheckResult(_RECORDS, name, "FAIL", "the document is missing", path)
+        if (bundle / path).read_bytes() == data:
+            continue
+        if sources_digest(PACKAGES) != sources_digest(PACKAGES, bundle / "model" / "code"):
+            detail = "this program would write it otherwise, but is not the version in code/: run that one"
+            return CheckResult(_RECORDS, name, "UNVERIFIED", detail, path)
+        return CheckResult(_RECORDS, name, "FAIL", "it is not what the bundle's records give", path)
+    return CheckResult(_RECORDS, name, "PASS", f"{len(documents)} documents generated again, byte for byte", "model")

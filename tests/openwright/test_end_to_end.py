@@ -1,0 +1,128 @@
+"""Every verb on a second config, in processes of its own: another model family, another seed, non-Latin text."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny_release
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory):
+    """Config directory and artifacts of the tiny release."""
+    root = tmp_path_factory.mktemp("second-release")
+    tiny_release.write_configs(root / "второй", root / "scratch")
+    return root
+
+
+@pytest.fixture(scope="session")
+def made(place, openwright):
+    """The report of `openwright run` on the tiny release, from sources to bundle."""
+    done = openwright("run", str(place / "второй"), "--artifacts", str(place / "artifacts"), "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="session")
+def bundle(made):
+    return Path(made["summary"]["bundle"])
+
+
+def report(done):
+    return json.loads(done.stdout)
+
+
+def test_the_summary_tells_what_was_made(made):
+    summary = made["summary"]
+    assert list(made["artifacts"]) == ["corpus", "pretrain", "sft", "eval", "release"]
+    assert [stage["model_type"] for stage in summary["stages"]] == ["llama", "llama"]
+    assert {"pretrain", "sft", "unigram", "trigram", "gzip"} <= set(summary["heldout_bits_per_byte"])
+    assert all(row["low"] <= row["value"] <= row["high"] for row in summary["evaluation"])
+    assert Path(summary["page"]).is_file()
+    assert not summary["dev"]
+
+
+def test_a_second_run_makes_nothing_and_says_the_same(made, place, openwright):
+    done = openwright("run", str(place / "второй"), "--artifacts", str(place / "artifacts"), "--json")
+    assert done.returncode == 0, done.stderr
+    assert report(done) == made
+    assert done.stderr.count("already done") == 5
+
+
+def test_an_untouched_bundle_verifies(made, bundle, openwright):
+    digest = made["summary"]["manifest_digest"]
+    done = openwright("verify", str(bundle), "--expect", digest, "--tokens", "all", "--json")
+    assert [check for check in report(done)["checks"] if check["verdict"] == "FAIL"] == []
+    assert done.returncode in (0, 3)
+    assert report(done)["counts"]["PASS"] > 0
+
+
+def test_another_manifest_digest_fails(bundle, openwright):
+    done = openwright("verify", str(bundle), "--expect", "0" * 64, "--tokens", "none", "--json")
+    assert done.returncode == 1
+    assert report(done)["counts"]["FAIL"] > 0
+
+
+def test_a_flipped_byte_fails_and_its_file_is_named(bundle, tmp_path, openwright):
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    path = copy / "model" / "evaluation" / "results.json"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    done = openwright("verify", str(copy), "--tokens", "none", "--json")
+    assert done.returncode == 1
+    failed = [check for check in report(done)["checks"] if check["verdict"] == "FAIL"]
+    assert any("results.json" in check["where"] + check["detail"] for check in failed)
+
+
+def test_steps_replay_bit_for_bit(bundle, openwright):
+    done = openwright("reproduce", str(bundle), "--stage", "pretrain", "--step", "5:6", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [check["verdict"] for check in report(done)["checks"]] == ["PASS"]
+
+
+def test_steps_that_the_bundle_lacks_are_bad_usage(bundle, openwright):
+    assert openwright("reproduce", str(bundle), "--step", "5:600").returncode == 2
+
+
+def test_status_and_rescore_read_what_is_there(made, place, openwright):
+    done = openwright("status", str(place / "artifacts"), "--json")
+    assert [(run["stage"], run["state"]) for run in report(done)["runs"]] == [
+        ("pretrain", "finished"),
+        ("sft", "finished"),
+    ]
+    assert openwright("eval", "rescore", made["artifacts"]["eval"]["path"]).returncode == 0
+
+
+def test_the_bundle_is_rebuilt_from_the_newest_artifacts(made, place, openwright):
+    done = openwright("release", "build", str(place / "второй"), "--artifacts", str(place / "artifacts"), "--json")
+    assert done.returncode == 0, done.stderr
+    assert report(done)["summary"]["content_digest"] == made["summary"]["content_digest"]
+
+
+def test_a_statement_is_kept_beside_the_configs(made, bundle, tmp_path, openwright):
+    needed = [rule for profile in made["summary"]["openness"]["profiles"] for rule in profile["statements_needed"]]
+    assert needed
+    arguments = ["--bundle", str(bundle), "--name", "Олена", "--role", "lead", "--config-dir", str(tmp_path)]
+    done = openwright("release", "statement", needed[0], *arguments, stdin="In our words: так, 是的.\n")
+    assert done.returncode == 0, done.stderr
+    assert "так" in (tmp_path / "statements" / f"{needed[0]}.yaml").read_text(encoding="utf-8")
+    empty = openwright("release", "statement", needed[0], *arguments, stdin="\n")
+    assert empty.returncode == 1
+
+
+def test_steps_and_documents_find_one_another(bundle, openwright):
+    windows = report(openwright("inspect", "step", "2", "--in", str(bundle), "--json"))["windows"]
+    assert len(windows) == 4
+    for window in windows:
+        assert window["documents"]
+        assert window["text"]
+    document_id = windows[0]["documents"][0]["document_id"]
+    found = report(openwright("inspect", "document", document_id[:16], "--in", str(bundle), "--json"))["document"]
+    assert found["document_id"] == document_id
+    assert found["source"] == windows[0]["source"]
+    assert 2 in found["steps"]
+    assert openwright("inspect", "document", "zz", "--in", str(bundle)).returncode == 2
+    assert openwright("inspect", "step", "600", "--in", str(bundle)).returncode == 1
