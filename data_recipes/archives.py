@@ -8,10 +8,9 @@ import tarfile
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from provenance.errors import ArchiveError
 
@@ -85,9 +84,9 @@ def read_archive(path: Path, limits: ArchiveLimits = DEFAULT_LIMITS) -> list[Arc
     name = path.name.lower()
     try:
         if name.endswith((".tar.gz", ".tgz")):
-            found = list(_tar_members(path, limits, gzip.open))
+            found = list(_tar_members(path, limits, gzip.GzipFile))
         elif name.endswith(".tar.bz2"):
-            found = list(_tar_members(path, limits, bz2.open))
+            found = list(_tar_members(path, limits, bz2.BZ2File))
         elif name.endswith(".zip"):
             found = list(_zip_members(path, limits))
         else:
@@ -108,7 +107,9 @@ def _printable(name: str) -> str:
     return ascii(name[:200])[1:-1]
 
 
-def _tar_members(path: Path, limits: ArchiveLimits, opener: object) -> Iterator[tuple[str, bytes | None]]:
+def _tar_members(
+    path: Path, limits: ArchiveLimits, opener: Callable[[Path], gzip.GzipFile | bz2.BZ2File]
+) -> Iterator[tuple[str, bytes | None]]:
     data = _decompress(path, limits, opener)
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
         count = 0
@@ -132,10 +133,10 @@ def _tar_members(path: Path, limits: ArchiveLimits, opener: object) -> Iterator[
             raise _refuse(path, f"damaged at byte {archive.offset} of the tar", "a member, or zeros to the end")
 
 
-def _decompress(path: Path, limits: ArchiveLimits, opener: object) -> bytes:
+def _decompress(path: Path, limits: ArchiveLimits, opener: Callable[[Path], gzip.GzipFile | bz2.BZ2File]) -> bytes:
     budget = limits.budget_bytes(path.stat().st_size)
     data = bytearray()
-    with cast("BinaryIO", opener(path, "rb")) as stream:  # type: ignore[operator]
+    with opener(path) as stream:
         while block := stream.read(_BLOCK_BYTES):
             data += block
             if len(data) > budget:

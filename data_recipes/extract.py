@@ -93,7 +93,7 @@ def normalise(text: str) -> str:
     one blank line in a row, none at either end.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n")
-    text = _CONTROL.sub("", text.replace("\f", "\n").expandtabs(4))
+    text = _CONTROL.sub("", text.replace("\f", "\n")).expandtabs(4)
     text = _TRAILING_SPACE.sub("", unicodedata.normalize("NFC", text))
     return _BLANK_LINES.sub("\n\n", text).strip("\n")
 

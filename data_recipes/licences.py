@@ -247,17 +247,14 @@ def _decide_archive(
     for item in declarations:
         if not item.is_understood:
             return refuse(f"{item.locator} says {item.text!r}, which names no listed licence")
-    exact = {item.expression for item in declarations if item.expression}
-    if len(exact) > 1:
-        return refuse(f"the metadata declares several licences: {', '.join(sorted(exact))}")
-    expression = exact.pop() if exact else ""
-    if any(not set(item.family) & set(licence_keys(expression)) for item in declarations if expression):
+    explicit = {item.expression for item in declarations if item.is_explicit}
+    if len(explicit) > 1:
+        return refuse(f"the metadata declares several licences: {', '.join(sorted(explicit))}")
+    expression = explicit.pop() if explicit else _expression_of_one_text(texts, declarations)
+    if not expression:
+        return refuse(_why_no_single(texts, declarations))
+    if any(not set(item.family) & set(licence_keys(expression)) for item in declarations):
         return refuse(f"the declarations contradict one another: {declared}")
-    explicit = any(item.is_explicit for item in declarations)
-    if not explicit:
-        expression = _expression_of_one_text(texts, declarations)
-        if not expression:
-            return refuse(_why_no_single(texts, declarations))
     problem = _contradiction(texts, expression)
     if problem:
         return refuse(problem)

@@ -13,7 +13,7 @@ from typing import Any
 import typer
 
 from openwright.configs import RELEASE
-from openwright.report import check_lines, check_records, exit_code_of, print_json, stdout_kept_clean
+from openwright.report import check_lines, check_records, exit_code_of, print_json, printable, stdout_kept_clean
 from provenance.artifacts import Artifact
 from provenance.errors import ConfigError, StoppedForRequeue
 
@@ -192,8 +192,8 @@ def _finish(document: dict[str, Any], lines: Sequence[str], following: str, as_j
         print_json({**document, "next": following})
         return
     for line in lines:
-        print(line)
-    print(f"next: {following}")
+        print(printable(line))
+    print(printable(f"next: {following}"))
     sys.stdout.flush()
 
 

@@ -32,11 +32,11 @@ def main() -> None:
     for line in summary_lines(summary):
         print(line)
     print(f"verify     {_counts(verification)}")
-    for record in replay.get("checks", ()):
-        print(f"replay     {record['verdict']}  {record['name']}: {record['detail']}")
     for line in _not_passed(verification):
         print(line)
-    print(f"page       {summary['page']}")
+    print(f"replay     {_counts(replay)}")
+    for record in replay.get("checks", ()):
+        print(f"           {record['verdict']}  {record['name']}: {record['detail']}")
     print(f"{time.monotonic() - started:.0f} s in all")
     print(f"next: open {summary['page']} in a browser")
     sys.exit(verified or replayed)

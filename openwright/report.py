@@ -56,6 +56,11 @@ def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[st
     return lines
 
 
+def printable(text: str) -> str:
+    """Replace what is not printable: texts of a stranger's bundle must not steer the terminal."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
 def print_json(value: Any) -> None:
     """Print the one JSON document of a command, strict: no NaN, keys sorted."""
     print(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False))

@@ -13,7 +13,7 @@ from provenance.artifacts import Artifact
 from provenance.canonical import Json, read_json, write_json
 from provenance.config import recipe_of
 from provenance.console import fact
-from provenance.digests import hash_files, sha256_file
+from provenance.digests import sha256_file
 from provenance.errors import ReleaseError
 from provenance.fingerprint import project_root
 from provenance.stage import StageContext, StageSpec, run_stage
@@ -21,7 +21,7 @@ from release.code_copy import STATEMENTS_FOLDER, config_files, copy_code
 from release.components import component_table, write_licence_texts
 from release.documents import dataset_documents, model_documents, terms_documents
 from release.facts import BundleFacts
-from release.layout import BUNDLE_FORMAT, DATASET_FORMAT, entries_with_roles
+from release.layout import BUNDLE_FORMAT, DATASET_FORMAT
 from release.rule_checks import place_in_bundle
 from release.rule_table import RULES_FILE
 from release.secret_scan import find_secrets
@@ -197,7 +197,7 @@ def _dataset_manifest(bundle: Path, corpus: Artifact) -> Json:
         "format": DATASET_FORMAT,
         "content_digest": corpus.content_digest,
         "corpus": read_json(corpus.path / "manifest.json"),
-        "files": [{**entry.as_json(), "role": role} for entry, role in entries_with_roles(bundle, "dataset")],
+        "files": [{**entry.as_json(), "role": role} for entry, role in BundleFacts(bundle).listed("dataset")],
     }
 
 
@@ -205,7 +205,7 @@ def _root_manifest(bundle: Path) -> Json:
     facts = BundleFacts(bundle)
     dataset = {
         "content_digest": facts.dataset_manifest["content_digest"],
-        "manifest_sha256": hash_files(bundle, [bundle / "dataset" / "manifest.json"])[0].sha256,
+        "manifest_sha256": sha256_file(bundle / "dataset" / "manifest.json"),
     }
     return {
         "format": BUNDLE_FORMAT,
@@ -215,5 +215,5 @@ def _root_manifest(bundle: Path) -> Json:
         "content_digest": facts.content_digest,
         "dataset": dataset,
         "stages": facts.stages,
-        "files": [{**entry.as_json(), "role": role} for entry, role in facts.model_entries],
+        "files": [{**entry.as_json(), "role": role} for entry, role in facts.listed("model")],
     }

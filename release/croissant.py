@@ -118,7 +118,8 @@ def _based_on(name: str, entry: dict[str, Any]) -> dict[str, Json]:
 def _files(facts: BundleFacts) -> list[dict[str, Any]]:
     """FileObjects of the tables and listings, with their digests from the corpus manifest or their own bytes."""
     found = []
-    for path, entry in sorted(facts.dataset_entries.items()):
+    for entry, _ in facts.listed("dataset"):
+        path = entry.path
         suffix = "." + path.rsplit(".", 1)[-1]
         described = path.startswith(("text/", "conversations/", "documents/")) or path in (
             "corpus.json",

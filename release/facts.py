@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from provenance.canonical import Json, parse_hex_float, read_json
 from provenance.digests import FileEntry, hash_files
 from provenance.ledger import read_chain
-from release.layout import bundle_digest, bundle_files, entries_with_roles
+from release.layout import bundle_digest, bundle_files, role_of
 
 
 @dataclass
@@ -76,6 +76,7 @@ class BundleFacts:
         self.bundle = bundle
         self.model = bundle / "model"
         self.dataset = bundle / "dataset"
+        self._hashed: dict[str, FileEntry] = {}
 
     @cached_property
     def paths(self) -> list[str]:
@@ -139,26 +140,29 @@ class BundleFacts:
             self.stage_manifest(stage)["dev"] for stage in self.components["stages"]
         )
 
-    @cached_property
-    def model_entries(self) -> list[tuple[FileEntry, str]]:
-        """Files of `model/` with digests and roles; paths relative to `model/`."""
-        return list(entries_with_roles(self.bundle, "model"))
-
-    @cached_property
-    def dataset_entries(self) -> dict[str, FileEntry]:
-        """Files of `dataset/` that its manifest lists, by path relative to `dataset/`."""
-        return {entry.path: entry for entry, _ in entries_with_roles(self.bundle, "dataset")}
+    def entry(self, path: str) -> FileEntry:
+        """Size and digest of one file by bundle-relative path; hashed once."""
+        if path not in self._hashed:
+            self._hashed[path] = hash_files(self.bundle, [self.bundle / path])[0]
+        return self._hashed[path]
 
     @cached_property
     def all_entries(self) -> dict[str, FileEntry]:
         """Files that the two manifests list, by bundle-relative path."""
-        model = {f"model/{entry.path}": entry for entry, _ in self.model_entries}
-        return model | {f"dataset/{path}": entry for path, entry in self.dataset_entries.items()}
+        return {path: self.entry(path) for path in self.paths if role_of(path) != "root"}
 
-    def entry(self, path: str) -> FileEntry:
-        """Digest of one file, by bundle-relative path; hashed once."""
-        entry = self.all_entries.get(path) or hash_files(self.bundle, [self.bundle / path])[0]
-        return FileEntry(path, entry.size_bytes, entry.sha256)
+    def listed(self, part: str) -> list[tuple[FileEntry, str]]:
+        """Files of `model` or `dataset` that its manifest lists, with their roles; paths relative to that part."""
+        found = [(path, entry) for path, entry in self.all_entries.items() if path.startswith(f"{part}/")]
+        relative = [(FileEntry(p.partition("/")[2], e.size_bytes, e.sha256), role_of(p)) for p, e in found]
+        return sorted(relative)
+
+    @cached_property
+    def content_digest(self) -> str:
+        """Content digest `bundle/1`, computed from the files."""
+        results = [entry for entry, role in self.listed("model") if role == "result"]
+        name, version = self.components["name"], self.components["version"]
+        return bundle_digest(name, version, self.dataset_manifest["content_digest"], results)
 
     def may_be_left_out(self, place: str) -> bool:
         """Whether the declared shipping lets this file of the corpus stay out of the bundle."""
@@ -169,13 +173,6 @@ class BundleFacts:
             return any(kind != "text" for kind in shipping.values())
         source = token_sources(self.token_table).get(place.removeprefix("dataset/"))
         return source is not None and shipping.get(source) in ("index", "reference")
-
-    @cached_property
-    def content_digest(self) -> str:
-        """Content digest `bundle/1`, computed from the files."""
-        results = [entry for entry, role in self.model_entries if role == "result"]
-        name, version = self.components["name"], self.components["version"]
-        return bundle_digest(name, version, self.dataset_manifest["content_digest"], results)
 
     def run(self, stage: str) -> dict[str, Any]:
         """`run.json` of a training stage."""

@@ -7,11 +7,11 @@ the content digest; see `docs/formats.md`.
 
 import fnmatch
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from provenance.canonical import Json
-from provenance.digests import FileEntry, hash_files, tagged_digest
+from provenance.digests import FileEntry, tagged_digest
 from provenance.errors import BundleError
 
 BUNDLE_FORMAT = "openwright-bundle/1"
@@ -116,13 +116,6 @@ def matching(paths: Iterable[str], patterns: Iterable[str]) -> list[str]:
     """Bundle-relative paths that match any of the patterns, in their order."""
     compiled = [_regex(pattern) for pattern in patterns]
     return [path for path in paths if any(pattern.fullmatch(path) for pattern in compiled)]
-
-
-def entries_with_roles(bundle: Path, part: str) -> Iterator[tuple[FileEntry, str]]:
-    """Hash every file of `model` or `dataset` that a manifest lists; paths are relative to that part."""
-    listed = [p for p in bundle_files(bundle, part) if role_of(p.relative_to(bundle).as_posix()) != "root"]
-    for entry in hash_files(bundle / part, listed):
-        yield entry, role_of(f"{part}/{entry.path}")
 
 
 def bundle_digest(name: str, version: str, dataset_digest: str, results: Iterable[FileEntry]) -> str:

@@ -223,9 +223,7 @@ def evaluate_rule(rule: Rule, facts: BundleFacts, statement: Statement | None = 
     if conflict:
         reason = finding.reason
         if statement.evidence_digest != digest:
-            reason = (
-                f"the statement of {statement.date} speaks about evidence {statement.evidence_digest[:12]}, not this"
-            )
+            reason = f"the statement of {statement.date} is about other evidence, {statement.evidence_digest[:12]}"
         return RuleResult(rule, FAIL, reason, count, digest, conflict=True, statement=statement)
     if finding.result != NEEDS_STATEMENT:
         return RuleResult(rule, finding.result, finding.reason, count, digest)

@@ -12,22 +12,18 @@ Exit codes: 0 all passed, 1 a check failed, 2 bad usage, 3 nothing failed but so
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import hashlib
 import json
 import os
-import random
 import re
-import secrets
 import stat
 import struct
 import sys
 import unicodedata
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -280,14 +276,6 @@ class Fields:
 # ---- the tree of files ----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class FoundFile:
-    """A plain file of the bundle: size, and sha256 once it is hashed."""
-
-    size_bytes: int
-    sha256: str
-
-
 def path_problem(path: str) -> str:
     """Why a relative path is refused; empty for a harmless one."""
     for part in path.split("/"):
@@ -308,13 +296,18 @@ def path_problem(path: str) -> str:
 class Tree:
     """The plain files below a directory, found without following links; problems are collected, not raised.
 
+    Args:
+        root: the directory.
+        label: `model` or `dataset`, put before paths that people see.
+
     Attributes:
         files: sizes by path relative to the root, POSIX style.
         problems: (what, path) of everything that has no place in a bundle.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, label: str) -> None:
         self.root = root
+        self.label = label
         self.files: dict[str, int] = {}
         self.problems: list[tuple[str, str]] = []
         self._hashes: dict[str, str] = {}
@@ -344,19 +337,23 @@ class Tree:
             elif not stat.S_ISREG(mode):
                 self.problems.append(("is a link" if stat.S_ISLNK(mode) else "is not a plain file", path))
             elif len(self.files) >= MAX_FILES:
-                raise Mismatch(f"more than {MAX_FILES} files", show(path))
+                raise Mismatch(f"more than {MAX_FILES} files", self.place(path))
             else:
                 self.files[path] = entry.stat(follow_symlinks=False).st_size
+
+    def place(self, path: str) -> str:
+        """A path as people see it."""
+        return f"{self.label}/{show(path)}"
 
     def open(self, path: str) -> BinaryIO:
         """Open a plain file of the tree; a missing one is a Mismatch."""
         if path not in self.files:
-            raise Mismatch("the file is missing", show(path))
+            raise Mismatch("the file is missing", self.place(path))
         flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         try:
             return os.fdopen(os.open(self.root / path, flags), "rb")
         except OSError as error:
-            raise Mismatch(f"cannot be opened ({error.strerror})", show(path)) from None
+            raise Mismatch(f"cannot be opened ({error.strerror})", self.place(path)) from None
 
     def sha256(self, path: str) -> str:
         """sha256 of a file, computed once."""
@@ -371,9 +368,9 @@ class Tree:
     def json(self, path: str) -> Fields:
         """Parse a JSON file of the tree; an object."""
         if self.files.get(path, 0) > MAX_JSON_BYTES:
-            raise Mismatch(f"JSON that is too large ({self.files[path]} bytes)", show(path))
+            raise Mismatch(f"JSON that is too large ({self.files[path]} bytes)", self.place(path))
         with self.open(path) as file:
-            return Fields(parse_json(file.read(MAX_JSON_BYTES + 1), show(path)), show(path))
+            return Fields(parse_json(file.read(MAX_JSON_BYTES + 1), self.place(path)), self.place(path))
 
     def below(self, prefix: str) -> list[str]:
         """Paths that start with a prefix, sorted."""
@@ -430,7 +427,7 @@ def read_chain(tree: Tree, path: str) -> Iterator[ChainLine]:
     with tree.open(path) as file:
         while line := file.readline(MAX_LINE_BYTES):
             number += 1
-            where = f"{show(path)}:{number}"
+            where = f"{tree.place(path)}:{number}"
             if not line.endswith(b"\n"):
                 raise Mismatch("a line that is torn or too long", where)
             record = Fields(parse_json(line[:-1], where), where)
@@ -440,3 +437,936 @@ def read_chain(tree: Tree, path: str) -> Iterator[ChainLine]:
                 raise Mismatch("the record is not chained to the one before it", where)
             before, head = head, hashlib.sha256(line[:-1]).hexdigest()
             yield ChainLine(number, record, before, head)
+
+
+# ---- order/1 --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Order:
+    """The order of a run as its ledger states it, in plain integers.
+
+    Attributes:
+        tokens_digest, seed, split, window_tokens: as recorded.
+        names, sizes: sources in order with their window counts.
+        phases: (num_steps, sequences_per_step, counts) of each phase.
+    """
+
+    tokens_digest: str
+    seed: int
+    split: str
+    window_tokens: int
+    names: list[str]
+    sizes: list[int]
+    phases: list[tuple[int, int, list[int]]]
+    drawn_before: list[list[int]] = field(default_factory=list)
+    first_steps: list[int] = field(default_factory=list)
+    _keys: dict[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        drawn, steps = [0] * len(self.sizes), 0
+        for num_steps, _, counts in self.phases:
+            self.drawn_before.append(drawn)
+            self.first_steps.append(steps)
+            drawn = [before + count for before, count in zip(drawn, counts)]
+            steps += num_steps
+        self.num_steps = steps
+        self.num_sequences = sum(drawn)
+        self.offsets = [sum(self.sizes[:m]) for m in range(len(self.sizes))]
+
+    def step_windows(self, step: int) -> list[tuple[int, int]]:
+        """(source, window) of every slot of a step, from 1."""
+        phase = bisect_right(self.first_steps, step - 1) - 1
+        _, width, counts = self.phases[phase]
+        drawn = draws_before(counts, (step - 1 - self.first_steps[phase]) * width)
+        windows = []
+        for _ in range(width):
+            source = earliest(counts, drawn)
+            epoch, place = divmod(self.drawn_before[phase][source] + drawn[source], self.sizes[source])
+            drawn[source] += 1
+            windows.append((source, permute(self.keys(source, epoch), self.sizes[source], place)))
+        return windows
+
+    def order_digest(self, windows: Sequence[tuple[int, int]]) -> str:
+        """`order_digest` of a step's windows."""
+        ids = (self.offsets[source] + window for source, window in windows)
+        return hashlib.sha256(b"".join(i.to_bytes(8, "little") for i in ids)).hexdigest()
+
+    def keys(self, source: int, epoch: int) -> tuple[int, ...]:
+        """Round keys of one epoch of a source."""
+        if (source, epoch) not in self._keys:
+            if len(self._keys) > 4096:
+                self._keys.clear()
+            data = b""
+            for half in (0, 1):
+                value = {"tokens_digest": self.tokens_digest, "seed": self.seed, "source": self.names[source]}
+                text = canonical_json({**value, "epoch": epoch, "half": half})
+                data += hashlib.sha256(f"openwright:{ORDER_VERSION}\n".encode() + text).digest()
+            self._keys[source, epoch] = struct.unpack("<8Q", data)
+        return self._keys[source, epoch]
+
+
+def read_order(fields: Fields) -> Order:
+    """Read and check the order of a ledger's start record."""
+    fields.only("version", "tokens_digest", "split", "seed", "window_tokens", "sources", "phases")
+    version = fields.text("version")
+    if version != ORDER_VERSION:
+        raise Unverifiable(f"order version {show(version)}; this program reads {ORDER_VERSION}", fields.where)
+    names, sizes, phases = [], [], []
+    for part in fields.parts("sources"):
+        part.only("name", "num_windows")
+        names.append(part.text("name"))
+        sizes.append(part.number("num_windows"))
+    if len(set(names)) != len(names):
+        raise Mismatch("a source stands twice in the order", fields.where)
+    for part in fields.parts("phases"):
+        part.only("num_steps", "sequences_per_step", "counts")
+        num_steps, width, counts = part.number("num_steps", 1), part.number("sequences_per_step", 1), part.items("counts")
+        if width > MAX_SEQUENCES_PER_STEP:
+            raise Unverifiable(f"{width} sequences in a step; this program reads up to {MAX_SEQUENCES_PER_STEP}", part.where)
+        if len(counts) != len(sizes) or any(type(count) is not int or count < 0 for count in counts):
+            raise Mismatch("counts that are not one number >= 0 for each source", part.where)
+        if sum(counts) != num_steps * width:
+            raise Mismatch(f"counts add up to {sum(counts)}, expected {num_steps * width} sequences", part.where)
+        if any(count and not size for count, size in zip(counts, sizes)):
+            raise Mismatch("draws from a source without windows", part.where)
+        phases.append((num_steps, width, counts))
+    if not phases:
+        raise Mismatch("an order without phases", fields.where)
+    seed = fields.get("seed")
+    if type(seed) is not int:
+        raise Mismatch(f"seed {show(seed)}", fields.where)
+    return Order(
+        fields.digest("tokens_digest"), seed, fields.text("split"), fields.number("window_tokens", 1), names, sizes, phases
+    )
+
+
+def draws_before(counts: Sequence[int], slot: int) -> list[int]:
+    """Draws of each source in the first `slot` slots of a phase."""
+    total = sum(counts)
+    # Start from the draws whose place (2k+1)/(2c) lies before (slot - sources)/total: no more than `slot` of them.
+    early = max(0, slot - len(counts))
+    drawn = [(2 * count * early // total + 1) // 2 if count else 0 for count in counts]
+    for _ in range(slot - sum(drawn)):
+        drawn[earliest(counts, drawn)] += 1
+    return drawn
+
+
+def earliest(counts: Sequence[int], drawn: Sequence[int]) -> int:
+    """The source whose next draw has the smallest (place, source)."""
+    best = -1
+    for m, count in enumerate(counts):
+        if drawn[m] < count and (best < 0 or (2 * drawn[m] + 1) * counts[best] < (2 * drawn[best] + 1) * count):
+            best = m
+    return best
+
+
+def permute(keys: Sequence[int], n: int, x: int) -> int:
+    """The permutation `P(key, n)` at `x`."""
+    if n == 1:
+        return 0
+    h = ((n - 1).bit_length() + 1) // 2
+    mask = (1 << h) - 1
+    while True:
+        left, right = x >> h, x & mask
+        for key in keys:
+            z = right ^ key
+            z ^= z >> 30
+            z = z * 0xBF58476D1CE4E5B9 & MASK_64
+            z ^= z >> 27
+            z = z * 0x94D049BB133111EB & MASK_64
+            left, right = right, left ^ ((z ^ z >> 31) & mask)
+        x = left << h | right
+        if x < n:
+            return x
+
+
+# ---- token shards ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard of a source: paths and digests by role, and its counts."""
+
+    num_tokens: int
+    num_documents: int
+    files: dict[str, tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of `tokens.json`."""
+
+    name: str
+    layout: str
+    item_bytes: int
+    width: int
+    digest: str
+    sources: list[tuple[str, list[Shard]]]
+
+    def stride(self, window_tokens: int) -> int:
+        """Tokens from the beginning of one window to that of the next."""
+        return window_tokens if self.layout == "stream" else self.width
+
+    def num_windows(self, shard: Shard, window_tokens: int) -> int:
+        """Windows of a shard."""
+        if self.layout == "stream":
+            return max(0, shard.num_tokens - 1) // window_tokens
+        return shard.num_tokens // self.width
+
+
+ROLES_OF_LAYOUT = {"stream": ("ends", "tokens"), "rows": ("mask", "tokens")}
+
+
+def read_split(name: str, fields: Fields) -> Split:
+    """Read one split and recompute its digest `tokens/1`."""
+    fields.only("layout", "dtype", "width", "digest", "sources")
+    layout, dtype, width = fields.text("layout"), fields.text("dtype"), fields.number("width")
+    if layout not in ROLES_OF_LAYOUT or dtype not in ("u16", "u32"):
+        raise Unverifiable(f"layout {show(layout)} of {show(dtype)}", fields.where)
+    if (layout == "rows") != (width >= 2) or (layout == "stream" and width):
+        raise Mismatch(f"width {width} of layout {layout}", fields.where)
+    sources, hashed = [], []
+    for part in fields.parts("sources"):
+        part.only("name", "num_tokens", "num_documents", "shards")
+        shards = [read_shard(shard, layout) for shard in part.parts("shards")]
+        for key in ("num_tokens", "num_documents"):
+            if sum(getattr(shard, key) for shard in shards) != part.number(key):
+                raise Mismatch(f"{key} is not the sum over the shards", part.where)
+        sources.append((part.text("name"), shards))
+        hashed.append({
+            "name": part.text("name"),
+            "shards": [
+                {"num_tokens": shard.num_tokens, "files": {role: sha for role, (_, sha) in shard.files.items()}}
+                for shard in shards
+            ],
+        })  # fmt: skip
+    names = [name for name, _ in sources]
+    if names != sorted(set(names)):
+        raise Mismatch("sources are not sorted by name", fields.where)
+    digest = tagged_digest("tokens/1", {"layout": layout, "dtype": dtype, "width": width, "sources": hashed})
+    if digest != fields.digest("digest"):
+        raise Mismatch("the digest tokens/1 does not follow from the shards", fields.where)
+    return Split(name, layout, 2 if dtype == "u16" else 4, width, digest, sources)
+
+
+def read_shard(fields: Fields, layout: str) -> Shard:
+    """Read one shard's entry."""
+    fields.only("num_tokens", "num_documents", "files")
+    files = fields.part("files")
+    files.only(*ROLES_OF_LAYOUT[layout])
+    found = {}
+    for role in ROLES_OF_LAYOUT[layout]:
+        part = files.part(role)
+        part.only("path", "sha256")
+        problem = path_problem(part.text("path"))
+        if problem:
+            raise Mismatch(f"the path {show(part.text('path'))} {problem}", part.where)
+        found[role] = (part.text("path"), part.digest("sha256"))
+    return Shard(fields.number("num_tokens"), fields.number("num_documents"), found)
+
+
+def unpack(data: bytes, item_bytes: int) -> array[int]:
+    """Little-endian unsigned integers."""
+    codes = {array(code).itemsize: code for code in "HIQ"}
+    numbers = array(codes[item_bytes], data)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
+
+
+def pack_u32(numbers: Sequence[int]) -> bytes:
+    """Little-endian u32."""
+    packed = array("I", numbers)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return packed.tobytes()
+
+
+class WindowReader:
+    """Reads windows of a split from its shards.
+
+    Raises:
+        Mismatch: from `read` where bytes are missing.
+    """
+
+    def __init__(self, tree: Tree, split: Split, window_tokens: int) -> None:
+        self.tree = tree
+        self.split = split
+        self.window_tokens = window_tokens
+        self.firsts: list[list[int]] = []
+        for _, shards in split.sources:
+            firsts = [0]
+            for shard in shards:
+                firsts.append(firsts[-1] + split.num_windows(shard, window_tokens))
+            self.firsts.append(firsts)
+        self._open: dict[str, BinaryIO] = {}
+
+    def close(self) -> None:
+        """Close the files that were read."""
+        for file in self._open.values():
+            file.close()
+        self._open.clear()
+
+    def is_here(self, source: int) -> bool:
+        """Whether all shards of a source are in the bundle."""
+        return all(path in self.tree.files for shard in self.split.sources[source][1] for path, _ in shard.files.values())
+
+    def read(self, source: int, window: int) -> tuple[bytes, bytes]:
+        """Token ids as u32 and mask as u8 of a window."""
+        number = bisect_right(self.firsts[source], window) - 1
+        shard = self.split.sources[source][1][number]
+        begin = (window - self.firsts[source][number]) * self.split.stride(self.window_tokens)
+        length = self.window_tokens + 1
+        item = self.split.item_bytes
+        ids = pack_u32(unpack(self._bytes(shard.files["tokens"][0], begin * item, length * item), item))
+        if self.split.layout == "stream":
+            return ids, b"\0" + b"\1" * self.window_tokens
+        return ids, b"\0" + self._bytes(shard.files["mask"][0], begin + 1, length - 1)
+
+    def _bytes(self, path: str, begin: int, length: int) -> bytes:
+        if path not in self._open:
+            if len(self._open) >= 64:
+                self.close()
+            self._open[path] = self.tree.open(path)
+        self._open[path].seek(begin)
+        data = self._open[path].read(length)
+        if len(data) != length:
+            raise Mismatch("the shard is shorter than its windows", self.tree.place(path))
+        return data
+
+
+# ---- state/1 --------------------------------------------------------------------------------------------------------
+
+DTYPE_BYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
+    "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor in a safetensors file; `begin` counts from the start of the file."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+    begin: int
+    end: int
+
+
+def read_tensors(file: BinaryIO, size_bytes: int, where: str) -> list[Tensor]:
+    """Read a safetensors header and check that its tensors tile the file exactly."""
+    prefix = file.read(8)
+    length = int.from_bytes(prefix, "little")
+    if len(prefix) < 8 or length > min(MAX_HEADER_BYTES, size_bytes - 8):
+        raise Mismatch(f"a safetensors header of {length} bytes", where)
+    header = Fields(parse_json(file.read(length), where), where)
+    tensors = [read_tensor(name, header.part(name), 8 + length) for name in header.value if name != "__metadata__"]
+    tensors.sort(key=lambda tensor: (tensor.begin, tensor.end))
+    at = 8 + length
+    for tensor in tensors:
+        if tensor.begin != at:
+            raise Mismatch(f"tensor {show(tensor.name)} overlaps another or leaves a gap", where)
+        at = tensor.end
+    if at != size_bytes:
+        raise Mismatch(f"the tensors end at byte {at} of {size_bytes}", where)
+    return tensors
+
+
+def read_tensor(name: str, fields: Fields, data_begin: int) -> Tensor:
+    """Read one entry of a safetensors header."""
+    fields.only("dtype", "shape", "data_offsets")
+    dtype, shape, offsets = fields.text("dtype"), fields.items("shape"), fields.items("data_offsets")
+    if dtype not in DTYPE_BYTES:
+        raise Unverifiable(f"tensor type {show(dtype)}", fields.where)
+    if len(shape) > 16 or len(offsets) != 2 or any(type(n) is not int or n < 0 for n in (*shape, *offsets)):
+        raise Mismatch("shape or data_offsets are not lists of sizes", fields.where)
+    num_bytes = DTYPE_BYTES[dtype]
+    for n in shape:
+        num_bytes *= n
+    if not num_bytes:
+        raise Mismatch("a tensor without elements", fields.where)
+    if offsets[1] - offsets[0] != num_bytes:
+        raise Mismatch(f"{offsets[1] - offsets[0]} bytes of data, expected {num_bytes} for its shape", fields.where)
+    return Tensor(name, dtype, shape, data_begin + offsets[0], data_begin + offsets[1])
+
+
+def tensor_digest(file: BinaryIO, tensor: Tensor, where: str) -> bytes:
+    """Digest of one tensor: its header and the sha256 of each row."""
+    header = {"name": tensor.name, "dtype": tensor.dtype, "shape": tensor.shape}
+    digest = hashlib.sha256(b"openwright:state/1:tensor\n" + canonical_json(header) + b"\n")
+    num_rows = tensor.shape[0] if len(tensor.shape) >= 2 else 1
+    row_bytes = (tensor.end - tensor.begin) // num_rows
+    file.seek(tensor.begin)
+    if row_bytes > BLOCK_BYTES:
+        for _ in range(num_rows):
+            leaf = hashlib.sha256()
+            left = row_bytes
+            while left:
+                block = read_exactly(file, min(left, BLOCK_BYTES), where)
+                leaf.update(block)
+                left -= len(block)
+            digest.update(leaf.digest())
+        return digest.digest()
+    rows_per_block = BLOCK_BYTES // row_bytes
+    for first in range(0, num_rows, rows_per_block):
+        block = read_exactly(file, min(rows_per_block, num_rows - first) * row_bytes, where)
+        for begin in range(0, len(block), row_bytes):
+            digest.update(hashlib.sha256(block[begin : begin + row_bytes]).digest())
+    return digest.digest()
+
+
+def read_exactly(file: BinaryIO, length: int, where: str) -> bytes:
+    """Read that many bytes or raise a Mismatch."""
+    data = file.read(length)
+    if len(data) != length:
+        raise Mismatch("the file ends too early", where)
+    return data
+
+
+class States:
+    """Tensor digests of the safetensors files of a tree; equal files are read once."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        self._known: dict[str, dict[str, bytes]] = {}
+
+    def of_file(self, path: str) -> dict[str, bytes]:
+        """Digest of each tensor of one file, by name."""
+        sha256 = self.tree.sha256(path)
+        if sha256 not in self._known:
+            where = self.tree.place(path)
+            with self.tree.open(path) as file:
+                tensors = read_tensors(file, self.tree.files[path], where)
+                self._known[sha256] = {tensor.name: tensor_digest(file, tensor, where) for tensor in tensors}
+        return self._known[sha256]
+
+    def of_directory(self, directory: str, stem: str) -> dict[str, bytes]:
+        """Digests of the tensors in `<stem>.safetensors`, or in the shards that its index names."""
+        single, index = f"{directory}{stem}.safetensors", f"{directory}{stem}.safetensors.index.json"
+        shards = re.compile(re.escape(f"{directory}{stem}") + r"-\d{5}-of-\d{5}\.safetensors")
+        on_disk = [path for path in self.tree.below(f"{directory}{stem}") if shards.fullmatch(path)]
+        if single in self.tree.files:
+            if index in self.tree.files or on_disk:
+                raise Mismatch("both one file and shards of the same tensors", self.tree.place(single))
+            return self.of_file(single)
+        weight_map = self.tree.json(index).part("weight_map")
+        if sorted({f"{directory}{weight_map.text(name)}" for name in weight_map.value}) != on_disk:
+            raise Mismatch("the index does not name exactly the shards that are there", weight_map.where)
+        digests: dict[str, bytes] = {}
+        for path in on_disk:
+            for name, digest in self.of_file(path).items():
+                if f"{directory}{weight_map.text(name)}" != path or name in digests:
+                    raise Mismatch(f"tensor {show(name)} is not where the index says", self.tree.place(path))
+                digests[name] = digest
+        if set(digests) != set(weight_map.value):
+            raise Mismatch("the index names tensors that are in no shard", weight_map.where)
+        return digests
+
+
+def state_digest(*parts: dict[str, bytes]) -> str:
+    """Digest `state/1` over the tensors of several files."""
+    tensors: dict[str, bytes] = {}
+    for part in parts:
+        if tensors.keys() & part.keys():
+            raise Mismatch(f"tensor {show(min(tensors.keys() & part.keys()))} stands twice")
+        tensors.update(part)
+    digest = hashlib.sha256(b"openwright:state/1\n")
+    for name in sorted(tensors):
+        digest.update(tensors[name])
+    return digest.hexdigest()
+
+
+# ---- what a ledger says ---------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Ledger:
+    """A ledger whose chain and grammar hold.
+
+    Attributes:
+        checkpoints: by step, the record with its place in the chain.
+        evaluations: first and last evaluation record.
+    """
+
+    path: str
+    start: Fields
+    order: Order
+    checkpoints: dict[int, ChainLine]
+    evaluations: list[Fields]
+    end: Fields
+    head: str
+    num_records: int
+
+
+RECORD_KEYS = {
+    "start": ("format", "stage", "recipe_digest", "num_logical_replicas", "order", "parents"),
+    "step": (
+        "step", "order_digest", "token_digest", "tokens_by_source", "num_trained_tokens", "loss", "gradient_norm",
+        "learning_rate", "parameter_checksum",
+    ),
+    "evaluation": ("step", "split", "num_tokens", "num_bytes", "loss", "bits_per_byte"),
+    "checkpoint": ("step", "checkpoint_kind", "weights_digest", "state_digest"),
+    "end": ("step", "weights_digest", "state_digest"),
+}  # fmt: skip
+PLACE_IN_STEP = {"step": 0, "evaluation": 1, "checkpoint": 2, "end": 3}
+
+
+def check_record(record: Fields) -> str:
+    """Check the fields of a ledger record; returns its kind."""
+    kind = record.text("kind")
+    if kind not in RECORD_KEYS:
+        raise Mismatch(f"a record of kind {show(kind)}", record.where)
+    record.only("kind", "previous", *RECORD_KEYS[kind])
+    if kind == "step":
+        for key in ("order_digest", "token_digest"):
+            record.digest(key)
+        for key in ("loss", "gradient_norm", "learning_rate"):
+            record.hex_float(key)
+        tokens = record.part("tokens_by_source")
+        total = sum(tokens.number(name, 1) for name in tokens.value)
+        if record.number("num_trained_tokens", 1) > total:
+            raise Mismatch("more trained tokens than tokens", record.where)
+        if not re.fullmatch("[0-9a-f]{16}-[0-9a-f]{16}", record.text("parameter_checksum")):
+            raise Mismatch("parameter_checksum has another form", record.where)
+    elif kind == "evaluation":
+        record.text("split")
+        record.number("num_tokens", 1)
+        record.number("num_bytes", 1)
+        record.hex_float("loss")
+        record.hex_float("bits_per_byte")
+    elif kind != "start":
+        record.digest("weights_digest")
+        is_full = kind == "end" or record.text("checkpoint_kind") == "full"
+        if not is_full and record.text("checkpoint_kind") != "weights":
+            raise Mismatch(f"checkpoint of kind {show(record.get('checkpoint_kind'))}", record.where)
+        if record.get("state_digest") is not None:
+            record.digest("state_digest")
+        if is_full != (record.get("state_digest") is not None):
+            raise Mismatch("state_digest does not fit the kind of checkpoint", record.where)
+    return kind
+
+
+def read_ledger(tree: Tree, path: str) -> Ledger:
+    """Check the chain and grammar of a ledger: start, contiguous steps, records in their places, end."""
+    lines = read_chain(tree, path)
+    first = next(lines, None)
+    if first is None or first.record.value.get("kind") != "start":
+        raise Mismatch("the ledger does not begin with its start record", tree.place(path))
+    start = first.record
+    start.format(LEDGER_FORMAT)
+    check_record(start)
+    start.digest("recipe_digest")
+    start.number("num_logical_replicas", 1)
+    order = read_order(start.part("order"))
+    ledger = Ledger(path, start, order, {}, [], start, first.head, 1)
+    step, place = 0, -1
+    for line in lines:
+        record, kind = line.record, check_record(line.record)
+        if ledger.end is not start:
+            raise Mismatch("a record after the end record", record.where)
+        if kind == "start":
+            raise Mismatch("a second start record", record.where)
+        if kind == "step":
+            if step == 0 and 0 not in ledger.checkpoints:
+                raise Mismatch("no checkpoint record for step 0", record.where)
+            step, place = step + 1, -1
+        if record.number("step") != step or step > order.num_steps or PLACE_IN_STEP[kind] <= place:
+            raise Mismatch(f"a {kind} record of step {record.get('step')} is out of place at step {step}", record.where)
+        place = PLACE_IN_STEP[kind]
+        if kind == "checkpoint":
+            ledger.checkpoints[step] = line
+        elif kind == "evaluation":
+            ledger.evaluations = [*ledger.evaluations[:1], record]
+        elif kind == "end":
+            ledger.end = record
+        ledger.head, ledger.num_records = line.head, line.number
+    if ledger.end is start or step != order.num_steps:
+        raise Mismatch(f"the ledger stops at step {step} of {order.num_steps}", tree.place(path))
+    last = ledger.checkpoints.get(step)
+    if last is None or any(last.record.value[k] != ledger.end.value[k] for k in ("weights_digest", "state_digest")):
+        raise Mismatch("the end record has no equal checkpoint record at the last step", ledger.end.where)
+    return ledger
+
+
+# ---- the checks -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as the root manifest names it, with its artifact manifest and the place of its files."""
+
+    name: str
+    row: Fields
+    manifest: Fields
+    content_digest: str
+
+    @property
+    def is_training(self) -> bool:
+        """Whether it trained a model."""
+        return self.manifest.where.startswith("model/training/")
+
+    def place(self, path: str) -> tuple[str, str]:
+        """Tree label and path in that tree of a file of the artifact."""
+        if self.name == "corpus":
+            return "dataset", path
+        if not self.is_training:
+            return "model", f"evaluation/{path}"
+        if path.startswith("checkpoints/"):
+            return "model", f"checkpoints/{self.name}/{path[len('checkpoints/') :]}"
+        return "model", f"training/{self.name}/{path}"
+
+
+RESULT_PATHS = re.compile(r"code/.*|(config|generation_config)\.json|tokenizer[^/]*|chat_template\.jinja|model[^/]*\.safetensors.*")
+NO_DATASET = "the dataset is not here: give the directory that holds model/ and dataset/"
+
+
+class Verifier:
+    """All checks on one bundle, in order; each adds one result.
+
+    Args:
+        bundle: directory that holds `model/` and `dataset/`, or a lone `model/` directory.
+        expect: manifest digest from a place that you trust, or None.
+        tokens: `sample`, `all` or `none`: of how many steps the token digests are recomputed.
+        seed: seed of the samples.
+        report: called with each result as it comes.
+    """
+
+    def __init__(
+        self, bundle: Path, expect: str | None, tokens: str, seed: int, report: Callable[[CheckResult], None]
+    ) -> None:
+        self.bundle = bundle
+        self.expect = expect
+        self.tokens = tokens
+        self.seed = seed
+        self.report = report
+        self.results: list[CheckResult] = []
+        self.trees: dict[str, Tree] = {}
+        self.roles: dict[str, dict[str, ListedFile]] = {}
+        self.stages: list[Stage] = []
+        self.splits: dict[str, Split] = {}
+        self.ledgers: dict[str, Ledger] = {}
+
+    def run(self) -> list[CheckResult]:
+        """Run every check."""
+        if not self._check(BYTES, "tree", "", self.check_tree):
+            if "model" not in self.trees:
+                return self.results
+        self._check(BYTES, "identity", "model/manifest.json", self.check_identity)
+        if "manifest.sig" in self.model.files:
+            self._check(BYTES, "signature", "model/manifest.sig", lambda: unverified(SIGNATURE_NOT_CHECKED))
+        if self.model.below("attestations/"):
+            self._check(BYTES, "attestations", "model/attestations", lambda: unverified("not checked by this program"))
+        if not self._check(BYTES, "manifest", "model/manifest.json", self.read_root):
+            self._skip("everything else", "the root manifest could not be read")
+            return self.results
+        self._check(BYTES, "model files", "model", lambda: self.check_files("model", self.root))
+        if self.dataset is None:
+            for name in ("dataset files", "dataset binding"):
+                self._check(BYTES, name, "dataset", lambda: unverified(NO_DATASET))
+        else:
+            self._check(BYTES, "dataset binding", "dataset/manifest.json", self.check_binding)
+            self._check(BYTES, "dataset files", "dataset", lambda: self.check_files("dataset", self.dataset_manifest()))
+        self._check(BYTES, "content digest", "model/manifest.json", self.check_content)
+        for row in self.root.parts("stages"):
+            self._check(BYTES, f"stage {show(row.value.get('stage'))}", row.where, lambda row=row: self.check_stage(row))
+        self.check_records()
+        return self.results
+
+    def check_records(self) -> None:
+        """Run the checks of kind `records`."""
+        self._check(RECORDS, "lineage", "model/manifest.json", self.check_lineage)
+        self._check(RECORDS, "code", "model/code", self.check_code)
+        self._check(RECORDS, "journals", "", self.check_journals)
+        for name, where, body in (
+            ("token shards", "dataset/tokens", self.check_shards),
+            ("documents", "dataset/documents", self.check_documents),
+            ("tokenizer", "dataset/tokenizer", self.check_tokenizer),
+        ):
+            self._check(RECORDS, name, where, body if self.dataset else lambda: unverified(NO_DATASET))
+        for stage in self.training_stages:
+            folder = f"model/training/{stage.name}"
+            for what, body_of_stage in (
+                ("ledger", self.check_ledger),
+                ("run", self.check_run),
+                ("recipe", self.check_recipe),
+                ("windows", self.check_windows),
+                ("order", self.check_order),
+                ("tokens", self.check_tokens),
+                ("checkpoints", self.check_checkpoints),
+            ):
+                self._check(RECORDS, f"{stage.name} {what}", folder, lambda stage=stage, body=body_of_stage: body(stage))
+        self._check(RECORDS, "final weights", "model/model.safetensors", self.check_final_weights)
+        self._check(RECORDS, "evaluation", "model/evaluation/record.json", self.check_evaluation)
+
+    def _check(self, check: str, name: str, where: str, body: Callable[[], str]) -> bool:
+        """Run one check; whatever it meets becomes a result, never a traceback."""
+        verdict = PASS
+        try:
+            detail = body()
+        except Mismatch as error:
+            verdict = UNVERIFIED if isinstance(error, Unverifiable) else FAIL
+            detail, where = error.detail, error.where or where
+        except Exception as error:  # hostile files can break in ways that nobody foresaw: a FAIL, not a crash
+            verdict, detail = FAIL, f"cannot be read: {type(error).__name__}: {show(str(error))}"
+        self.results.append(CheckResult(check, name, verdict, detail, where))
+        self.report(self.results[-1])
+        return verdict == PASS
+
+    def _skip(self, name: str, why: str) -> None:
+        self._check(RECORDS, name, "", lambda: unverified(f"not checked: {why}"))
+
+    @property
+    def model(self) -> Tree:
+        """Files of `model/`."""
+        return self.trees["model"]
+
+    @property
+    def dataset(self) -> Tree | None:
+        """Files of `dataset/`; None for a lone model directory."""
+        return self.trees.get("dataset")
+
+    @property
+    def training_stages(self) -> list[Stage]:
+        """Stages that trained, in order."""
+        return [stage for stage in self.stages if stage.is_training]
+
+    # -- bytes
+
+    def check_tree(self) -> str:
+        """Walk the files; only plain files with harmless names belong in a bundle."""
+        directories = {"model": self.bundle / "model", "dataset": self.bundle / "dataset"}
+        problems = []
+        if not (self.bundle / "model").is_dir() and (self.bundle / "manifest.json").is_file():
+            directories = {"model": self.bundle}
+        else:
+            odd = sorted(set(os.listdir(self.bundle)) - set(directories))
+            problems += [("does not belong in a bundle", show(name)) for name in odd]
+        for label, directory in directories.items():
+            if label != "model" and not os.path.lexists(directory):
+                continue
+            if label != "model" or directory != self.bundle:
+                if not os.path.lexists(directory):
+                    raise Mismatch("there is no model/manifest.json: this is not a bundle")
+                if not stat.S_ISDIR(directory.lstat().st_mode):
+                    raise Mismatch("is a link or no directory", label)
+            tree = Tree(directory, label)
+            self.trees[label] = tree
+            problems += [(problem, tree.place(path)) for problem, path in tree.problems]
+        if problems:
+            more = f" (and {len(problems) - 1} more problems)" if problems[1:] else ""
+            raise Mismatch(problems[0][0] + more, problems[0][1])
+        return f"{sum(len(tree.files) for tree in self.trees.values())} plain files, no links, no odd names"
+
+    def check_identity(self) -> str:
+        """Compare the manifest digest with the expected one."""
+        digest = self.model.sha256("manifest.json")
+        if self.expect is None:
+            return unverified(f"manifest digest {digest}: {NOTHING_EXPECTED}")
+        if digest != self.expect:
+            raise Mismatch(f"manifest digest {digest}, expected {show(self.expect)}")
+        return f"manifest digest {digest} is the expected one"
+
+    def read_root(self) -> str:
+        """Read the root manifest."""
+        self.root = self.model.json("manifest.json")
+        self.root.format(BUNDLE_FORMAT)
+        self.root.only("format", "name", "version", "dev", "content_digest", "dataset", "stages", "files")
+        self.roles["model"] = {entry.path: entry for entry in listed_files(self.root, "files", with_roles=True)}
+        for row in self.root.parts("stages"):
+            row.only("stage", "fingerprint", "content_digest", "parents", "code")
+        names = [row.text("stage") for row in self.root.parts("stages")]
+        if len(set(names)) != len(names):
+            raise Mismatch("a stage is listed twice", self.root.where)
+        name, version = self.root.text("name"), self.root.text("version")
+        if self.root.flag("dev"):
+            return unverified(f"{show(name)} {show(version)} was made with --dev: no commit holds the code that made it")
+        return f"{show(name)} {show(version)}, stages {', '.join(map(show, names))}"
+
+    def dataset_manifest(self) -> Fields:
+        """Read the manifest of the dataset."""
+        assert self.dataset is not None
+        manifest = self.dataset.json("manifest.json")
+        manifest.format(DATASET_FORMAT)
+        manifest.only("format", "content_digest", "corpus", "files")
+        return manifest
+
+    def check_binding(self) -> str:
+        """The root manifest names exactly this dataset."""
+        assert self.dataset is not None
+        bound = self.root.part("dataset")
+        bound.only("content_digest", "manifest_sha256")
+        if self.dataset.sha256("manifest.json") != bound.digest("manifest_sha256"):
+            raise Mismatch("dataset/manifest.json is not the one that the root manifest names")
+        if self.dataset_manifest().digest("content_digest") != bound.digest("content_digest"):
+            raise Mismatch("the dataset has another content digest than the root manifest names")
+        return f"content {bound.digest('content_digest')}"
+
+    def check_files(self, label: str, manifest: Fields) -> str:
+        """Every listed file is there with its size and sha256, and no other file is."""
+        tree = self.trees[label]
+        listed = {entry.path: entry for entry in listed_files(manifest, "files", with_roles=True)}
+        self.roles[label] = listed
+        apart = ("manifest.json", "manifest.sig") if label == "model" else ("manifest.json",)
+        found = {p for p in tree.files if p not in apart and not (label == "model" and p.startswith("attestations/"))}
+        problems = []
+        for path in sorted(found | listed.keys()):
+            if path not in listed:
+                problems.append(("is not listed in the manifest", path))
+            elif path not in found:
+                problems.append(("is listed and missing", path))
+            elif tree.files[path] != listed[path].size_bytes:
+                problems.append((f"has {tree.files[path]} bytes, listed are {listed[path].size_bytes}", path))
+            elif tree.sha256(path) != listed[path].sha256:
+                problems.append(("is not the listed file: its sha256 differs", path))
+        if problems:
+            more = f" (and {len(problems) - 1} more files)" if problems[1:] else ""
+            raise Mismatch(problems[0][0] + more, tree.place(problems[0][1]))
+        return f"{len(listed)} files, {sum(entry.size_bytes for entry in listed.values()):,} bytes"
+
+    def check_content(self) -> str:
+        """Recompute the content digest `bundle/1`."""
+        entries = self.roles["model"].values()
+        for entry in entries:
+            if entry.role != "result" and RESULT_PATHS.fullmatch(entry.path):
+                raise Mismatch(f"has role {entry.role}: it would not count in the content digest", self.model.place(entry.path))
+        value = {
+            "name": self.root.text("name"),
+            "version": self.root.text("version"),
+            "dataset": self.root.part("dataset").digest("content_digest"),
+            "results": [e.as_json() for e in sorted(entries, key=lambda e: e.path) if e.role == "result"],
+        }
+        if tagged_digest("bundle/1", value) != self.root.digest("content_digest"):
+            raise Mismatch("the content digest bundle/1 does not follow from the listed results")
+        return f"bundle/1 {self.root.digest('content_digest')}"
+
+    def check_stage(self, row: Fields) -> str:
+        """Recompute `content/1` of a stage and compare its files with those of the bundle."""
+        stage = self._open_stage(row)
+        manifest, results = stage.manifest, listed_files(stage.manifest, "results")
+        value = {
+            "kind": manifest.text("kind"),
+            "results": [entry.as_json() for entry in sorted(results, key=lambda entry: entry.path)],
+            "parents": sorted_parents(manifest),
+        }
+        if manifest.text("kind") != stage.name:
+            raise Mismatch(f"the manifest is of a stage {show(manifest.text('kind'))}", manifest.where)
+        if tagged_digest("content/1", value) != manifest.digest("content_digest"):
+            raise Mismatch("the content digest content/1 does not follow from the manifest", manifest.where)
+        for key in ("fingerprint", "content_digest", "parents", "code"):
+            if manifest.get(key) != row.get(key):
+                raise Mismatch(f"{key} differs between the root manifest and the stage's", manifest.where)
+        if manifest.flag("dev") and not self.root.flag("dev"):
+            raise Mismatch("the stage was made with --dev and the bundle does not say so", manifest.where)
+        observations = listed_files(manifest, "observations")
+        missing = self._compare_files(stage, results, "result") + self._compare_files(stage, observations, "observation")
+        self._no_other_results(stage, {stage.place(entry.path)[1] for entry in results})
+        self.stages.append(stage)
+        left_out = f", {missing} of them not shipped" if missing else ""
+        return f"content/1 {stage.content_digest}, {len(results)} results{left_out}"
+
+    def _open_stage(self, row: Fields) -> Stage:
+        name = row.text("stage")
+        if path_problem(name) or "/" in name:
+            raise Mismatch(f"stage name {show(name)}", row.where)
+        if name == "corpus":
+            if self.dataset is None:
+                raise Unverifiable(NO_DATASET)
+            manifest = self.dataset_manifest().part("corpus")
+            if manifest.digest("content_digest") != self.root.part("dataset").digest("content_digest"):
+                raise Mismatch("the corpus is not the one that the root manifest names", manifest.where)
+        else:
+            trained = f"training/{name}/manifest.json"
+            manifest = self.model.json(trained if trained in self.model.files else "evaluation/manifest.json")
+        manifest.format(ARTIFACT_FORMAT)
+        return Stage(name, row, manifest, manifest.digest("content_digest"))
+
+    def _compare_files(self, stage: Stage, entries: Sequence[ListedFile], role: str) -> int:
+        """Compare an artifact's files with the listed ones; returns how many are not shipped (corpus only)."""
+        missing = 0
+        for entry in entries:
+            label, path = stage.place(entry.path)
+            listed = self.roles.get(label, {}).get(path)
+            if listed is None and stage.name == "corpus":
+                missing += 1
+            elif listed is None:
+                raise Mismatch("a file of the stage is not in the bundle", f"{label}/{show(path)}")
+            elif (listed.size_bytes, listed.sha256) != (entry.size_bytes, entry.sha256):
+                raise Mismatch("the file is not the one that the stage made", f"{label}/{show(path)}")
+            elif listed.role != role:
+                raise Mismatch(f"has role {listed.role}; the stage lists it as {role}", f"{label}/{show(path)}")
+        return missing
+
+    def _no_other_results(self, stage: Stage, known: set[str]) -> None:
+        """No file among those of a stage may count as a result that the stage did not make."""
+        label, folders = "model", ("evaluation/",)
+        if stage.name == "corpus":
+            label, folders = "dataset", ("",)
+        elif stage.is_training:
+            folders = (f"training/{stage.name}/", f"checkpoints/{stage.name}/")
+        for path, entry in self.roles[label].items():
+            if entry.role == "result" and path.startswith(folders) and path not in known:
+                raise Mismatch("is listed as a result and the stage did not make it", f"{label}/{show(path)}")
+
+    # -- records: lineage, code, journals
+
+    def check_lineage(self) -> str:
+        """Every stage's parents are earlier stages, and fine-tuning starts from its base's final weights."""
+        names = {row.text("stage") for row in self.root.parts("stages")}
+        known = {stage.name for stage in self.stages}
+        for folder in ("training", "checkpoints"):
+            for path in self.model.below(f"{folder}/"):
+                if path.split("/")[1] not in names:
+                    raise Mismatch("belongs to a stage that the root manifest does not name", self.model.place(path))
+        earlier = {self.root.part("dataset").digest("content_digest"): "corpus"}
+        foreign = []
+        for row in self.root.parts("stages"):
+            for parent in row.parts("parents"):
+                parent.only("role", "name", "content_digest")
+                if parent.digest("content_digest") not in earlier:
+                    foreign.append(f"{show(row.text('stage'))} <- {show(parent.text('name'))}")
+            earlier[row.digest("content_digest")] = row.text("stage")
+        if foreign:
+            raise Unverifiable(f"parents that are no earlier stage of this bundle: {', '.join(foreign[:5])}")
+        if names != known and (names - known != {"corpus"} or self.dataset is not None):
+            raise Unverifiable(f"stages that could not be read: {', '.join(sorted(map(show, names - known)))}")
+        return f"{len(names)} stages, every parent is an earlier one"
+
+    def check_code(self) -> str:
+        """`code/` is what CODE.json lists, and the stages recorded that source tree."""
+        record = self.model.json("code/CODE.json")
+        record.format(CODE_FORMAT)
+        if not re.fullmatch("[0-9a-f]{40}", record.text("commit")):
+            raise Mismatch(f"commit {show(record.text('commit'))}", record.where)
+        listed = {f"code/{entry.path}": entry for entry in listed_files(record, "files")}
+        found = [path for path in self.model.below("code/") if path != "code/CODE.json"]
+        for path in sorted(listed.keys() | set(found)):
+            if path not in listed or path not in self.model.files:
+                raise Mismatch("is not in CODE.json or missing", self.model.place(path))
+            if (self.model.files[path], self.model.sha256(path)) != (listed[path].size_bytes, listed[path].sha256):
+                raise Mismatch("is not the file that CODE.json lists", self.model.place(path))
+        sources = [entry for path, entry in sorted(listed.items()) if path.split("/")[1] in PACKAGES and path.count("/") > 1]
+        digest = tagged_digest("sources/1", [entry.as_json() for entry in sorted(sources, key=lambda e: e.path)])
+        others = []
+        for row in self.root.parts("stages"):
+            code = row.part("code")
+            if code.flag("dirty") and not self.root.flag("dev"):
+                raise Mismatch(f"stage {show(row.text('stage'))} ran from a changed source tree", row.where)
+            if code.digest("packages_digest") != digest:
+                others.append(show(row.text("stage")))
+        if others:
+            raise Unverifiable(
+                f"{', '.join(others)} ran from a tree whose packages differ from code/; whether in what those stages"
+                " may import is judged by `openwright verify` (rule BND-04)"
+            )
+        return f"{len(listed)} files; sources/1 {digest} is the one that every stage recorded"
+
+    def check_journals(self) -> str:
+        """The journals are whole chains."""
+        count = 0
+        for tree in self.trees.values():
+            for path in tree.files:
+                if path.split("/")[-1] == "journal.jsonl" and not path.startswith("code/"):
+                    count += sum(1 for _ in read_chain(tree, path))
+        return f"{count:,} records, every link holds"

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from openwright import cli, commands
-from openwright.report import check_lines, exit_code_of, table_lines
+from openwright.report import check_lines, exit_code_of, printable, table_lines
 from provenance.errors import ConfigError, ReleaseError, StoppedForRequeue
 
 DIGEST = "a" * 64
@@ -173,3 +173,7 @@ def test_tables_line_up():
     assert lines == ["task    value", "ж         1.0", "longer   10.0"]
     record = {"check": "bytes", "name": "files", "verdict": "FAIL", "detail": "changed", "where": "a/b"}
     assert check_lines([record]) == ["FAIL        bytes: files  changed (a/b)"]
+
+
+def test_a_strangers_text_cannot_steer_the_terminal():
+    assert printable("ж 語 \x1b[31mred\r\u202e") == "ж 語 \ufffd[31mred\ufffd\ufffd"

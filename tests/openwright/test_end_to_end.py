@@ -2,10 +2,13 @@
 
 import json
 import shutil
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 import tiny_release
+
+from openwright.inspection import Readings
 
 
 @pytest.fixture(scope="session")
@@ -126,3 +129,15 @@ def test_steps_and_documents_find_one_another(bundle, openwright):
     assert 2 in found["steps"]
     assert openwright("inspect", "document", "zz", "--in", str(bundle)).returncode == 2
     assert openwright("inspect", "step", "600", "--in", str(bundle)).returncode == 1
+
+
+def test_the_steps_of_every_document_are_those_that_name_it(bundle):
+    readings = Readings(bundle)
+    seen = defaultdict(set)
+    for step in range(1, readings.order.num_steps + 1):
+        for window in readings.step(step):
+            for document in window["documents"]:
+                seen[document["document_id"]].add(step)
+    assert seen
+    for row in readings.rows:
+        assert readings.document(row["document_id"])["steps"] == sorted(seen[row["document_id"]])

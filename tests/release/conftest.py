@@ -11,13 +11,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fake_artifacts import NAME, make_artifacts  # noqa: E402
+from fake_artifacts import NAME, make_artifacts
 
-from provenance.artifacts import Artifact  # noqa: E402
-from provenance.fingerprint import PACKAGES, CodeIdentity, sources_digest  # noqa: E402
-from provenance.stage import StageContext  # noqa: E402
-from release.bundle import build_release, bundle_path  # noqa: E402
-from release.settings import ReleaseConfig  # noqa: E402
+from provenance.artifacts import Artifact
+from provenance.fingerprint import PACKAGES, CodeIdentity, sources_digest
+from provenance.stage import StageContext
+from release.bundle import build_release, bundle_path
+from release.settings import ReleaseConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = "\n".join(
@@ -96,9 +96,7 @@ def rebuild(built: Built, project: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
     """Build again from the same artifacts, with other settings."""
     monkeypatch.setattr("release.bundle.project_root", lambda: project)
 
-    def call(
-        config_dir: Path = built.config_dir, context: StageContext = built.context, **changes: object
-    ) -> Artifact:
+    def call(config_dir: Path = built.config_dir, context: StageContext = built.context, **changes: object) -> Artifact:
         return build_release(release_config(**changes), context, built.artifacts, config_dir)
 
     return call

@@ -643,7 +643,9 @@ def _record(work: Path, corpus: Artifact, runs: Mapping[str, Artifact], tasks: S
         "harness": {"name": "lm-eval", "version": "0.4.13", "model_class": "HFLM"},
         "libraries": {},
         "corpus": {"content_digest": corpus.content_digest},
-        "models": [{"name": name, "content_digest": run.content_digest, "tasks": list(tasks)} for name, run in runs.items()],
+        "models": [
+            {"name": name, "content_digest": run.content_digest, "tasks": list(tasks)} for name, run in runs.items()
+        ],
         "tasks": {name: {"version": 1, "items": f"{name}.jsonl", "num_fewshot": 0, "chat": False} for name in tasks},
         "intervals": {"level": "95%", "num_resamples": 100, "seed": 0},
         "files": {p.relative_to(work).as_posix(): sha256_file(p) for p in sorted(files)},

@@ -34,7 +34,9 @@ def test_every_file_is_listed_with_its_digest(built: Built) -> None:
     for part in ("model", "dataset"):
         manifest = read_json(built.bundle / part / "manifest.json")
         listed = {entry["path"]: entry for entry in manifest["files"]}
-        found = {p.relative_to(built.bundle / part).as_posix(): p for p in (built.bundle / part).rglob("*") if p.is_file()}
+        found = {
+            p.relative_to(built.bundle / part).as_posix(): p for p in (built.bundle / part).rglob("*") if p.is_file()
+        }
         assert listed.keys() == found.keys() - {"manifest.json"}
         assert all(sha256_file(path) == listed[name]["sha256"] for name, path in found.items() if name in listed)
         assert {entry["role"] for entry in listed.values()} == {"result", "observation", "document"}
@@ -91,7 +93,9 @@ def test_an_observation_changes_the_manifest_but_not_the_content(built: Built, p
         artifacts[stage] = replace(artifact, path=path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("release.bundle.project_root", lambda: project)
-        other = bundle_path(build_release(release_config(), replace(built.context, store=store), artifacts, built.config_dir))
+        other = bundle_path(
+            build_release(release_config(), replace(built.context, store=store), artifacts, built.config_dir)
+        )
     assert _manifest(other)["content_digest"] == _manifest(built.bundle)["content_digest"]
     assert manifest_digest(other) != manifest_digest(built.bundle)
 
@@ -103,7 +107,9 @@ def test_model_and_tokenizer_load_plainly_and_the_cards_snippet_runs(built: Buil
     assert model.num_parameters() == num_parameters([built.bundle / "model" / "model.safetensors"])
     card = (built.bundle / "model" / "README.md").read_text(encoding="utf-8")
     snippet = card.split("```python\n")[1].split("```")[0]
-    done = subprocess.run([sys.executable, "-c", snippet], cwd=built.bundle, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", snippet], cwd=built.bundle, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     assert "json.dumps" in done.stdout
 
@@ -134,7 +140,11 @@ def test_a_run_started_from_the_bundles_code_is_the_same_code(built: Built) -> N
             f"print(project_root(), code_identity().dirty, sources_digest({packages!r}))"
         )
         done = subprocess.run(
-            [sys.executable, "-B", "-c", script], cwd=code, env={"PYTHONPATH": str(code)}, capture_output=True, text=True
+            [sys.executable, "-B", "-c", script],
+            cwd=code,
+            env={"PYTHONPATH": str(code)},
+            capture_output=True,
+            text=True,
         )
         assert done.stdout.split() == [str(code.resolve()), "False", sources_digest(packages)] or (
             done.stdout.split()[2] == sources_digest(packages, code) and done.stdout.split()[1] == "False"
@@ -147,7 +157,9 @@ def test_an_edited_code_directory_is_dirty(copy: Path) -> None:
     assert code_identity(code).dirty
 
 
-def test_configs_are_shipped_and_statements_are_not_part_of_the_code(built: Built, rebuild: Callable[..., Artifact], tmp_path: Path) -> None:
+def test_configs_are_shipped_and_statements_are_not_part_of_the_code(
+    built: Built, rebuild: Callable[..., Artifact], tmp_path: Path
+) -> None:
     config_dir = tmp_path / "tiny"
     shutil.copytree(built.config_dir, config_dir)
     (config_dir / "statements").mkdir()
@@ -161,7 +173,11 @@ def test_configs_are_shipped_and_statements_are_not_part_of_the_code(built: Buil
 
 def test_notice_attributes_exactly_what_was_kept(built: Built) -> None:
     notice = (built.bundle / "model" / "NOTICE").read_text(encoding="utf-8")
-    for line in ("Copyright (c) 2020 Άλφα <Developers>", "Copyright 2021 Beta & Co", "Copyright (c) 2019, 伽马 authors"):
+    for line in (
+        "Copyright (c) 2020 Άλφα <Developers>",
+        "Copyright 2021 Beta & Co",
+        "Copyright (c) 2019, 伽马 authors",
+    ):
         assert line in notice
     assert "omega" not in notice
     assert "freely available to all" in notice
@@ -208,7 +224,9 @@ SECRETS = [
 
 
 @pytest.mark.parametrize("secret", SECRETS)
-def test_a_credential_stops_the_build(built: Built, rebuild: Callable[..., Artifact], tmp_path: Path, secret: str) -> None:
+def test_a_credential_stops_the_build(
+    built: Built, rebuild: Callable[..., Artifact], tmp_path: Path, secret: str
+) -> None:
     config_dir = tmp_path / "tiny"
     shutil.copytree(built.config_dir, config_dir)
     (config_dir / "corpus.yaml").write_text(f"seed: 1\nkey: '{secret}'\n")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import release_config
 
 from provenance.config import load_config
@@ -36,10 +37,8 @@ def test_the_last_training_stage_is_released() -> None:
     ],
 )
 def test_a_wrong_value_is_named(tmp_path: Path, line: str, expected: str) -> None:
-    key = line.split(":")[0]
-    text = (ROOT / "configs" / "quickstart" / "release.yaml").read_text()
-    kept = [row for row in text.splitlines() if not row.startswith(f"{key}:")]
+    values = yaml.safe_load((ROOT / "configs" / "quickstart" / "release.yaml").read_text(encoding="utf-8"))
     path = tmp_path / "release.yaml"
-    path.write_text("\n".join([*kept, line]) + "\n")
+    path.write_text(yaml.safe_dump({**values, **yaml.safe_load(line)}), encoding="utf-8")
     with pytest.raises(ConfigError, match=expected):
         load_config(path, ReleaseConfig)
