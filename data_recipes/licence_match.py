@@ -22,6 +22,7 @@ MAX_TEXT_BYTES = 256 * 1024
 _WORD = re.compile(r"[^\W_]+")
 _LIST_MARK = re.compile(r"(?<!\S)\(?(?:\d{1,2}(?:\.\d{1,2})*|[a-z]|[ivx]{1,5})[.)](?!\S)", re.I)
 _COPYRIGHT = re.compile(r"^\W*(?:portions\s+)?(?:copyright\b|\(c\)|©|\|copy\|)", re.I)
+_NOTICE_LINE = re.compile(r"^[\s#*/.;:>-]*(?:[Pp]ortions\s+)?(?:Copyright\s|COPYRIGHT\s|\([cC]\)|©|\|copy\|)")
 _MARKUP = re.compile(r"^\s*(?:::|\.\. _[\w-]+:|\.\. code(?:-block)?::.*|:orphan:|```\w*|[-=~*#_+]{3,})\s*$")
 _TERMS = re.compile(
     r"\b(?:licen[cs]\w*|permi\w+|grant\w*|redistribut\w*|distribut\w*|use|used|uses|using|modif\w*|subject|terms?"
@@ -108,7 +109,8 @@ def copyright_lines(text: str, *, with_names_below: bool = True) -> tuple[str, .
 
     Args:
         text: a licence file or a header.
-        with_names_below: also the lines below them in the same paragraph, which hold more names in licence files.
+        with_names_below: also the lines below them in the same paragraph, which hold more names in known licence
+            texts; elsewhere running text may begin with the word, and only plain notices are taken.
     """
     found: dict[str, None] = {}
     inside = False
@@ -116,7 +118,7 @@ def copyright_lines(text: str, *, with_names_below: bool = True) -> tuple[str, .
         if not line.strip():
             inside = False
         elif _COPYRIGHT.match(line):
-            inside = True
+            inside = with_names_below or (_NOTICE_LINE.match(line) is not None and not _TERMS.search(line))
         elif inside and (not with_names_below or _TERMS.search(line) or _MARKUP.match(line)):
             inside = False
         if inside and not _RIGHTS_RESERVED.fullmatch(line):

@@ -89,8 +89,6 @@ TEMPLATES: dict[str, Template] = {
     "CC0-1.0": Template(
         "statement of purpose the laws",
         r"(?:creative commons )?(?:legal code )?cc0 1 0 universal",
-        (),
-        ("for more information please see",),
     ),
     "GPL-2.0": Template(
         _PERMITTED, r"gnu general public", (_FSF_ADDRESS, _LESSER, _BRIEF, _YEAR), (_END, _HOW_TO_APPLY)

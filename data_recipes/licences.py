@@ -217,10 +217,12 @@ def _from_text(spdx: str, declared: str, text: LicenceText, as_of: str, lines: t
 def _copyright_of(texts: Sequence[LicenceText]) -> tuple[str, ...]:
     lines: dict[str, None] = {}
     for text in texts:
-        found = text.match.copyright if text.match else copyright_lines(text.text)
+        found = text.match.copyright if text.match else copyright_lines(text.text, with_names_below=False)
         if not found and _is_notice_only(text):
             found = tuple(" ".join(line.split()) for line in text.text.splitlines() if line.strip())
-        lines.update(dict.fromkeys(found))
+        # The GNU licences name the owner of their own text, who has nothing to do with the work.
+        if not (text.match and _ambiguous_gnu(text.match.spdx)):
+            lines.update(dict.fromkeys(line for line in found if "Free Software Foundation" not in line))
     return tuple(lines)
 
 

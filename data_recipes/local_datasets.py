@@ -13,6 +13,7 @@ from data_recipes.extract import UNDECODABLE, ExtractedDocument, Extraction, Rea
 from data_recipes.filters import measure
 from data_recipes.policy import normalise_spdx
 from data_recipes.settings import DatasetFile, DatasetSource
+from provenance.canonical import Json
 from provenance.digests import sha256_bytes, sha256_file
 from provenance.errors import DataError, SourceError
 
@@ -32,7 +33,7 @@ def read_dataset_source(source: DatasetSource, data_dir: Path, special_tokens: S
     """
     documents: list[ExtractedDocument] = []
     num_rows = num_empty = 0
-    files = []
+    files: list[dict[str, Json]] = []
     for file in source.files:
         path = _checked(source, file, data_dir)
         for row, (raw, licence) in enumerate(_rows(source, file, path)):
@@ -43,8 +44,25 @@ def read_dataset_source(source: DatasetSource, data_dir: Path, special_tokens: S
             documents.append(_row_document(source, file, row, raw, licence, special_tokens))
         files.append({"path": file.path, "sha256": file.sha256, "size_bytes": path.stat().st_size})
     skipped = {"row without text": num_empty} if num_empty else {}
-    lock = source.model_dump(mode="json", exclude={"files"}) | {"files": files}
-    return ReadSource(Extraction(source.name, tuple(documents), num_rows, skipped), lock)
+    return ReadSource(Extraction(source.name, tuple(documents), num_rows, skipped), _lock_entry(source, files))
+
+
+def _lock_entry(source: DatasetSource, files: list[dict[str, Json]]) -> dict[str, Json]:
+    return {
+        "name": source.name,
+        "type": source.type,
+        "format": source.format,
+        "files": files,
+        "size_bytes": sum(file["size_bytes"] for file in files),
+        "text_column": source.text_column,
+        "split": source.split,
+        "as_of": source.as_of,
+        "osaid_class": source.data_class,
+        "obtain": source.obtained_from,
+        "licence": {"column": source.licence_column}
+        if source.licence is None
+        else {"spdx": source.licence.spdx, "declared": source.licence.evidence, "evidence_date": source.as_of},
+    }
 
 
 def _checked(source: DatasetSource, file: DatasetFile, data_dir: Path) -> Path:

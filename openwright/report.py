@@ -47,12 +47,15 @@ def check_lines(records: Sequence[dict[str, str]]) -> list[str]:
 
 
 def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A plain table: columns padded, the first to the left, numbers to the right."""
+    """A plain table: columns padded, the first and the last to the left, numbers between them to the right."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     lines = []
     for row in (header, *rows):
-        cells = [cell.ljust(widths[i]) if i == 0 else cell.rjust(widths[i]) for i, cell in enumerate(row)]
-        lines.append("  ".join(cells).rstrip())
+        first, *numbers, last = (
+            cell.ljust(width) if index in (0, len(row) - 1) else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("  ".join((first, *numbers, last)).rstrip())
     return lines
 
 

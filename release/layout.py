@@ -92,9 +92,18 @@ def role_of(path: str) -> str:
 
 
 def layout_allows(pattern: str) -> bool:
-    """Whether a path pattern of a rule lies within the layout: its wildcards are filled with a plain part."""
-    sample = pattern.replace("**", "x").replace("*", "x").replace("step-x", "step-00000000")
-    return any(compiled.fullmatch(sample) for compiled, _ in _COMPILED)
+    """Whether some path can match both a path pattern of a rule and a pattern of the layout."""
+    return any(_overlap(pattern.split("/"), known.split("/")) for known, _ in LAYOUT)
+
+
+def _overlap(left: list[str], right: list[str]) -> bool:
+    for one, other in zip(left, right, strict=False):
+        if "**" in (one, other):
+            return True
+        fits = fnmatch.fnmatchcase(one.replace("*", "x"), other) or fnmatch.fnmatchcase(other.replace("*", "x"), one)
+        if not fits:
+            return False
+    return len(left) == len(right)
 
 
 def bundle_files(bundle: Path, part: str = "") -> list[Path]:

@@ -1,6 +1,5 @@
 """Licences: what the evidence establishes is found, and what it does not establish is never guessed."""
 
-import pickle
 import re
 
 import pytest
@@ -62,7 +61,12 @@ def test_every_shipped_text_has_a_template() -> None:
 @pytest.mark.parametrize("spdx", sorted(set(TEMPLATES)))
 def test_one_changed_word_is_no_match(spdx: str) -> None:
     text = known(spdx)
-    words = [found for found in re.finditer(r"\b[a-z]{6,}\b", text) if found.start() > len(text) // 3]
+    names = {"copyright", "holder", "holders", "contributors", "authors", "author"}  # where a name may stand
+    words = [
+        found
+        for found in re.finditer(r"\b[a-z]{6,}\b", text, re.I)
+        if found.start() > len(text) // 3 and found.group().lower() not in names
+    ]
     place = words[len(words) // 4]
     changed = text[: place.start()] + "zzzzzz" + text[place.end() :]
     match = match_text(changed)
@@ -101,8 +105,13 @@ def test_apache_with_and_without_its_appendix() -> None:
 
 
 def test_copyright_lines_keep_order_and_script() -> None:
-    text = "Copyright (c) 2019 山田太郎\nИван Петров\nAll rights reserved.\n\n© 2020 Zoë\nCopyright (c) 2019 山田太郎\n"
-    assert copyright_lines(text) == ("Copyright (c) 2019 山田太郎", "Иван Петров", "© 2020 Zoë")
+    text = "Copyright (c) 2019 山田太郎\n李明\nAll rights reserved.\n\n© 2020 Zoë\nCopyright (c) 2019 山田太郎\n"
+    assert copyright_lines(text) == ("Copyright (c) 2019 山田太郎", "李明", "© 2020 Zoë")
+
+
+def test_running_text_is_no_copyright_line() -> None:
+    text = 'Copyright 2020 Zoë\nJan\ncopyright holder, and you cure it\n"Copyright" also means more\n# © 2021 李明\n'
+    assert copyright_lines(text, with_names_below=False) == ("Copyright 2020 Zoë", "© 2021 李明")
 
 
 def test_archive_level_text_with_agreeing_declaration() -> None:
@@ -177,7 +186,8 @@ def test_gnu_texts_need_a_declaration_of_the_version() -> None:
         ("Classifier: License :: OSI Approved :: GNU General Public License v3 (GPLv3)", "GPL-3.0-only"),
         ("Classifier: License :: OSI Approved :: GNU General Public License v3 or later (GPLv3+)", "GPL-3.0-or-later"),
     ):
-        assert find({"COPYING": gpl, "PKG-INFO": pkg_info(line)}).spdx == spdx
+        finding = find({"COPYING": gpl, "PKG-INFO": pkg_info(line)})
+        assert (finding.spdx, finding.copyright) == (spdx, ())
     wrong = pkg_info("License-Expression: GPL-2.0-or-later")
     assert_unresolved(find({"COPYING": gpl, "PKG-INFO": wrong}), "text of GPL-2.0 is not at the root")
 
@@ -268,8 +278,8 @@ def test_prose_about_spdx_headers_is_no_header() -> None:
 def gnu_notice(kind: str, version: str, later: bool) -> str:
     either = f"either version {version} of the License, or\n# (at your option) any later version." if later else ""
     return (
-        f"# This program is free software: you can redistribute it and/or modify it under the\n# terms of the GNU {kind} "
-        f"Public License as published by the Free Software Foundation,\n# {either or f'version {version}.'}\n"
+        f"# This program is free software: you can redistribute it and/or modify it under the\n# terms of the GNU "
+        f"{kind} Public License as published by the Free Software Foundation,\n# {either or f'version {version}.'}\n"
     )
 
 
@@ -281,8 +291,8 @@ def gnu_notice(kind: str, version: str, later: bool) -> str:
         (gnu_notice("Lesser General", "2.1", later=True), "LGPL-2.1-or-later"),
         (gnu_notice("Affero General", "3", later=True), "AGPL-3.0-or-later"),
         (
-            "# This Source Code Form is subject to the terms of the Mozilla Public License,\n# v. 2.0. If a copy of the "
-            "MPL was not distributed with this file, You can\n# obtain one at https://mozilla.org/MPL/2.0/.\n",
+            "# This Source Code Form is subject to the terms of the Mozilla Public License,\n# v. 2.0. If a copy of "
+            "the MPL was not distributed with this file, You can\n# obtain one at https://mozilla.org/MPL/2.0/.\n",
             "MPL-2.0",
         ),
     ],
@@ -317,12 +327,6 @@ def test_copyright_file_of_names_only_adds_names() -> None:
     files = {"LICENSE.txt": known("ZPL-2.1"), "COPYRIGHT.txt": "Zope Foundation and Contributors\n"}
     finding = find({**files, "PKG-INFO": pkg_info("License-Expression: ZPL-2.1")})
     assert (finding.spdx, finding.copyright) == ("ZPL-2.1", ("Zope Foundation and Contributors",))
-
-
-def test_resolver_travels_to_other_processes() -> None:
-    one = resolver({"LICENSE": MIT, "docs/LICENSE": BSD3})
-    two = pickle.loads(pickle.dumps(one))  # as multiprocessing does; never from a file
-    assert two.resolve("docs/a.rst", b"A") == one.resolve("docs/a.rst", b"A")
 
 
 def test_open_licences() -> None:

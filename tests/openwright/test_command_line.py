@@ -169,8 +169,8 @@ def test_nothing_checked_is_not_a_pass():
 
 
 def test_tables_line_up():
-    lines = table_lines(("task", "value"), [("ж", "1.0"), ("longer", "10.0")])
-    assert lines == ["task    value", "ж         1.0", "longer   10.0"]
+    lines = table_lines(("task", "value", "word"), [("ж", "1.0", "below"), ("longer", "10.0", "a")])
+    assert lines == ["task    value  word", "ж         1.0  below", "longer   10.0  a"]
     record = {"check": "bytes", "name": "files", "verdict": "FAIL", "detail": "changed", "where": "a/b"}
     assert check_lines([record]) == ["FAIL        bytes: files  changed (a/b)"]
 

@@ -52,7 +52,7 @@ class FakeSource:
 def _texts(topic: str, count: int) -> tuple[str, ...]:
     return tuple(
         f"{topic} number {n}: the function returns the value that was stored under key {n}. "
-        f"Η συνάρτηση επιστρέφει την τιμή {n}; 関数は値を返す。 " * 3
+        f"Κάθε συνάρτηση επιστρέφει την τιμή {n}; 関数は値を返す。 " * 3
         for n in range(count)
     )
 

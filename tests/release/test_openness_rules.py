@@ -47,6 +47,8 @@ def test_every_rule_names_paths_of_the_layout_and_a_check(built: Built) -> None:
 def test_a_path_outside_the_layout_would_be_noticed() -> None:
     assert not layout_allows("model/weights/final.bin")
     assert not layout_allows("RELEASE.yaml")
+    assert not layout_allows("model/weights/*.safetensors")
+    assert not layout_allows("dataset/sources.yaml")
 
 
 def test_all_clauses_of_the_definition_are_there() -> None:
@@ -150,7 +152,8 @@ def _ledger(stage: str, old: str, new: str) -> Alteration:
     return alter
 
 
-COMPONENTS = "model/openness/components.json"
+ZEROS = "0" * 64
+UNHASHED = "torch==1\ntransformers==1\ntokenizers==1\n"
 CONTROLS: list[tuple[str, Alteration, str]] = [
     ("BND-01", _write("model/training/sft/run.json", "{}"), "run.json is not the file"),
     ("BND-01", _write("model/training/sft/extra/notes.txt", "x"), "layout"),
@@ -162,7 +165,7 @@ CONTROLS: list[tuple[str, Alteration, str]] = [
     ("BND-04", _edit("model/code/CODE.json", lambda v: v.update(commit="main")), "no commit"),
     (
         "BND-05",
-        _edit("model/training/sft/manifest.json", lambda v: v["parents"][0].update(content_digest="0" * 64)),
+        _edit("model/training/sft/manifest.json", lambda v: v["parents"][0].update(content_digest=ZEROS)),
         "not in the bundle",
     ),
     (

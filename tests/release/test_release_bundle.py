@@ -130,7 +130,7 @@ def test_the_dataset_loads_with_datasets(built: Built, tmp_path: Path) -> None:
     assert conversations["train"][0]["messages"][1]["content"] == "It returns the value: τιμή."
 
 
-def test_a_run_started_from_the_bundles_code_is_the_same_code(built: Built) -> None:
+def test_a_run_started_from_the_bundles_code_is_the_same_code(built: Built, project: Path) -> None:
     code = built.bundle / "model" / "code"
     identity = code_identity(code)
     assert identity == built.context.code
@@ -146,9 +146,7 @@ def test_a_run_started_from_the_bundles_code_is_the_same_code(built: Built) -> N
             capture_output=True,
             text=True,
         )
-        assert done.stdout.split() == [str(code.resolve()), "False", sources_digest(packages)] or (
-            done.stdout.split()[2] == sources_digest(packages, code) and done.stdout.split()[1] == "False"
-        ), done.stderr
+        assert done.stdout.split() == [str(code.resolve()), "False", sources_digest(packages, project)], done.stderr
 
 
 def test_an_edited_code_directory_is_dirty(copy: Path) -> None:
