@@ -151,7 +151,7 @@ def _read_archives(
                 raise SourceError(
                     "a process that read archives was killed",
                     expected="enough memory for all of them",
-                    next_command="run again with --set execution.num_workers=1",
+                    next_command="run again with --set corpus.execution.num_workers=1",
                 ) from None
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)

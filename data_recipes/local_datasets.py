@@ -72,7 +72,7 @@ def _checked(source: DatasetSource, file: DatasetFile, data_dir: Path) -> Path:
             f"source {source.name!r}: the file is missing",
             expected=f"a {source.format} file with sha256 {file.sha256}",
             where=str(path),
-            next_command="put the file there, or --set execution.data_dir=DIRECTORY",
+            next_command="put the file there, or --set corpus.execution.data_dir=DIRECTORY",
         )
     found = sha256_file(path)
     if found != file.sha256:

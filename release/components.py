@@ -117,10 +117,14 @@ def notice_text(facts: BundleFacts) -> str:
     for source in facts.sources:
         if not source.num_kept:
             continue
-        lines += ["", f"== {source.name} ({source.num_kept} documents)"]
-        lines += [f"Licence: {licence} ({count} documents)" for licence, count in sorted(source.licences.items())]
+        lines += ["", f"== {source.name} ({_documents(source.num_kept)})"]
+        lines += [f"Licence: {licence} ({_documents(count)})" for licence, count in sorted(source.licences.items())]
         lines += source.copyright or ["No copyright line was found in the kept documents."]
     return "\n".join(lines) + "\n"
+
+
+def _documents(count: int) -> str:
+    return "1 document" if count == 1 else f"{count} documents"
 
 
 def licence_file_text(facts: BundleFacts) -> str:

@@ -65,8 +65,8 @@ def reproduce(
     else:
         drawn_seed = secrets.randbits(64) if seed is None else seed
         chosen, total = _draw_segments(bundle, stage, segments, drawn_seed)
-        origin = f"{len(chosen)} of {total} segments, drawn with seed {drawn_seed}; a cheat in one of them "
-        origin += f"would have been missed with chance {1 - len(chosen) / total:.2f}"
+        origin = f"drawn with seed {drawn_seed}: {len(chosen)} of {total} segments; a cheat in a single segment "
+        origin += f"is missed with chance {1 - len(chosen) / total:.2f}"
     return [_replay_segment(bundle, segment, num_processes, origin) for segment in chosen]
 
 

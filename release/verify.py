@@ -12,18 +12,23 @@ Exit codes: 0 all passed, 1 a check failed, 2 bad usage, 3 nothing failed but so
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import hashlib
 import json
 import os
+import random
 import re
+import secrets
 import stat
 import struct
 import sys
 import unicodedata
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -468,7 +473,7 @@ class Order:
         for num_steps, _, counts in self.phases:
             self.drawn_before.append(drawn)
             self.first_steps.append(steps)
-            drawn = [before + count for before, count in zip(drawn, counts)]
+            drawn = [before + count for before, count in zip(drawn, counts, strict=True)]
             steps += num_steps
         self.num_steps = steps
         self.num_sequences = sum(drawn)
@@ -521,14 +526,20 @@ def read_order(fields: Fields) -> Order:
         raise Mismatch("a source stands twice in the order", fields.where)
     for part in fields.parts("phases"):
         part.only("num_steps", "sequences_per_step", "counts")
-        num_steps, width, counts = part.number("num_steps", 1), part.number("sequences_per_step", 1), part.items("counts")
+        num_steps, width, counts = (
+            part.number("num_steps", 1),
+            part.number("sequences_per_step", 1),
+            part.items("counts"),
+        )
         if width > MAX_SEQUENCES_PER_STEP:
-            raise Unverifiable(f"{width} sequences in a step; this program reads up to {MAX_SEQUENCES_PER_STEP}", part.where)
+            raise Unverifiable(
+                f"{width} sequences in a step; this program reads up to {MAX_SEQUENCES_PER_STEP}", part.where
+            )
         if len(counts) != len(sizes) or any(type(count) is not int or count < 0 for count in counts):
             raise Mismatch("counts that are not one number >= 0 for each source", part.where)
         if sum(counts) != num_steps * width:
             raise Mismatch(f"counts add up to {sum(counts)}, expected {num_steps * width} sequences", part.where)
-        if any(count and not size for count, size in zip(counts, sizes)):
+        if any(count and not size for count, size in zip(counts, sizes, strict=True)):
             raise Mismatch("draws from a source without windows", part.where)
         phases.append((num_steps, width, counts))
     if not phases:
@@ -537,7 +548,13 @@ def read_order(fields: Fields) -> Order:
     if type(seed) is not int:
         raise Mismatch(f"seed {show(seed)}", fields.where)
     return Order(
-        fields.digest("tokens_digest"), seed, fields.text("split"), fields.number("window_tokens", 1), names, sizes, phases
+        fields.digest("tokens_digest"),
+        seed,
+        fields.text("split"),
+        fields.number("window_tokens", 1),
+        names,
+        sizes,
+        phases,
     )
 
 
@@ -710,7 +727,9 @@ class WindowReader:
 
     def is_here(self, source: int) -> bool:
         """Whether all shards of a source are in the bundle."""
-        return all(path in self.tree.files for shard in self.split.sources[source][1] for path, _ in shard.files.values())
+        return all(
+            path in self.tree.files for shard in self.split.sources[source][1] for path, _ in shard.files.values()
+        )
 
     def read(self, source: int, window: int) -> tuple[bytes, bytes]:
         """Token ids as u32 and mask as u8 of a window."""
@@ -1018,7 +1037,9 @@ class Stage:
         return "model", f"training/{self.name}/{path}"
 
 
-RESULT_PATHS = re.compile(r"code/.*|(config|generation_config)\.json|tokenizer[^/]*|chat_template\.jinja|model[^/]*\.safetensors.*")
+RESULT_PATHS = re.compile(
+    r"code/.*|(config|generation_config)\.json|tokenizer[^/]*|chat_template\.jinja|model[^/]*\.safetensors.*"
+)
 NO_DATASET = "the dataset is not here: give the directory that holds model/ and dataset/"
 
 
@@ -1047,12 +1068,16 @@ class Verifier:
         self.stages: list[Stage] = []
         self.splits: dict[str, Split] = {}
         self.ledgers: dict[str, Ledger] = {}
+        self.root = Fields({}, "model/manifest.json")
+
+    @cached_property
+    def _states(self) -> States:
+        return States(self.model)
 
     def run(self) -> list[CheckResult]:
         """Run every check."""
-        if not self._check(BYTES, "tree", "", self.check_tree):
-            if "model" not in self.trees:
-                return self.results
+        if not self._check(BYTES, "tree", "", self.check_tree) and "model" not in self.trees:
+            return self.results
         self._check(BYTES, "identity", "model/manifest.json", self.check_identity)
         if "manifest.sig" in self.model.files:
             self._check(BYTES, "signature", "model/manifest.sig", lambda: unverified(SIGNATURE_NOT_CHECKED))
@@ -1070,7 +1095,9 @@ class Verifier:
             self._check(BYTES, "dataset files", "dataset", lambda: self.check_files("dataset", self.dataset_manifest()))
         self._check(BYTES, "content digest", "model/manifest.json", self.check_content)
         for row in self.root.parts("stages"):
-            self._check(BYTES, f"stage {show(row.value.get('stage'))}", row.where, lambda row=row: self.check_stage(row))
+            self._check(
+                BYTES, f"stage {show(row.value.get('stage'))}", row.where, lambda row=row: self.check_stage(row)
+            )
         self.check_records()
         return self.results
 
@@ -1096,7 +1123,9 @@ class Verifier:
                 ("tokens", self.check_tokens),
                 ("checkpoints", self.check_checkpoints),
             ):
-                self._check(RECORDS, f"{stage.name} {what}", folder, lambda stage=stage, body=body_of_stage: body(stage))
+                self._check(
+                    RECORDS, f"{stage.name} {what}", folder, lambda stage=stage, body=body_of_stage: body(stage)
+                )
         self._check(RECORDS, "final weights", "model/model.safetensors", self.check_final_weights)
         self._check(RECORDS, "evaluation", "model/evaluation/record.json", self.check_evaluation)
 
@@ -1181,7 +1210,9 @@ class Verifier:
             raise Mismatch("a stage is listed twice", self.root.where)
         name, version = self.root.text("name"), self.root.text("version")
         if self.root.flag("dev"):
-            return unverified(f"{show(name)} {show(version)} was made with --dev: no commit holds the code that made it")
+            return unverified(
+                f"{show(name)} {show(version)} was made with --dev: no commit holds the code that made it"
+            )
         return f"{show(name)} {show(version)}, stages {', '.join(map(show, names))}"
 
     def dataset_manifest(self) -> Fields:
@@ -1230,7 +1261,9 @@ class Verifier:
         entries = self.roles["model"].values()
         for entry in entries:
             if entry.role != "result" and RESULT_PATHS.fullmatch(entry.path):
-                raise Mismatch(f"has role {entry.role}: it would not count in the content digest", self.model.place(entry.path))
+                raise Mismatch(
+                    f"has role {entry.role}: it would not count in the content digest", self.model.place(entry.path)
+                )
         value = {
             "name": self.root.text("name"),
             "version": self.root.text("version"),
@@ -1260,7 +1293,9 @@ class Verifier:
         if manifest.flag("dev") and not self.root.flag("dev"):
             raise Mismatch("the stage was made with --dev and the bundle does not say so", manifest.where)
         observations = listed_files(manifest, "observations")
-        missing = self._compare_files(stage, results, "result") + self._compare_files(stage, observations, "observation")
+        missing = self._compare_files(stage, results, "result") + self._compare_files(
+            stage, observations, "observation"
+        )
         self._no_other_results(stage, {stage.place(entry.path)[1] for entry in results})
         self.stages.append(stage)
         left_out = f", {missing} of them not shipped" if missing else ""
@@ -1300,7 +1335,8 @@ class Verifier:
 
     def _no_other_results(self, stage: Stage, known: set[str]) -> None:
         """No file among those of a stage may count as a result that the stage did not make."""
-        label, folders = "model", ("evaluation/",)
+        label: str = "model"
+        folders: tuple[str, ...] = ("evaluation/",)
         if stage.name == "corpus":
             label, folders = "dataset", ("",)
         elif stage.is_training:
@@ -1346,7 +1382,9 @@ class Verifier:
                 raise Mismatch("is not in CODE.json or missing", self.model.place(path))
             if (self.model.files[path], self.model.sha256(path)) != (listed[path].size_bytes, listed[path].sha256):
                 raise Mismatch("is not the file that CODE.json lists", self.model.place(path))
-        sources = [entry for path, entry in sorted(listed.items()) if path.split("/")[1] in PACKAGES and path.count("/") > 1]
+        sources = [
+            entry for path, entry in sorted(listed.items()) if path.split("/")[1] in PACKAGES and path.count("/") > 1
+        ]
         digest = tagged_digest("sources/1", [entry.as_json() for entry in sorted(sources, key=lambda e: e.path)])
         others = []
         for row in self.root.parts("stages"):
@@ -1370,3 +1408,485 @@ class Verifier:
                 if path.split("/")[-1] == "journal.jsonl" and not path.startswith("code/"):
                     count += sum(1 for _ in read_chain(tree, path))
         return f"{count:,} records, every link holds"
+
+    # -- records: the corpus
+
+    def check_shards(self) -> str:
+        """Recompute `tokens/1` of every split and look through the shards that are here."""
+        tree = self.trees["dataset"]
+        tokens = tree.json("tokens/tokens.json")
+        tokens.format(TOKENS_FORMAT)
+        tokens.only("format", "vocab_size", "eos_id", "pad_id", "tokenizer_sha256", "splits")
+        splits = tokens.part("splits")
+        found = {name: read_split(name, splits.part(name)) for name in splits.value}
+        self.splits, absent = found, 0
+        named: set[str] = set()
+        for split in found.values():
+            for shard in (shard for _, shards in split.sources for shard in shards):
+                named.update(path for path, _ in shard.files.values())
+                absent += not self._check_shard(tree, split, shard, tokens)
+        odd = set(tree.below("tokens/")) - named - {"tokens/tokens.json"}
+        if odd:
+            raise Mismatch("belongs to no split of tokens.json", tree.place(min(odd)))
+        if absent:
+            raise Unverifiable(f"{absent} shards are not shipped; the digests tokens/1 of {len(found)} splits hold")
+        return f"{len(found)} splits: digests, sizes, ids below the vocabulary size, document ends and masks"
+
+    def _check_shard(self, tree: Tree, split: Split, shard: Shard, tokens: Fields) -> bool:
+        """Check one shard; returns whether all its files are here."""
+        sizes = {
+            "tokens": split.item_bytes * shard.num_tokens,
+            "ends": 8 * shard.num_documents,
+            "mask": shard.num_tokens,
+        }
+        here = {role: path for role, (path, _) in shard.files.items() if path in tree.files}
+        for role, path in here.items():
+            if tree.files[path] != sizes[role]:
+                raise Mismatch(f"{tree.files[path]} bytes, expected {sizes[role]}", tree.place(path))
+            if tree.sha256(path) != shard.files[role][1]:
+                raise Mismatch("is not the file that tokens.json names", tree.place(path))
+        if split.layout == "rows" and (shard.num_tokens % split.width or not shard.num_tokens):
+            raise Mismatch(f"{shard.num_tokens} tokens are no whole rows of {split.width}", tokens.where)
+        if "tokens" in here:
+            vocab_size = tokens.number("vocab_size", 1)
+            for block in blocks(tree, here["tokens"]):
+                if max(unpack(block, split.item_bytes)) >= vocab_size:
+                    raise Mismatch("a token id beyond the vocabulary", tree.place(here["tokens"]))
+        if "mask" in here and any(block.translate(None, b"\0\1") for block in blocks(tree, here["mask"])):
+            raise Mismatch("a mask value that is neither 0 nor 1", tree.place(here["mask"]))
+        if "ends" in here:
+            last = 0
+            for end in (end for block in blocks(tree, here["ends"]) for end in unpack(block, 8)):
+                if end <= last:
+                    raise Mismatch("document ends that do not increase", tree.place(here["ends"]))
+                last = end
+            if last != shard.num_tokens:
+                raise Mismatch(f"the last document ends at {last} of {shard.num_tokens}", tree.place(here["ends"]))
+        return len(here) == len(shard.files)
+
+    def check_documents(self) -> str:
+        """The index fits its codes, the totals, the sources and, document by document, the token shards."""
+        tree = self.trees["dataset"]
+        codes = tree.json("documents/codes.json")
+        codes.format(CODES_FORMAT)
+        lists = [codes.texts(key) for key in ("sources", "licences", "decisions", "splits")]
+        if lists[2][:1] != ["kept"] or lists[3][:1] != ["none"]:
+            raise Mismatch("decision 0 is not `kept` or split 0 is not `none`", codes.where)
+        locked = {part.text("name") for part in tree.json("sources.lock").parts("sources")}
+        if not locked.issuperset(lists[0]):
+            raise Mismatch("a source of the documents is not in sources.lock", codes.where)
+        kept: dict[tuple[str, str], array[int]] = {}
+        num_rows, last = 0, b""
+        for place, row in index_rows(tree):
+            document, _, num_tokens, source, licence, decision, split, reserved_1, reserved_2 = row
+            numbers = (source, licence, decision, split)
+            if document <= last:
+                raise Mismatch("document ids that do not increase", place)
+            if any(number >= len(names) for number, names in zip(numbers, lists, strict=True)):
+                raise Mismatch("a code that codes.json does not list", place)
+            if reserved_1 or reserved_2 or (decision == 0) != (split != 0) or (decision and num_tokens):
+                raise Mismatch("a row whose decision, split and tokens do not fit together", place)
+            num_rows, last = num_rows + 1, document
+            if not decision:
+                kept.setdefault((lists[3][split], lists[0][source]), array("I")).append(num_tokens)
+        num_kept = sum(map(len, kept.values()))
+        totals = tree.json("corpus.json")
+        totals.format(CORPUS_FORMAT)
+        totals = totals.part("num_documents")
+        if (totals.number("kept"), totals.number("dropped")) != (num_kept, num_rows - num_kept):
+            raise Mismatch(f"corpus.json counts other documents than {num_kept} kept of {num_rows}", totals.where)
+        absent = self._compare_documents(tree, kept)
+        if absent:
+            raise Unverifiable(f"{num_rows} rows hold; the document ends of {absent} shards are not shipped")
+        return f"{num_rows:,} rows, {num_kept:,} kept, each with the tokens that the shards hold"
+
+    def _compare_documents(self, tree: Tree, kept: dict[tuple[str, str], array[int]]) -> int:
+        """Compare the tokens of kept documents with the shards'; returns how many shards are not here."""
+        if not self.splits:
+            raise Unverifiable("tokens.json could not be read")
+        absent = 0
+        for split in (split for split in self.splits.values() if split.layout == "stream"):
+            for name, shards in split.sources:
+                counts = kept.pop((split.name, name), array("I"))
+                where = f"split {show(split.name)}, source {show(name)}"
+                found = (sum(shard.num_tokens for shard in shards), sum(shard.num_documents for shard in shards))
+                if found != (sum(counts), len(counts)):
+                    raise Mismatch(f"the index counts {sum(counts)} tokens in {len(counts)} documents of {where}, the"
+                                   f" shards {found[0]} in {found[1]}", "dataset/documents/index-00000.bin")  # fmt: skip
+                first = 0
+                for shard in shards:
+                    path, end = shard.files["ends"][0], 0
+                    absent += path not in tree.files
+                    for block in blocks(tree, path) if path in tree.files else ():
+                        for number in unpack(block, 8):
+                            if number - end != counts[first]:
+                                raise Mismatch(f"document {first} of {where} has {number - end} tokens in the shard and"
+                                               f" {counts[first]} in the index", tree.place(path))  # fmt: skip
+                            first, end = first + 1, number
+                    first += shard.num_documents if path not in tree.files else 0
+        if kept:
+            raise Mismatch(f"kept documents of {show(min(kept))} have no shard", "dataset/documents/index-00000.bin")
+        return absent
+
+    def check_tokenizer(self) -> str:
+        """One tokenizer: that of the shards, of the corpus and of the model."""
+        tree = self.trees["dataset"]
+        expected = tree.json("tokens/tokens.json").digest("tokenizer_sha256")
+        for owner, path in ((tree, "tokenizer/tokenizer.json"), (self.model, "tokenizer.json")):
+            if owner.sha256(path) != expected:
+                raise Mismatch("is not the tokenizer that made the shards", owner.place(path))
+        return "the model's tokenizer.json is the one that made the shards"
+
+    # -- records: training stages
+
+    def check_ledger(self, stage: Stage) -> str:
+        """Chain and grammar of a ledger."""
+        ledger = read_ledger(self.model, f"training/{stage.name}/ledger.jsonl")
+        if ledger.start.text("stage") != stage.name:
+            raise Mismatch(f"the ledger is of a stage {show(ledger.start.text('stage'))}", ledger.start.where)
+        self.ledgers[stage.name] = ledger
+        if sorted_parents(ledger.start) != sorted_parents(stage.manifest):
+            raise Mismatch("the ledger names other parents than the stage's manifest", ledger.start.where)
+        return f"{ledger.num_records:,} records, steps 1 to {ledger.order.num_steps:,}, head {ledger.head}"
+
+    def _ledger(self, stage: Stage) -> Ledger:
+        if stage.name not in self.ledgers:
+            raise Unverifiable("not checked: the ledger could not be read")
+        return self.ledgers[stage.name]
+
+    def check_run(self, stage: Stage) -> str:
+        """`run.json` says what the ledger says."""
+        ledger = self._ledger(stage)
+        run = self.model.json(f"training/{stage.name}/run.json")
+        run.format(RUN_FORMAT)
+        final, order, steps = run.part("final"), ledger.order, ledger.order.num_steps
+        facts = {
+            "stage": (run.text("stage"), stage.name),
+            "num_steps": (run.number("num_steps"), steps),
+            "num_tokens": (run.number("num_tokens"), order.num_sequences * order.window_tokens),
+            "final.step": (final.number("step"), steps),
+            "final.path": (final.text("path"), f"checkpoints/step-{steps:08d}"),
+            "final.weights_digest": (final.digest("weights_digest"), ledger.end.value["weights_digest"]),
+            "final.state_digest": (final.digest("state_digest"), ledger.end.value["state_digest"]),
+            "ledger.head": (run.part("ledger").digest("head"), ledger.head),
+            "ledger.num_records": (run.part("ledger").number("num_records"), ledger.num_records),
+        }
+        for name, record in zip(("first", "last"), (ledger.evaluations[:1] + ledger.evaluations[-1:]), strict=False):
+            scores = run.part("heldout").part(name)
+            scores.only("step", "loss", "bits_per_byte", "num_tokens", "num_bytes")
+            facts[f"heldout.{name}"] = (scores.value, {key: record.value[key] for key in scores.value})
+        for name, (said, follows) in facts.items():
+            if said != follows:
+                raise Mismatch(f"{name} is {show(said)}; the ledger says {show(follows)}", run.where)
+        return f"{steps:,} steps, {facts['num_tokens'][0]:,} tokens, final weights and held-out losses as in the ledger"
+
+    def check_recipe(self, stage: Stage) -> str:
+        """The ledger names this recipe, and seed, split, phases and mixture of the order follow from it."""
+        ledger, order = self._ledger(stage), self._ledger(stage).order
+        recipe = self.model.json(f"training/{stage.name}/recipe.json")
+        if recipe.value != stage.manifest.get("recipe"):
+            raise Mismatch("is not the recipe of the stage's manifest", recipe.where)
+        if tagged_digest("recipe/1", recipe.value) != ledger.start.digest("recipe_digest"):
+            raise Mismatch("the ledger's recipe_digest is of another recipe", recipe.where)
+        data = recipe.part("data")
+        facts = {
+            "seed": (recipe.get("seed"), order.seed),
+            "data.split": (data.text("split"), order.split),
+            "data.window_tokens": (data.number("window_tokens"), order.window_tokens),
+            "num_logical_replicas": (recipe.number("num_logical_replicas"), ledger.start.value["num_logical_replicas"]),
+            "phases": ([self._phase(part, order) for part in recipe.parts("phases")], order.phases),
+        }
+        for name, (said, follows) in facts.items():
+            if said != follows:
+                raise Mismatch(f"{name} is {show(said)} in the recipe and {show(follows)} in the ledger", recipe.where)
+        return "recipe/1 as recorded; seed, split, window, phases and exact mixture counts follow from it"
+
+    @staticmethod
+    def _phase(part: Fields, order: Order) -> tuple[int, int, list[int]]:
+        num_steps, width, mixture = (
+            part.number("num_steps", 1),
+            part.number("sequences_per_step", 1),
+            part.get("mixture"),
+        )
+        weights = order.sizes
+        if mixture != "proportional":
+            named = part.part("mixture")
+            if not set(order.names).issuperset(named.value):
+                raise Mismatch("the mixture names a source that the order lacks", part.where)
+            weights = [named.number(name) if name in named.value else 0 for name in order.names]
+        if not sum(weights):
+            raise Mismatch("a mixture without weight", part.where)
+        shares = [divmod(num_steps * width * weight, sum(weights)) for weight in weights]
+        counts = [whole for whole, _ in shares]
+        ranks = sorted(range(len(weights)), key=lambda m: (-shares[m][1], m))
+        for m in ranks[: num_steps * width - sum(counts)]:
+            counts[m] += 1
+        return num_steps, width, counts
+
+    def check_windows(self, stage: Stage) -> str:
+        """The order is one over the shards of the dataset: digest, sources and window counts."""
+        order = self._ledger(stage).order
+        split = self._split(order)
+        if split.digest != order.tokens_digest:
+            raise Mismatch("the order was made for other token shards", f"dataset/tokens: {show(split.name)}")
+        if split.layout == "rows" and split.width != order.window_tokens + 1:
+            raise Mismatch(f"windows of {order.window_tokens} tokens over rows of {split.width}")
+        found = [
+            (n, sum(split.num_windows(shard, order.window_tokens) for shard in shards)) for n, shards in split.sources
+        ]
+        if found != list(zip(order.names, order.sizes, strict=True)):
+            raise Mismatch("the window counts of the order do not follow from the shards")
+        return f"{sum(order.sizes):,} windows in {len(found)} sources, as the shards give"
+
+    def _split(self, order: Order) -> Split:
+        if self.dataset is None:
+            raise Unverifiable(NO_DATASET)
+        if not self.splits:
+            raise Unverifiable("not checked: tokens.json could not be read")
+        if order.split not in self.splits:
+            raise Mismatch(f"the ledger reads split {show(order.split)}, which tokens.json lacks")
+        return self.splits[order.split]
+
+    def _sampled(self, ledger: Ledger, purpose: str, most: int) -> tuple[Iterator[Fields], str]:
+        """The step records to recompute, and how they were chosen."""
+        total = ledger.order.num_steps
+        lines = (line.record for line in read_chain(self.model, ledger.path))
+        if most >= total:
+            return (record for record in lines if record.value["kind"] == "step"), f"all {total:,} steps"
+        chosen = set(random.Random(f"{self.seed} {purpose}").sample(range(1, total + 1), most))
+        sample = (record for record in lines if record.value["kind"] == "step" and record.value["step"] in chosen)
+        missed = f"a single wrong step is missed with probability {1 - most / total:.3f}"
+        return sample, f"{most:,} of {total:,} steps drawn at random (--seed {self.seed}; {missed})"
+
+    def check_order(self, stage: Stage) -> str:
+        """Recompute the order digest and the tokens per source of every step, or of a large sample."""
+        ledger, order = self._ledger(stage), self._ledger(stage).order
+        affordable = MAX_ORDER_SEQUENCES * order.num_steps // order.num_sequences
+        records, chosen = self._sampled(ledger, f"{stage.name} order", min(MAX_ORDER_STEPS, max(1, affordable)))
+        for record in records:
+            windows = order.step_windows(record.value["step"])
+            if order.order_digest(windows) != record.value["order_digest"]:
+                raise Mismatch(f"the order_digest of step {record.value['step']} is not that of order/1", record.where)
+            read: dict[str, int] = {}
+            for source, _ in windows:
+                read[order.names[source]] = read.get(order.names[source], 0) + order.window_tokens
+            if read != record.value["tokens_by_source"]:
+                raise Mismatch(f"tokens_by_source of step {record.value['step']} does not follow", record.where)
+        return f"order digests of {chosen} recomputed and equal"
+
+    def check_tokens(self, stage: Stage) -> str:
+        """Recompute the token digests of some or all steps from the shards."""
+        ledger, order = self._ledger(stage), self._ledger(stage).order
+        split = self._split(order)
+        if (split.digest, [name for name, _ in split.sources]) != (order.tokens_digest, order.names):
+            raise Unverifiable("not checked: the order is not one over these shards")
+        if self.tokens == "none":
+            raise Unverifiable("not checked: --tokens none")
+        records, chosen = self._sampled(
+            ledger, f"{stage.name} tokens", order.num_steps if self.tokens == "all" else NUM_TOKEN_STEPS
+        )
+        num_done = num_left = 0
+        with contextlib.closing(WindowReader(self.trees["dataset"], split, order.window_tokens)) as reader:
+            for record in records:
+                windows = order.step_windows(record.value["step"])
+                if not all(reader.is_here(source) for source, _ in windows):
+                    num_left += 1
+                    continue
+                digest, num_trained = hashlib.sha256(), 0
+                for source, window in windows:
+                    ids, mask = reader.read(source, window)
+                    digest.update(ids + mask)
+                    num_trained += mask.count(1)
+                num_done += 1
+                if digest.hexdigest() != record.value["token_digest"]:
+                    raise Mismatch(
+                        f"the token_digest of step {record.value['step']} is not of the shards", record.where
+                    )
+                if num_trained != record.value["num_trained_tokens"]:
+                    raise Mismatch(f"step {record.value['step']} trains {num_trained} tokens", record.where)
+        if num_left:
+            raise Unverifiable(f"{chosen}: {num_done} equal, {num_left} read sources whose tokens are not shipped")
+        return f"token digests of {chosen} recomputed and equal"
+
+    def check_checkpoints(self, stage: Stage) -> str:
+        """Recompute the digests of every checkpoint from its tensors; each is the one that the ledger records."""
+        ledger, states = self._ledger(stage), self._states
+        base, absent = f"checkpoints/{stage.name}/", []
+        recorded = {f"step-{step:08d}": line for step, line in ledger.checkpoints.items()}
+        for path in self.model.below(base):
+            if path.split("/")[2] not in recorded:
+                raise Mismatch("a checkpoint that the ledger does not record", self.model.place(path))
+        for name, line in recorded.items():
+            directory, said = f"{base}{name}/", line.record.value
+            if not self.model.below(directory):
+                absent.append(name)
+                continue
+            record = self.model.json(f"{directory}checkpoint.json")
+            record.format(CHECKPOINT_FORMAT)
+            place = {"num_records": line.number - 1, "head": line.head_before}
+            expected = {"format": CHECKPOINT_FORMAT, "kind": said["checkpoint_kind"], "step": said["step"], "ledger": place,
+                        "weights_digest": said["weights_digest"], "state_digest": said["state_digest"]}  # fmt: skip
+            if record.value != expected:
+                raise Mismatch("does not say what the ledger's checkpoint record says", record.where)
+            weights = states.of_directory(directory, "model")
+            if state_digest(weights) != said["weights_digest"]:
+                raise Mismatch("the tensors do not have the recorded weights_digest", self.model.place(directory))
+            if said["state_digest"] is None:
+                if self.model.below(f"{directory}optimizer"):
+                    raise Mismatch("an optimizer state in a checkpoint of kind weights", self.model.place(directory))
+            elif state_digest(weights, states.of_directory(directory, "optimizer")) != said["state_digest"]:
+                raise Mismatch("the tensors do not have the recorded state_digest", self.model.place(directory))
+        start = ledger.checkpoints[0].record.value["weights_digest"]
+        for parent in stage.manifest.parts("parents"):
+            bases = [
+                s for s in self.training_stages if s.content_digest == parent.value["content_digest"] and s != stage
+            ]
+            if bases and start != self._ledger(bases[0]).end.value["weights_digest"]:
+                raise Mismatch(f"step 0 does not have the final weights of {show(bases[0].name)}", ledger.start.where)
+        if absent:
+            raise Unverifiable(f"{len(absent)} of {len(recorded)} checkpoints are not here: {', '.join(absent[:3])}")
+        return f"state/1 of {len(recorded)} checkpoints recomputed and equal"
+
+    def check_final_weights(self) -> str:
+        """The released weights are the last training stage's."""
+        if not self.training_stages:
+            raise Mismatch("no training stage made these weights")
+        stage = self.training_stages[-1]
+        expected = self._ledger(stage).end.value["weights_digest"]
+        if state_digest(self._states.of_directory("", "model")) != expected:
+            raise Mismatch(f"the released tensors are not the final ones of {show(stage.name)}")
+        return f"state/1 {expected}, the end of {show(stage.name)}"
+
+    def check_evaluation(self) -> str:
+        """The evaluation names the weights and the corpus of this bundle."""
+        record = self.model.json("evaluation/record.json")
+        record.format(EVALUATION_FORMAT)
+        stages = {stage.content_digest: stage for stage in self.training_stages}
+        if record.part("corpus").digest("content_digest") != self.root.part("dataset").digest("content_digest"):
+            raise Mismatch("the evaluation read another corpus", record.where)
+        for part in record.parts("models"):
+            stage = stages.get(part.digest("content_digest"))
+            if stage is None:
+                raise Unverifiable(f"model {show(part.get('name'))} is of no stage of this bundle", part.where)
+            if part.digest("weights_digest") != self._ledger(stage).end.value["weights_digest"]:
+                raise Mismatch(f"the evaluated weights are not the final ones of {show(stage.name)}", part.where)
+        return (
+            f"{len(record.parts('models'))} models, each with the final weights of its stage; scores are not recomputed"
+        )
+
+
+def unverified(reason: str) -> str:
+    """End a check as UNVERIFIED."""
+    raise Unverifiable(reason)
+
+
+def sorted_parents(fields: Fields) -> list[Json]:
+    """Parents of a stage in the order in which they are hashed."""
+    for part in fields.parts("parents"):
+        part.only("role", "name", "content_digest")
+        part.digest("content_digest")
+    return sorted(fields.items("parents"), key=lambda p: (str(p["role"]), str(p["name"]), p["content_digest"]))
+
+
+def blocks(tree: Tree, path: str) -> Iterator[bytes]:
+    """Content of a file in blocks of a whole number of 8-byte words."""
+    with tree.open(path) as file:
+        while block := file.read(BLOCK_BYTES):
+            yield block
+
+
+def index_rows(tree: Tree) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Rows of the document index with the place of each."""
+    paths = [path for path in tree.below("documents/index-") if path.endswith(".bin")]
+    if not paths:
+        raise Mismatch("there is no document index", tree.place("documents/index-00000.bin"))
+    for path in paths:
+        if tree.files[path] % INDEX_ROW.size:
+            raise Mismatch(f"{tree.files[path]} bytes are no whole rows of {INDEX_ROW.size}", tree.place(path))
+        with tree.open(path) as file:
+            number = 0
+            while block := file.read(INDEX_ROW.size * 8192):
+                for row in INDEX_ROW.iter_unpack(block):
+                    yield f"{tree.place(path)}: row {number}", row
+                    number += 1
+
+
+# ---- entry points ---------------------------------------------------------------------------------------------------
+
+
+def verify_bundle(
+    bundle: Path,
+    *,
+    expect: str | None = None,
+    tokens: str = "sample",
+    rng_seed: int | None = None,
+    report: Callable[[CheckResult], None] = lambda result: None,
+) -> list[CheckResult]:
+    """Run all checks on a bundle; never raises for what the bundle holds.
+
+    Args:
+        bundle: directory that holds `model/` and `dataset/`, or a lone `model/` directory.
+        expect: manifest digest from a place that you trust, or None.
+        tokens: `sample` (up to 200 steps of each stage), `all` or `none`.
+        rng_seed: seed of the samples; fresh randomness by default.
+        report: called with each result as it comes.
+    """
+    seed = secrets.randbits(48) if rng_seed is None else rng_seed
+    return Verifier(Path(bundle), expect, tokens, seed, report).run()
+
+
+def overall(results: Sequence[CheckResult]) -> str:
+    """FAIL if any check failed, UNVERIFIED if any is unverified or there are none, else PASS."""
+    verdicts = {result.verdict for result in results}
+    return FAIL if FAIL in verdicts else UNVERIFIED if UNVERIFIED in verdicts or not verdicts else PASS
+
+
+EXIT_CODES = {PASS: 0, FAIL: 1, UNVERIFIED: 3}
+NOT_CHECKED_HERE = (
+    "not checked here: training itself (losses, parameter checksums: `openwright reproduce`), scores, licences and"
+    " Parquet tables (`openwright verify`)"
+)
+
+
+def default_bundle() -> Path:
+    """The bundle that this file lies in: with its dataset if that is there, else the model directory alone."""
+    here = Path(__file__).resolve().parent
+    return here.parent if here.name == "model" and (here.parent / "dataset").is_dir() else here
+
+
+def print_result(result: CheckResult) -> None:
+    """Print one line for people."""
+    place = f" [{result.where}]" if result.where else ""
+    print(f"{result.verdict:<10}  {result.check}: {result.name:<24}  {result.detail}{place}", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="verify.py", description="Verify a bundle offline. Exit codes: 0 pass, 1 fail,"
+                                     " 2 bad usage, 3 unverified.")  # fmt: skip
+    parser.add_argument("bundle", nargs="?", type=Path, help="directory that holds model/ and dataset/")
+    parser.add_argument("--expect", metavar="DIGEST", help="sha256 of model/manifest.json from a place that you trust")
+    parser.add_argument(
+        "--tokens", choices=("sample", "all", "none"), default="sample", help="token digests to recompute"
+    )
+    parser.add_argument("--seed", type=int, help="seed of the samples; fresh randomness by default")
+    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    options = parser.parse_args(arguments)
+    bundle = default_bundle() if options.bundle is None else options.bundle
+    if not bundle.is_dir():
+        parser.error(f"no directory {bundle}")
+    if options.expect is not None and not re.fullmatch("[0-9a-f]{64}", options.expect):
+        parser.error("--expect takes 64 hexadecimal digits")
+    report = (lambda result: None) if options.json else print_result
+    results = verify_bundle(bundle, expect=options.expect, tokens=options.tokens, rng_seed=options.seed, report=report)
+    verdict = overall(results)
+    if options.json:
+        document = {"format": VERIFY_FORMAT, "verdict": verdict, "checks": [asdict(result) for result in results]}
+        print(json.dumps(document, ensure_ascii=False, indent=1))
+    else:
+        print(f"{verdict}  {NOT_CHECKED_HERE}")
+    return EXIT_CODES[verdict]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,12 +1,15 @@
 """What all tests share: one torch thread, reproducible Hypothesis, no network, and a clean copy of the project."""
 
+import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tiny_release
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -79,3 +82,25 @@ def openwright(project_copy: Path) -> Callable[..., subprocess.CompletedProcess[
         return subprocess.run(command, cwd=cwd, input=stdin, capture_output=True, text=True, check=False, timeout=600)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Config directory and artifacts of a tiny second release: another model family, non-Latin text."""
+    root = tmp_path_factory.mktemp("second-release")
+    tiny_release.write_configs(root / "второй", root / "scratch")
+    return root
+
+
+@pytest.fixture(scope="session")
+def made(place: Path, openwright: Callable[..., subprocess.CompletedProcess[str]]) -> Any:
+    """The report of `openwright run` on the tiny release, from sources to bundle."""
+    done = openwright("run", str(place / "второй"), "--artifacts", str(place / "artifacts"), "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="session")
+def bundle(made: Any) -> Path:
+    """The tiny release's bundle; tests copy it before they change anything."""
+    return Path(made["summary"]["bundle"])

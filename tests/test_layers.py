@@ -20,6 +20,7 @@ ALLOWED = {
 }
 MODULES = sorted(path for package in ALLOWED for path in (ROOT / package).rglob("*.py"))
 MAX_LINES = 600
+MAX_LINES_OF = {"release/verify.py": 1500}  # one file, so that a stranger can read it and carry it about
 FORBIDDEN_IMPORTS = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 FORBIDDEN_CALLS = {"torch.load", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "numpy.load", "np.load"}
 # Written in parts, so that this file does not hold what it looks for.
@@ -116,7 +117,8 @@ def test_unsafe_reading_is_found(source):
 
 @pytest.mark.parametrize("path", MODULES, ids=names(MODULES))
 def test_files_stay_readable_at_one_sitting(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+    limit = MAX_LINES_OF.get(path.relative_to(ROOT).as_posix(), MAX_LINES)
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
 
 
 def project_files():

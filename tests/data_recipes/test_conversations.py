@@ -86,10 +86,10 @@ def test_unfit_functions_say_why(bad, reason):
 
 
 def test_a_conversation_asks_about_the_function_and_answers_with_its_summary():
-    (made,) = conversations(function("pkg.mod.f", "Return the answer.", "(a, *, b=1) -> int")) or (None,)
+    (made,) = conversations(function("pkg.mod.f", "Return the whole answer.", "(a, *, b=1) -> int"))
     asked, answered = made.messages
     assert asked["content"] in [text.format(name="pkg.mod.f", signature="(a, *, b=1) -> int") for text in QUESTIONS]
-    assert answered == {"role": "assistant", "content": "Return the answer."}
+    assert answered == {"role": "assistant", "content": "Return the whole answer."}
     assert made.licence == "MIT"
 
 

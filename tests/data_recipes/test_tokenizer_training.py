@@ -73,7 +73,7 @@ def test_bytes_do_not_depend_on_threads_or_hash_seed(tmp_path):
 
 
 def test_other_texts_give_another_tokenizer(tokenizer):
-    assert train_tokenizer(TEXTS[:3], 3, CONFIG).to_str() != tokenizer.to_str()
+    assert train_tokenizer([prose(9), *TEXTS[1:]], len(TEXTS), CONFIG).to_str() != tokenizer.to_str()
 
 
 @given(st.text())
@@ -122,7 +122,7 @@ def test_generation_prompt_opens_the_answer(loaded):
 
 
 def test_template_knows_no_clock_and_no_other_role(loaded):
-    assert "now" not in chat_template(CONFIG)
+    assert "strftime" not in chat_template(CONFIG)
     assert "date" not in chat_template(CONFIG)
     with pytest.raises(Exception, match="roles user and assistant"):
         loaded.apply_chat_template([{"role": "system", "content": "x"}], tokenize=False)

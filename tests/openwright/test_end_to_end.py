@@ -5,31 +5,7 @@ import shutil
 from collections import defaultdict
 from pathlib import Path
 
-import pytest
-import tiny_release
-
 from openwright.inspection import Readings
-
-
-@pytest.fixture(scope="session")
-def place(tmp_path_factory):
-    """Config directory and artifacts of the tiny release."""
-    root = tmp_path_factory.mktemp("second-release")
-    tiny_release.write_configs(root / "второй", root / "scratch")
-    return root
-
-
-@pytest.fixture(scope="session")
-def made(place, openwright):
-    """The report of `openwright run` on the tiny release, from sources to bundle."""
-    done = openwright("run", str(place / "второй"), "--artifacts", str(place / "artifacts"), "--json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-@pytest.fixture(scope="session")
-def bundle(made):
-    return Path(made["summary"]["bundle"])
 
 
 def report(done):

@@ -1,0 +1,371 @@
+"""The whole stage on tiny archives: contents, agreement of its tables, the same bytes every time, bad input."""
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from corpus_fixtures import (
+    module,
+    project_files,
+    prose,
+    pypi_source,
+    tiny_context,
+    tiny_corpus_config,
+    tiny_corpus_values,
+)
+from transformers import AutoTokenizer
+
+import data_recipes.documents
+from data_recipes.corpus import build_corpus
+from data_recipes.settings import CorpusConfig
+from data_recipes.windows import TokenWindows
+from provenance.artifacts import load_artifact
+from provenance.config import load_config
+from provenance.digests import sha256_file
+from provenance.errors import ConfigError, DataError, SourceError
+from provenance.ledger import read_chain
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SHARED = prose(77).encode()
+
+
+def rich_values(tmp_path):
+    """A recipe in which every kind of decision occurs."""
+    cache_dir = tmp_path / "cache"
+    rows = "".join(
+        json.dumps({"text": prose(500 + number, script="cyrillic"), "licence": licence}, ensure_ascii=False) + "\n"
+        for number, licence in enumerate(["Apache-2.0", "GPL-3.0-only OR MIT", "unknown"])
+    )
+    (tmp_path / "rows.jsonl").write_text(rows, encoding="utf-8")
+    odd = {
+        "docs/shared.rst": SHARED,
+        "docs/short.rst": b"Too short.",
+        "docs/latin1.rst": b"caf\xe9 " * 50,
+        "odd/broken.py": b"def (:\n",
+        "docs/special.rst": prose(9).encode() + b"\n<|endoftext|> ends a document.\n",
+    }
+    values = tiny_corpus_values(tmp_path)
+    values["sources"] = [
+        pypi_source(cache_dir, "zeta", project_files(1) | odd),
+        pypi_source(cache_dir, "alpha", project_files(2, "cyrillic") | {"docs/same.rst": SHARED}, licence="BSD-3-Clause"),
+        pypi_source(cache_dir, "copyleft", project_files(4), licence="GPL-3.0-or-later"),
+        pypi_source(cache_dir, "gamma", project_files(3) | {"docs/also.md": SHARED}, split="heldout"),
+        {
+            "type": "dataset",
+            "name": "rows",
+            "format": "jsonl",
+            "files": [{"path": "rows.jsonl", "sha256": sha256_file(tmp_path / "rows.jsonl")}],
+            "licence_column": "licence",
+            "split": "train",
+            "as_of": "2026-11-24",
+        },
+    ]  # fmt: skip
+    return values
+
+
+def build(tmp_path, values, store="store"):
+    return build_corpus(CorpusConfig.model_validate(values), tiny_context(tmp_path / store))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("corpus")
+    return build(tmp_path, rich_values(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def table(made):
+    return pq.read_table(made.path / "documents" / "documents-00000.parquet").to_pylist()
+
+
+def one(table, source, path):
+    (row,) = [row for row in table if row["source"] == source and row["path"] == path]
+    return row
+
+
+def test_every_rule_that_should_drop_did(table):
+    assert one(table, "zeta", "docs/latin1.rst")["rule"] == "undecodable"
+    assert one(table, "zeta", "odd/broken.py#docstrings")["rule"] == "unparsable"
+    assert one(table, "zeta", "docs/special.rst")["rule"] == "max_num_special_tokens"
+    short = one(table, "zeta", "docs/short.rst")
+    assert (short["rule"], short["score"], short["threshold"]) == ("min_num_words", 2.0, 30.0)
+    assert {row["rule"] for row in table if row["source"] == "copyleft"} == {"licence"}
+    assert one(table, "rows", "rows.jsonl#2")["rule"] == "licence"
+    assert one(table, "rows", "rows.jsonl#1")["licence_chosen"] == "MIT"
+    assert one(table, "rows", "rows.jsonl#1")["licence_spdx"] == "GPL-3.0-only OR MIT"
+
+
+def test_a_text_in_three_projects_stays_where_it_is_held_out(table):
+    kept = one(table, "gamma", "docs/also.md")
+    assert kept["decision"] == "kept"
+    assert kept["split"] == "heldout"
+    assert kept["cluster_sources"] == ["alpha", "gamma", "zeta"]
+    assert kept["cluster_licences"] == ["BSD-3-Clause", "MIT"]
+    for source, path in (("zeta", "docs/shared.rst"), ("alpha", "docs/same.rst")):
+        dropped = one(table, source, path)
+        assert dropped["rule"] == "duplicate"
+        assert dropped["duplicate_of"] == kept["document_id"]
+        assert dropped["split"] == "none"
+
+
+def test_whole_projects_are_held_out(table):
+    splits = {(row["source"], row["split"]) for row in table if row["decision"] == "kept"}
+    assert splits == {("zeta", "train"), ("alpha", "train"), ("rows", "train"), ("gamma", "heldout")}
+
+
+def test_shards_hold_the_texts_of_the_table(made, table):
+    tokenizer = AutoTokenizer.from_pretrained(made.path / "tokenizer")
+    description = json.loads((made.path / "tokens/tokens.json").read_text())
+    eos_id = description["eos_id"]
+    texts = {}
+    for split in ("train", "heldout"):
+        for row in pq.read_table(made.path / "text" / f"{split}-00000.parquet").to_pylist():
+            texts[row["document_id"]] = row["text"]
+    assert set(texts) == {row["document_id"] for row in table if row["decision"] == "kept"}
+    for split in ("train", "heldout"):
+        for source in description["splits"][split]["sources"]:
+            documents = [row for row in table if row["source"] == source["name"] and row["split"] == split]
+            ids = [
+                token
+                for shard in source["shards"]
+                for token in np.fromfile(made.path / shard["files"]["tokens"]["path"], "<u2").tolist()
+            ]
+            expected = [[*tokenizer(texts[row["document_id"]])["input_ids"], eos_id] for row in documents]
+            assert ids == [token for tokens in expected for token in tokens]
+            assert [len(tokens) for tokens in expected] == [row["num_tokens"] for row in documents]
+
+
+def test_windows_of_all_splits_open(made):
+    for split, window_tokens in (("train", 64), ("heldout", 64), ("sft", 127), ("sft-heldout", 127)):
+        windows = TokenWindows(made.path, split, window_tokens, verify=True)
+        ids, mask = windows.read(0, 0)
+        assert len(ids) == window_tokens + 1
+        assert mask.any()
+
+
+def test_no_held_out_summary_is_trained_on(made):
+    summaries = {}
+    for split in ("train", "heldout"):
+        path = made.path / "conversations" / f"{split}-00000.parquet"
+        rows = pq.read_table(path).to_pylist()
+        assert rows
+        assert [row["conversation_id"] for row in rows] == sorted(row["conversation_id"] for row in rows)
+        summaries[split] = {row["summary"].casefold() for row in rows}
+        assert all(row["messages"][1] == {"role": "assistant", "content": row["summary"]} for row in rows)
+        assert all(row["qualified_name"] in row["messages"][0]["content"] for row in rows)
+    assert not summaries["train"] & summaries["heldout"]
+
+
+def test_totals_and_steps_agree_with_the_table(made, table):
+    corpus = json.loads((made.path / "corpus.json").read_text())
+    kept = [row for row in table if row["decision"] == "kept"]
+    assert corpus["num_documents"] == {"kept": len(kept), "dropped": len(table) - len(kept)}
+    assert [source["name"] for source in corpus["sources"]] == ["alpha", "copyleft", "gamma", "rows", "zeta"]
+    for source in corpus["sources"]:
+        rows = [row for row in table if row["source"] == source["name"]]
+        of_source = [row for row in rows if row["decision"] == "kept"]
+        assert source["num_documents"]["kept"] == len(of_source)
+        assert source["dropped_by_rule"] == Counter(row["rule"] for row in rows if row["rule"])
+        assert source["num_tokens"] == sum(row["num_tokens"] for row in of_source)
+        assert source["size_bytes"] == sum(row["size_bytes"] for row in of_source)
+        assert source["licences"] == Counter(row["licence_spdx"] for row in of_source)
+    steps = corpus["steps"]
+    for before, after in zip(steps, steps[1:], strict=False):
+        assert before["rows_out"] == after["rows_in"]
+    for step in steps:
+        assert step["rows_in"] - step["rows_out"] == sum(step["dropped"].values())
+        assert (ROOT / step["code"]).is_file()
+    assert steps[-1]["rows_out"] == len(kept)
+
+
+def test_the_source_lock_names_every_pin(made):
+    lock = json.loads((made.path / "sources.lock").read_text())
+    assert lock["format"] == "openwright-sources/1"
+    assert [entry["name"] for entry in lock["sources"]] == ["alpha", "copyleft", "gamma", "rows", "zeta"]
+
+
+def test_observations_are_no_results(made):
+    assert {entry.path for entry in made.observations} == {"journal.jsonl", "environment.json"}
+    kinds = [record["kind"] for record in read_chain(made.path / "journal.jsonl")]
+    assert kinds[0] == "start"
+    assert kinds[-1] == "finish"
+
+
+def test_datasets_loads_text_and_conversations(made, tmp_path):
+    copy = tmp_path / "dataset"
+    for folder in ("text", "conversations"):
+        (copy / folder).mkdir(parents=True)
+        for path in (made.path / folder).iterdir():
+            (copy / folder / path.name).write_bytes(path.read_bytes())
+    configs = [
+        {
+            "config_name": name,
+            "data_files": [
+                {"split": "train", "path": f"{name}/train-*.parquet"},
+                {"split": "heldout", "path": f"{name}/heldout-*.parquet"},
+            ],
+        }
+        for name in ("text", "conversations")
+    ]
+    (copy / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': configs})}---\n# Data\n", encoding="utf-8")
+    text = datasets.load_dataset(str(copy), "text", cache_dir=str(tmp_path / "cache"))
+    talk = datasets.load_dataset(str(copy), "conversations", cache_dir=str(tmp_path / "cache"))
+    assert set(text) == set(talk) == {"train", "heldout"}
+    assert any("документ" in value for value in text["train"]["text"])
+    assert [turn["role"] for turn in talk["train"][0]["messages"]] == ["user", "assistant"]
+
+
+@pytest.mark.parametrize("num_workers", [2, 7])
+def test_bytes_do_not_depend_on_workers_or_order_of_sources(num_workers, made, tmp_path):
+    values = rich_values(tmp_path)
+    random.Random(num_workers).shuffle(values["sources"])
+    values["execution"]["num_workers"] = num_workers
+    again = build(tmp_path, values)
+    assert again.results == made.results
+    assert again.content_digest == made.content_digest
+
+
+def test_a_build_killed_at_any_moment_gives_the_same_bytes_when_run_again(made, tmp_path):
+    program = (
+        "import sys\nfrom pathlib import Path\n"
+        f"sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(ROOT)!r}]\n"
+        "from corpus_fixtures import tiny_context\nfrom test_corpus_stage import build, rich_values\n"
+        "path = Path(sys.argv[1])\nbuild(path, rich_values(path))\n"
+    )
+    for seconds in (3.0, 6.0):
+        running = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stderr=subprocess.DEVNULL)
+        time.sleep(seconds)
+        os.kill(running.pid, signal.SIGKILL)
+        running.wait()
+    leftover = tmp_path / "store" / "corpus"
+    for work in leftover.glob(".work-*"):
+        (work / "text").mkdir(exist_ok=True)
+        (work / "text" / "train-00001.parquet").write_bytes(b"half a file")
+    assert build(tmp_path, rich_values(tmp_path)).results == made.results
+
+
+def test_an_equal_recipe_is_not_built_twice(made, tmp_path, monkeypatch):
+    values = tiny_corpus_values(tmp_path)
+    first = build(tmp_path, values)
+    monkeypatch.setattr("data_recipes.corpus.read_sources", lambda config: pytest.fail("was built again"))
+    values["execution"]["num_workers"] = 5
+    assert build(tmp_path, values) == first
+    load_artifact(first.path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_shards": 3},
+        {"tokenizer": {"vocab_size": 300}},
+        {"quality": {"min_num_words": 200}},
+        {"conversations": {"window_tokens": 100}},
+    ],
+)
+def test_another_recipe_gives_another_corpus(change, tmp_path, monkeypatch):
+    values = tiny_corpus_values(tmp_path)
+    monkeypatch.setattr("data_recipes.corpus._build", lambda config, work: (work / "x").write_text("x"))
+    assert build(tmp_path, values).fingerprint != build(tmp_path, values | change).fingerprint
+
+
+def test_a_source_without_documents_is_named(tmp_path):
+    values = tiny_corpus_values(tmp_path)
+    values["sources"].append(pypi_source(tmp_path / "cache", "empty", {"empty.c": b"int x;"}))
+    with pytest.raises(DataError, match="'empty' holds no document"):
+        build(tmp_path, values)
+
+
+def test_a_policy_that_drops_everything_is_named(tmp_path):
+    values = tiny_corpus_values(tmp_path, policy={"allow": ["ISC"]})
+    with pytest.raises(DataError, match=r"all 10 documents of split 'heldout' were dropped, 10 by rule 'licence'"):
+        build(tmp_path, values)
+
+
+def test_the_same_archive_under_two_names_is_refused(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"text": prose(1)}) + "\n")
+    stated = {"spdx": "MIT", "evidence": "as the README says"}
+    entry = {
+        "type": "dataset",
+        "format": "jsonl",
+        "files": [{"path": path.name, "sha256": sha256_file(path)}],
+        "licence": stated,
+        "split": "train",
+        "as_of": "2026-11-24",
+    }
+    values = tiny_corpus_values(tmp_path, sources=[entry | {"name": "one"}, entry | {"name": "two"}])
+    with pytest.raises(DataError, match="'one' and 'two' hold the same file"):
+        build(tmp_path, values)
+
+
+def test_an_archive_of_another_digest_is_refused(tmp_path):
+    values = tiny_corpus_values(tmp_path)
+    wrong = values["sources"][0] | {"sha256": "0" * 64}
+    values["sources"][0] = wrong
+    values["execution"]["index_url"] = "http://127.0.0.1:9/simple/"
+    with pytest.raises(SourceError):
+        build(tmp_path, values)
+
+
+def test_a_full_disk_says_so_and_leaves_no_artifact(tmp_path, monkeypatch):
+    def full(*arguments, **keywords):
+        raise OSError(errno.ENOSPC, "No space left on device", "documents-00000.parquet")
+
+    monkeypatch.setattr(data_recipes.documents.pq, "write_table", full)
+    with pytest.raises(DataError, match="the disk is full") as caught:
+        build(tmp_path, tiny_corpus_values(tmp_path))
+    assert "run the same command again" in caught.value.next_command
+    assert not list((tmp_path / "store").rglob("manifest.json"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values: values["sources"].append(values["sources"][0]), "'alpha' is used twice"),
+        (lambda values: values["sources"].clear(), "sources"),
+        (lambda values: values["policy"].update(allow=["My Own Licence"]), "My Own Licence"),
+        (lambda values: values["policy"].update(allow=[]), "allow"),
+        (lambda values: values.update(qualty={}), "quality"),
+        (lambda values: values["tokenizer"].update(vocab_size=100), "vocab_size"),
+        (lambda values: values["sources"][0].update(sha256="latest"), "sha256"),
+        (lambda values: [source.update(split="heldout") for source in values["sources"]], "split: train"),
+    ],
+)
+def test_wrong_recipes_are_refused_with_file_and_line(change, message, tmp_path):
+    values = tiny_corpus_values(tmp_path)
+    values["execution"] = {"num_workers": 1, "cache_dir": str(tmp_path / "cache")}
+    path = tmp_path / "corpus.yaml"
+    path.write_text(yaml.safe_dump(values))
+    assert load_config(path, CorpusConfig).sources[0].name == "alpha"
+    change(values)
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(path, CorpusConfig)
+    assert "corpus.yaml:" in caught.value.where
+
+
+@pytest.mark.parametrize("name", ["quickstart", "small"])
+def test_shipped_recipes_load(name):
+    config = load_config(ROOT / "configs" / name / "corpus.yaml", CorpusConfig)
+    splits = Counter(source.split for source in config.sources)
+    assert splits["train"] >= 8
+    assert splits["heldout"] >= 1
+
+
+def test_a_corpus_without_held_out_projects_is_allowed(tmp_path):
+    source = pypi_source(tmp_path / "cache", "solo", {f"solo/m{n}.py": module(n).encode() for n in range(9)})
+    made = build_corpus(tiny_corpus_config(tmp_path, sources=[source]), tiny_context(tmp_path / "store"))
+    splits = json.loads((made.path / "tokens/tokens.json").read_text())["splits"]
+    assert set(splits) == {"train", "sft"}

@@ -1,0 +1,166 @@
+"""Replays of an honest bundle, and of forged ones whose ledgers were chained anew by code of the test's own."""
+
+import hashlib
+import json
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_recipes.order import Order
+from provenance.errors import BundleError, ConfigError
+from release.reproduce import reproduce, resumable_checkpoints
+
+WINDOW_TOKENS = 32
+
+
+def ledger_of(bundle: Path) -> Path:
+    return bundle / "model" / "training" / "pretrain" / "ledger.jsonl"
+
+
+def records_of(bundle: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in ledger_of(bundle).read_text().splitlines()]
+
+
+def chain_anew(bundle: Path, edit: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Edit the ledger's records, chain them anew, and mend the heads that checkpoints hold."""
+    records = records_of(bundle)
+    edit(records)
+    heads = ["0" * 64]
+    lines = []
+    for record in records:
+        record["previous"] = heads[-1]
+        lines.append(json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode())
+        heads.append(hashlib.sha256(lines[-1]).hexdigest())
+    ledger_of(bundle).write_bytes(b"\n".join(lines) + b"\n")
+    for path in (bundle / "model" / "checkpoints" / "pretrain").glob("*/checkpoint.json"):
+        values = json.loads(path.read_text())
+        values["ledger"]["head"] = heads[values["ledger"]["num_records"]]
+        path.write_text(json.dumps(values))
+
+
+@pytest.fixture
+def forged(bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the honest bundle, to be changed."""
+    shutil.copytree(bundle, tmp_path / "forged")
+    return tmp_path / "forged"
+
+
+def replay(bundle: Path, first: int, last: int) -> Any:
+    (result,) = reproduce(bundle, steps=(first, last), num_processes=1)
+    return result
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 4])
+def test_an_honest_segment_replays_at_every_number_of_processes(bundle: Path, num_processes: int) -> None:
+    (result,) = reproduce(bundle, steps=(4, 6), num_processes=num_processes)
+    assert (result.check, result.verdict) == ("replay", "PASS")
+    assert "bitwise: 3 steps" in result.detail
+
+
+def test_random_segments_name_their_seed_and_what_they_leave_open(bundle: Path) -> None:
+    results = reproduce(bundle, segments=2, seed=5, stage="sft")
+    assert [result.verdict for result in results] == ["PASS", "PASS"]
+    assert all("drawn with seed 5: 2 of 2 segments" in result.detail for result in results)
+    assert all("missed with chance 0.00" in result.detail for result in results)
+
+
+def test_a_loss_changed_in_its_last_bit_and_chained_anew_fails(forged: Path) -> None:
+    def edit(records: list[dict[str, Any]]) -> None:
+        record = next(r for r in records if r["kind"] == "step" and r["step"] == 5)
+        bits = struct.unpack("<q", struct.pack("<d", float.fromhex(record["loss"])))[0]
+        record["loss"] = struct.unpack("<d", struct.pack("<q", bits ^ 1))[0].hex()
+
+    chain_anew(forged, edit)
+    result = replay(forged, 4, 6)
+    assert result.verdict == "FAIL"
+    assert "first difference at step 5" in result.detail
+    assert "numerics; loss" in result.detail
+
+
+def test_the_same_forgery_on_another_platform_is_never_a_pass(forged: Path) -> None:
+    def edit(records: list[dict[str, Any]]) -> None:
+        next(r for r in records if r["kind"] == "step" and r["step"] == 5)["loss"] = "0x1.0000000000000p+1"
+
+    chain_anew(forged, edit)
+    path = forged / "model" / "training" / "pretrain" / "environment.json"
+    values = json.loads(path.read_text())
+    values["platform"]["cpu_model"] = "another processor"
+    path.write_text(json.dumps(values))
+    result = replay(forged, 4, 6)
+    assert result.verdict == "UNVERIFIED"
+    assert "cpu_model" in result.detail
+
+
+def test_a_swapped_checkpoint_fails_at_its_state_digest(forged: Path) -> None:
+    three, six = (forged / "model/checkpoints/pretrain" / f"step-0000000{step}" for step in (3, 6))
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        held = (three / name).read_bytes()
+        (three / name).write_bytes((six / name).read_bytes())
+        (six / name).write_bytes(held)
+    result = replay(forged, 4, 5)
+    assert result.verdict == "FAIL"
+    assert "state digest" in result.detail
+
+
+def test_a_fabricated_chain_of_checkpoints_fails_at_the_first_replayed_step(forged: Path) -> None:
+    """The later state is passed off as the earlier one, in the checkpoint and in the ledger alike."""
+    three, six = (forged / "model/checkpoints/pretrain" / f"step-0000000{step}" for step in (3, 6))
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        shutil.copyfile(six / name, three / name)
+    later = json.loads((six / "checkpoint.json").read_text())
+    digests = {key: later[key] for key in ("weights_digest", "state_digest")}
+    path = three / "checkpoint.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **digests}))
+
+    def edit(records: list[dict[str, Any]]) -> None:
+        next(r for r in records if r["kind"] == "checkpoint" and r["step"] == 3).update(digests)
+
+    chain_anew(forged, edit)
+    result = replay(forged, 4, 5)
+    assert result.verdict == "FAIL"
+    assert "first difference at step 4" in result.detail
+    assert "numerics" in result.detail
+
+
+def test_one_changed_token_fails_as_data(forged: Path) -> None:
+    order = Order.from_json(
+        {k: v for k, v in records_of(forged)[0]["order"].items() if k not in ("split", "window_tokens")}
+    )
+    draw = order.step_draws(5)[0]
+    tokens = json.loads((forged / "dataset" / "tokens" / "tokens.json").read_text())
+    shards = tokens["splits"]["train"]["sources"][draw.source]["shards"]
+    assert len(shards) == 1
+    path = forged / "dataset" / shards[0]["files"]["tokens"]["path"]
+    data = bytearray(path.read_bytes())
+    data[2 * (draw.window * WINDOW_TOKENS + 3)] ^= 1
+    path.write_bytes(data)
+    result = replay(forged, 5, 5)
+    assert result.verdict == "FAIL"
+    assert "data" in result.detail
+    assert "token_digest" in result.detail
+
+
+def test_another_learning_rate_in_the_recipe_fails_as_config(forged: Path) -> None:
+    path = forged / "model" / "training" / "pretrain" / "recipe.json"
+    values = json.loads(path.read_text())
+    values["optimizer"]["peak_learning_rate"] = (0.01 * 1.0001).hex()
+    path.write_text(json.dumps(values))
+    result = replay(forged, 4, 5)
+    assert result.verdict == "FAIL"
+    assert "config; " in result.detail
+    assert "learning_rate" in result.detail
+
+
+def test_what_cannot_be_replayed_is_refused(bundle: Path, forged: Path) -> None:
+    assert sorted(resumable_checkpoints(bundle, "pretrain")) == [0, 3, 6]
+    with pytest.raises(ConfigError, match="within 1:6"):
+        reproduce(bundle, steps=(1, 7))
+    with pytest.raises(ConfigError, match="--stage dpo"):
+        reproduce(bundle, stage="dpo")
+    shutil.rmtree(forged / "dataset")
+    with pytest.raises(BundleError, match="tokens"):
+        reproduce(forged)
