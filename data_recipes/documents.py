@@ -182,9 +182,10 @@ def write_dataset(rows: list[dict[str, Any]], columns: Mapping[str, Any], path: 
     features = datasets.Features(
         {name: datasets.Value(kind) if isinstance(kind, str) else kind for name, kind in columns.items()}
     )
+    values = {name: [row[name] for row in rows] for name in columns}
     path.parent.mkdir(parents=True, exist_ok=True)
     with quiet_datasets():
-        datasets.Dataset.from_list(rows, features=features).to_parquet(str(path), batch_size=ROW_GROUP_ROWS)
+        datasets.Dataset.from_dict(values, features=features).to_parquet(str(path), batch_size=ROW_GROUP_ROWS)
 
 
 @contextmanager

@@ -194,4 +194,4 @@ def _compare(bundle: Path, name: str, documents: dict[str, bytes]) -> CheckResul
             detail = "this program would write it otherwise, but is not the version in code/: run that one"
             return CheckResult(_RECORDS, name, "UNVERIFIED", detail, path)
         return CheckResult(_RECORDS, name, "FAIL", "it is not what the bundle's records give", path)
-    return CheckResult(_RECORDS, name, "PASS", f"{len(documents)} documents generated again, byte for byte", "model")
+    return CheckResult(_RECORDS, name, "PASS", f"{len(documents)} generated again, byte for byte", "model")

@@ -141,7 +141,8 @@ def _replay_segment(bundle: Path, segment: Segment, num_processes: int | None, o
         )
         write_json(Path(scratch) / "request.json", asdict(request))
         done = subprocess.run(
-            [sys.executable, "-m", "train.replay", str(Path(scratch) / "request.json")],
+            # -B: no compiled files may appear beside the bundle's sources.
+            [sys.executable, "-B", "-m", "train.replay", str(Path(scratch) / "request.json")],
             cwd=scratch,
             env={**os.environ, "PYTHONPATH": str((bundle / "model" / "code").resolve())},
             check=False,

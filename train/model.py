@@ -46,6 +46,7 @@ def build_model(config: ModelConfig, *, vocab_size: int, eos_id: int, pad_id: in
     model = AutoModelForCausalLM.from_config(
         transformers_config, attn_implementation=config.attention, dtype=torch.float32
     )
+    model.config.architectures = [type(model).__name__]
     return model.train()
 
 

@@ -15,13 +15,14 @@ from provenance.stage import StageContext
 
 AS_OF = "2026-11-24"
 LICENCE_TEXTS = Path(data_recipes.__file__).parent / "licence_texts"
-LATIN = "the tokenizer reads every shard of corpus and writes small open window with licence evidence kept".split()
-CYRILLIC = "быстрый разбор текста хранит каждый документ вместе с лицензией и показывает источник данных".split()
-SCRIPTS = {"latin": LATIN, "cyrillic": CYRILLIC}
+SCRIPTS = {
+    "latin": "the tokenizer reads every shard of corpus and writes small open window with licence evidence kept",
+    "cyrillic": "быстрый разбор текста хранит каждый документ вместе со своей лицензией и показывает источник данных",
+}
 
 
 def sentence(rng: random.Random, script: str = "latin") -> str:
-    words = [rng.choice(SCRIPTS[script]) for _ in range(rng.randint(6, 12))]
+    words = [rng.choice(SCRIPTS[script].split()) for _ in range(rng.randint(6, 12))]
     return " ".join(words).capitalize() + "."
 
 

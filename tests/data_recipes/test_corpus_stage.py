@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import datasets
@@ -56,10 +57,11 @@ def rich_values(tmp_path):
         "odd/broken.py": b"def (:\n",
         "docs/special.rst": prose(9).encode() + b"\n<|endoftext|> ends a document.\n",
     }
+    cyrillic = project_files(2, "cyrillic") | {"docs/same.rst": SHARED}
     values = tiny_corpus_values(tmp_path)
     values["sources"] = [
         pypi_source(cache_dir, "zeta", project_files(1) | odd),
-        pypi_source(cache_dir, "alpha", project_files(2, "cyrillic") | {"docs/same.rst": SHARED}, licence="BSD-3-Clause"),
+        pypi_source(cache_dir, "alpha", cyrillic, licence="BSD-3-Clause"),
         pypi_source(cache_dir, "copyleft", project_files(4), licence="GPL-3.0-or-later"),
         pypi_source(cache_dir, "gamma", project_files(3) | {"docs/also.md": SHARED}, split="heldout"),
         {
@@ -71,7 +73,7 @@ def rich_values(tmp_path):
             "split": "train",
             "as_of": "2026-11-24",
         },
-    ]  # fmt: skip
+    ]
     return values
 
 
@@ -182,7 +184,7 @@ def test_totals_and_steps_agree_with_the_table(made, table):
         assert source["size_bytes"] == sum(row["size_bytes"] for row in of_source)
         assert source["licences"] == Counter(row["licence_spdx"] for row in of_source)
     steps = corpus["steps"]
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in pairwise(steps):
         assert before["rows_out"] == after["rows_in"]
     for step in steps:
         assert step["rows_in"] - step["rows_out"] == sum(step["dropped"].values())
@@ -244,15 +246,18 @@ def test_a_build_killed_at_any_moment_gives_the_same_bytes_when_run_again(made, 
         "from corpus_fixtures import tiny_context\nfrom test_corpus_stage import build, rich_values\n"
         "path = Path(sys.argv[1])\nbuild(path, rich_values(path))\n"
     )
-    for seconds in (3.0, 6.0):
+    stage = tmp_path / "store" / "corpus"
+    for written in ("journal.jsonl", "tokens/train"):
         running = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stderr=subprocess.DEVNULL)
-        time.sleep(seconds)
+        deadline = time.monotonic() + 60
+        while not list(stage.glob(f".work-*/{written}")) and time.monotonic() < deadline:
+            time.sleep(0.005)
         os.kill(running.pid, signal.SIGKILL)
-        running.wait()
-    leftover = tmp_path / "store" / "corpus"
-    for work in leftover.glob(".work-*"):
-        (work / "text").mkdir(exist_ok=True)
-        (work / "text" / "train-00001.parquet").write_bytes(b"half a file")
+        assert running.wait() == -signal.SIGKILL
+        assert not list(stage.rglob("manifest.json"))
+    (work,) = stage.glob(".work-*")
+    (work / "text").mkdir(exist_ok=True)
+    (work / "text" / "train-00001.parquet").write_bytes(b"half a file")
     assert build(tmp_path, rich_values(tmp_path)).results == made.results
 
 

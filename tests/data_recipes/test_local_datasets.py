@@ -70,10 +70,8 @@ def test_each_row_is_a_document_with_its_own_licence(kind, tmp_path):
 
 def test_both_forms_give_the_same_texts(tmp_path):
     paths = [WRITERS[kind](tmp_path / f"rows.{kind}") for kind in WRITERS]
-    texts = [
-        [extracted.document.text_sha256 for extracted in read_dataset_source(source(path), tmp_path, ()).extraction.documents]
-        for path in paths
-    ]  # fmt: skip
+    read = [read_dataset_source(source(path), tmp_path, ()).extraction.documents for path in paths]
+    texts = [[extracted.document.text_sha256 for extracted in documents] for documents in read]
     assert texts[0] == texts[1]
 
 
