@@ -28,7 +28,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -651,13 +651,15 @@ def read_split(name: str, fields: Fields) -> Split:
             if sum(getattr(shard, key) for shard in shards) != part.number(key):
                 raise Mismatch(f"{key} is not the sum over the shards", part.where)
         sources.append((part.text("name"), shards))
-        hashed.append({
-            "name": part.text("name"),
-            "shards": [
-                {"num_tokens": shard.num_tokens, "files": {role: sha for role, (_, sha) in shard.files.items()}}
-                for shard in shards
-            ],
-        })  # fmt: skip
+        hashed.append(
+            {
+                "name": part.text("name"),
+                "shards": [
+                    {"num_tokens": shard.num_tokens, "files": {role: sha for role, (_, sha) in shard.files.items()}}
+                    for shard in shards
+                ],
+            }
+        )
     names = [name for name, _ in sources]
     if names != sorted(set(names)):
         raise Mismatch("sources are not sorted by name", fields.where)
@@ -758,9 +760,22 @@ class WindowReader:
 # ---- state/1 --------------------------------------------------------------------------------------------------------
 
 DTYPE_BYTES = {
-    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
-    "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8,
-}  # fmt: skip
+    "BOOL": 1,
+    "U8": 1,
+    "I8": 1,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "U16": 2,
+    "I16": 2,
+    "F16": 2,
+    "BF16": 2,
+    "U32": 4,
+    "I32": 4,
+    "F32": 4,
+    "U64": 8,
+    "I64": 8,
+    "F64": 8,
+}
 
 
 @dataclass(frozen=True)
@@ -922,13 +937,20 @@ class Ledger:
 RECORD_KEYS = {
     "start": ("format", "stage", "recipe_digest", "num_logical_replicas", "order", "parents"),
     "step": (
-        "step", "order_digest", "token_digest", "tokens_by_source", "num_trained_tokens", "loss", "gradient_norm",
-        "learning_rate", "parameter_checksum",
+        "step",
+        "order_digest",
+        "token_digest",
+        "tokens_by_source",
+        "num_trained_tokens",
+        "loss",
+        "gradient_norm",
+        "learning_rate",
+        "parameter_checksum",
     ),
     "evaluation": ("step", "split", "num_tokens", "num_bytes", "loss", "bits_per_byte"),
     "checkpoint": ("step", "checkpoint_kind", "weights_digest", "state_digest"),
     "end": ("step", "weights_digest", "state_digest"),
-}  # fmt: skip
+}
 PLACE_IN_STEP = {"step": 0, "evaluation": 1, "checkpoint": 2, "end": 3}
 
 
@@ -1095,9 +1117,7 @@ class Verifier:
             self._check(BYTES, "dataset files", "dataset", lambda: self.check_files("dataset", self.dataset_manifest()))
         self._check(BYTES, "content digest", "model/manifest.json", self.check_content)
         for row in self.root.parts("stages"):
-            self._check(
-                BYTES, f"stage {show(row.value.get('stage'))}", row.where, lambda row=row: self.check_stage(row)
-            )
+            self._check(BYTES, f"stage {show(row.value.get('stage'))}", row.where, partial(self.check_stage, row))
         self.check_records()
         return self.results
 
@@ -1511,8 +1531,11 @@ class Verifier:
                 where = f"split {show(split.name)}, source {show(name)}"
                 found = (sum(shard.num_tokens for shard in shards), sum(shard.num_documents for shard in shards))
                 if found != (sum(counts), len(counts)):
-                    raise Mismatch(f"the index counts {sum(counts)} tokens in {len(counts)} documents of {where}, the"
-                                   f" shards {found[0]} in {found[1]}", "dataset/documents/index-00000.bin")  # fmt: skip
+                    raise Mismatch(
+                        f"the index counts {sum(counts)} tokens in {len(counts)} documents of {where}, the"
+                        f" shards {found[0]} in {found[1]}",
+                        "dataset/documents/index-00000.bin",
+                    )
                 first = 0
                 for shard in shards:
                     path, end = shard.files["ends"][0], 0
@@ -1520,8 +1543,11 @@ class Verifier:
                     for block in blocks(tree, path) if path in tree.files else ():
                         for number in unpack(block, 8):
                             if number - end != counts[first]:
-                                raise Mismatch(f"document {first} of {where} has {number - end} tokens in the shard and"
-                                               f" {counts[first]} in the index", tree.place(path))  # fmt: skip
+                                raise Mismatch(
+                                    f"document {first} of {where} has {number - end} tokens in the shard and"
+                                    f" {counts[first]} in the index",
+                                    tree.place(path),
+                                )
                             first, end = first + 1, number
                     first += shard.num_documents if path not in tree.files else 0
         if kept:
@@ -1724,8 +1750,14 @@ class Verifier:
             record = self.model.json(f"{directory}checkpoint.json")
             record.format(CHECKPOINT_FORMAT)
             place = {"num_records": line.number - 1, "head": line.head_before}
-            expected = {"format": CHECKPOINT_FORMAT, "kind": said["checkpoint_kind"], "step": said["step"], "ledger": place,
-                        "weights_digest": said["weights_digest"], "state_digest": said["state_digest"]}  # fmt: skip
+            expected = {
+                "format": CHECKPOINT_FORMAT,
+                "kind": said["checkpoint_kind"],
+                "step": said["step"],
+                "ledger": place,
+                "weights_digest": said["weights_digest"],
+                "state_digest": said["state_digest"],
+            }
             if record.value != expected:
                 raise Mismatch("does not say what the ledger's checkpoint record says", record.where)
             weights = states.of_directory(directory, "model")
@@ -1862,8 +1894,9 @@ def print_result(result: CheckResult) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="verify.py", description="Verify a bundle offline. Exit codes: 0 pass, 1 fail,"
-                                     " 2 bad usage, 3 unverified.")  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="verify.py", description="Verify a bundle offline. Exit codes: 0 pass, 1 fail, 2 bad usage, 3 unverified."
+    )
     parser.add_argument("bundle", nargs="?", type=Path, help="directory that holds model/ and dataset/")
     parser.add_argument("--expect", metavar="DIGEST", help="sha256 of model/manifest.json from a place that you trust")
     parser.add_argument(
