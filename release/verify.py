@@ -1143,9 +1143,7 @@ class Verifier:
                 ("tokens", self.check_tokens),
                 ("checkpoints", self.check_checkpoints),
             ):
-                self._check(
-                    RECORDS, f"{stage.name} {what}", folder, lambda stage=stage, body=body_of_stage: body(stage)
-                )
+                self._check(RECORDS, f"{stage.name} {what}", folder, partial(body_of_stage, stage))
         self._check(RECORDS, "final weights", "model/model.safetensors", self.check_final_weights)
         self._check(RECORDS, "evaluation", "model/evaluation/record.json", self.check_evaluation)
 
