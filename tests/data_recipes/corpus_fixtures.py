@@ -17,7 +17,7 @@ AS_OF = "2026-11-24"
 LICENCE_TEXTS = Path(data_recipes.__file__).parent / "licence_texts"
 SCRIPTS = {
     "latin": "the tokenizer reads every shard of corpus and writes small open window with licence evidence kept",
-    "cyrillic": "быстрый разбор текста хранит каждый документ вместе со своей лицензией и показывает источник данных",
+    "cyrillic": "быстрый разбор текста хранит каждый документ вместе его лицензию всегда показывает источник данных",
 }
 
 

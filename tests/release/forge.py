@@ -1,0 +1,141 @@
+"""What a forger can do: change files of a bundle, then chain, hash and list everything anew.
+
+Written from `docs/formats.md` with the standard library alone; nothing of the project is imported.
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+
+def digest_of(construction: str, value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(f"openwright:{construction}\n".encode() + text.encode()).hexdigest()
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write(path: Path, value: Any) -> None:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, indent=1)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def entry(root: Path, path: str) -> Record:
+    data = (root / path).read_bytes()
+    return {"path": path, "size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def edit_ledger(bundle: Path, stage: str, edit: Callable[[list[Record]], None]) -> None:
+    """Edit a ledger's records and chain them anew, in checkpoints and run.json too."""
+    folder = bundle / "model" / "training" / stage
+    records = [json.loads(line) for line in (folder / "ledger.jsonl").read_text(encoding="utf-8").splitlines()]
+    edit(records)
+    heads = ["0" * 64]
+    lines = []
+    for record in records:
+        record["previous"] = heads[-1]
+        lines.append(json.dumps(record, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode())
+        heads.append(hashlib.sha256(lines[-1]).hexdigest())
+    (folder / "ledger.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    run = read(folder / "run.json")
+    run["ledger"] = {"head": heads[-1], "num_records": len(records)}
+    write(folder / "run.json", run)
+    for path in (bundle / "model" / "checkpoints" / stage).glob("*/checkpoint.json"):
+        values = read(path)
+        if values["ledger"]["num_records"] < len(heads):
+            values["ledger"]["head"] = heads[values["ledger"]["num_records"]]
+            write(path, values)
+
+
+def rehash_tokens(bundle: Path) -> dict[str, str]:
+    """Bring tokens.json into agreement with the shard files; returns old split digests with the new ones."""
+    dataset = bundle / "dataset"
+    tokens = read(dataset / "tokens" / "tokens.json")
+    changed = {}
+    for split in tokens["splits"].values():
+        for source in split["sources"]:
+            for shard in source["shards"]:
+                for file in shard["files"].values():
+                    file["sha256"] = entry(dataset, file["path"])["sha256"]
+        value = {key: split[key] for key in ("layout", "dtype", "width")}
+        value["sources"] = [
+            {
+                "name": source["name"],
+                "shards": [
+                    {"num_tokens": s["num_tokens"], "files": {r: f["sha256"] for r, f in s["files"].items()}}
+                    for s in source["shards"]
+                ],
+            }
+            for source in split["sources"]
+        ]
+        new = digest_of("tokens/1", value)
+        changed[split["digest"]] = new
+        split["digest"] = new
+    write(dataset / "tokens" / "tokens.json", tokens)
+    return changed
+
+
+def reseal(bundle: Path) -> None:
+    """Make every manifest and content digest agree with the files as they are now."""
+    model, dataset = bundle / "model", bundle / "dataset"
+    root = read(model / "manifest.json")
+    renamed: dict[str, str] = {}
+    for stage in root["stages"]:
+        for holder, values, place in _stage_manifests(bundle, stage["stage"]):
+            for kind in ("results", "observations"):
+                values[kind] = [{**entry(*place(item["path"])), "path": item["path"]} for item in values[kind]]
+            for parent in values["parents"]:
+                parent["content_digest"] = renamed.get(parent["content_digest"], parent["content_digest"])
+            old = values["content_digest"]
+            content = {"kind": values["kind"], "results": values["results"], "parents": values["parents"]}
+            values["content_digest"] = renamed[old] = digest_of("content/1", content)
+            stage["content_digest"], stage["parents"] = values["content_digest"], values["parents"]
+            if stage["stage"] == "corpus":
+                holder["content_digest"] = values["content_digest"]
+                holder["files"] = [{**item, **entry(dataset, item["path"])} for item in holder["files"]]
+                write(dataset / "manifest.json", holder)
+            else:
+                write(_manifest_path(bundle, stage["stage"]), values)
+    root["dataset"] = {
+        "content_digest": read(dataset / "manifest.json")["content_digest"],
+        "manifest_sha256": entry(dataset, "manifest.json")["sha256"],
+    }
+    root["files"] = [{**item, **entry(model, item["path"])} for item in root["files"]]
+    results = [
+        {k: item[k] for k in ("path", "size_bytes", "sha256")} for item in root["files"] if item["role"] == "result"
+    ]
+    value = {"name": root["name"], "version": root["version"], "dataset": root["dataset"]["content_digest"]}
+    root["content_digest"] = digest_of("bundle/1", {**value, "results": sorted(results, key=lambda item: item["path"])})
+    write(model / "manifest.json", root)
+
+
+def _manifest_path(bundle: Path, stage: str) -> Path:
+    folder = "evaluation" if stage == "eval" else f"training/{stage}"
+    return bundle / "model" / folder / "manifest.json"
+
+
+def _stage_manifests(bundle: Path, stage: str) -> Iterator[tuple[Any, Any, Callable[[str], tuple[Path, str]]]]:
+    if stage == "corpus":
+        holder = read(bundle / "dataset" / "manifest.json")
+        yield holder, holder["corpus"], lambda path: (bundle / "dataset", path)
+        return
+
+    def place(path: str) -> tuple[Path, str]:
+        if path.startswith("checkpoints/"):
+            return bundle / "model" / "checkpoints" / stage, path.removeprefix("checkpoints/")
+        return _manifest_path(bundle, stage).parent, path
+
+    yield None, read(_manifest_path(bundle, stage)), place
+
+
+def next_float(text: str) -> str:
+    """The neighbouring float, in hexadecimal."""
+    bits = struct.unpack("<q", struct.pack("<d", float.fromhex(text)))[0]
+    return str(struct.unpack("<d", struct.pack("<q", bits + 1))[0].hex())
