@@ -10,7 +10,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import jinja2
+import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
 from data_recipes.order import Order
 from data_recipes.order_numpy import order_digests
@@ -27,6 +30,12 @@ from release.verify import CheckResult, verify_bundle
 _INDEX_ROW = struct.Struct("<32s32sIHHHBBI")
 _RECORDS = "records"
 _COLUMNS = ["document_id", "text_sha256", "num_tokens", "source", "licence_spdx", "decision", "rule", "split"]
+
+_UNREADABLE = (
+    *(ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError),
+    *(struct.error, jinja2.TemplateError, yaml.YAMLError, pa.ArrowException, RecursionError),
+)
+"""What readers of a bundle's files raise where the files are not what they should be."""
 
 
 def verify_release(bundle: Path, *, expect: str | None, tokens: str) -> list[CheckResult]:
@@ -61,7 +70,7 @@ def _guarded(name: str, where: str, check: Callable[[Path], CheckResult], bundle
         return check(bundle)
     except OpenwrightError as error:
         return CheckResult(_RECORDS, name, "FAIL", error.found, error.where.replace(f"{bundle}/", "") or where)
-    except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError, struct.error) as error:
+    except _UNREADABLE as error:
         return CheckResult(_RECORDS, name, "FAIL", f"malformed ({type(error).__name__}: {error})"[:200], where)
 
 

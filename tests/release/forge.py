@@ -88,11 +88,12 @@ def reseal(bundle: Path) -> None:
     root = read(model / "manifest.json")
     renamed: dict[str, str] = {}
     for stage in root["stages"]:
+        if (model / "training" / stage["stage"] / "ledger.jsonl").is_file():
+            edit_ledger(bundle, stage["stage"], lambda records: _rename_parents(records[0]["parents"], renamed))
         for holder, values, place in _stage_manifests(bundle, stage["stage"]):
             for kind in ("results", "observations"):
                 values[kind] = [{**entry(*place(item["path"])), "path": item["path"]} for item in values[kind]]
-            for parent in values["parents"]:
-                parent["content_digest"] = renamed.get(parent["content_digest"], parent["content_digest"])
+            _rename_parents(values["parents"], renamed)
             old = values["content_digest"]
             content = {"kind": values["kind"], "results": values["results"], "parents": values["parents"]}
             values["content_digest"] = renamed[old] = digest_of("content/1", content)
@@ -114,6 +115,11 @@ def reseal(bundle: Path) -> None:
     value = {"name": root["name"], "version": root["version"], "dataset": root["dataset"]["content_digest"]}
     root["content_digest"] = digest_of("bundle/1", {**value, "results": sorted(results, key=lambda item: item["path"])})
     write(model / "manifest.json", root)
+
+
+def _rename_parents(parents: list[Record], renamed: dict[str, str]) -> None:
+    for parent in parents:
+        parent["content_digest"] = renamed.get(parent["content_digest"], parent["content_digest"])
 
 
 def _manifest_path(bundle: Path, stage: str) -> Path:
