@@ -9,7 +9,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,7 +38,7 @@ from provenance.console import fact, progress
 from provenance.digests import sha256_file
 from provenance.environment import environment_record
 from provenance.errors import DataError, SourceError
-from provenance.ledger import ChainWriter
+from provenance.ledger import Journal
 from provenance.stage import StageContext, StageSpec, run_stage
 
 SPEC = StageSpec(
@@ -80,7 +79,7 @@ def _build(config: CorpusConfig, work: Path) -> None:
     with _disk_errors(work):
         shutil.rmtree(work)
         work.mkdir(parents=True)
-        journal = _Journal(work / "journal.jsonl")
+        journal = _StepTimer(work / "journal.jsonl")
         sources = journal.timed("read sources", lambda: read_sources(config))
         extractions = [source.extraction for source in sources]
         rows = journal.timed("decide", lambda: decide(extractions, config))
@@ -250,29 +249,26 @@ def _write_tokens_json(config: CorpusConfig, tokenizer: Tokenizer, splits: dict[
     )
 
 
-class _Journal:
+class _StepTimer:
     """The stage's journal: what took how long. An observation, never a result."""
 
     def __init__(self, path: Path) -> None:
-        self._chain = ChainWriter(path)
-        self._append({"kind": "start"})
+        self._journal = Journal(path)
+        self._journal.note("start")
 
     def timed(self, step: str, work: Callable[[], _Result]) -> _Result:
         """Run one step and record its duration."""
         started = time.monotonic()
         result = work()
         milliseconds = round(1000 * (time.monotonic() - started))
-        self._append({"kind": "step", "step": step, "milliseconds": milliseconds})
+        self._journal.note("step", step=step, milliseconds=milliseconds)
         fact(f"{step}: {milliseconds / 1000:.1f} s")
         return result
 
     def close(self) -> None:
         """Write the last record and close the file."""
-        self._append({"kind": "finish"})
-        self._chain.close()
-
-    def _append(self, record: dict[str, Json]) -> None:
-        self._chain.append({"time_utc": datetime.now(UTC).isoformat(timespec="seconds"), **record})
+        self._journal.note("finish")
+        self._journal.close()
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 from eval.baselines import measure_baselines
@@ -34,7 +33,7 @@ from provenance.config import recipe_of
 from provenance.console import fact
 from provenance.environment import environment_record
 from provenance.errors import EvaluationError
-from provenance.ledger import ChainWriter
+from provenance.ledger import Journal
 from provenance.stage import StageContext, StageSpec, run_stage
 
 SPEC = StageSpec(
@@ -74,13 +73,13 @@ def _evaluate(
 ) -> None:
     for left_over in work.iterdir():
         shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
-    journal = ChainWriter(work / "journal.jsonl")
-    journal.append({"kind": "start", "time_utc": _now()})
+    journal = Journal(work / "journal.jsonl")
+    journal.note("start")
     _write_items(config, corpus.path, work / "tasks")
     started = time.monotonic()
     items = read_items(work / "tasks" / f"{BITS_PER_BYTE}.jsonl")
     write_json(work / "baselines.json", measure_baselines(corpus.path, items, config.baselines, config.intervals))
-    journal.append({"kind": "baselines", "time_utc": _now(), "seconds": f"{time.monotonic() - started:.1f}"})
+    journal.note("baselines", seconds=f"{time.monotonic() - started:.1f}")
     jobs = [ModelJob(name, checkpoints[name], _tasks_for(name, config)) for name in config.models]
     settings = HarnessSettings(
         config.seed, config.context_tokens, config.batch_size, config.dtype, config.threads_per_process
@@ -89,9 +88,7 @@ def _evaluate(
     for job in jobs:
         for task in job.tasks:
             _write_samples(work, job.name, task, outputs[job.name]["tasks"][task.name])
-        journal.append(
-            {"kind": "model", "time_utc": _now(), "model": job.name, "seconds": f"{outputs[job.name]['seconds']:.1f}"}
-        )
+        journal.note("model", model=job.name, seconds=f"{outputs[job.name]['seconds']:.1f}")
     digests = heldout_digests(corpus.path)
     record = evaluation_record(config, work, corpus, digests, models, jobs, outputs)
     write_json(work / "record.json", record)
@@ -99,7 +96,7 @@ def _evaluate(
     rescore(work)
     platforms = {job.name: outputs[job.name]["platform"] for job in jobs}
     write_json(work / "environment.json", environment_record() | {"workers": platforms})
-    journal.append({"kind": "finish", "time_utc": _now()})
+    journal.note("finish")
     journal.close()
     _show(work)
 
@@ -182,7 +179,3 @@ def _show(work: Path) -> None:
         value, low, high = (parse_hex_float(row[key]) for key in ("value", "low", "high"))
         name = f"{row['model']} {row['task'].removeprefix('openwright_')} {row['metric']}"
         fact(f"{name}: {value:.3f} [{low:.3f}, {high:.3f}], {row['verdict']}")
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

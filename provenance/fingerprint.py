@@ -129,11 +129,11 @@ def stage_fingerprint(
         packages: packages whose sources the stage may import.
         libraries: distributions whose version may change the stage's results.
     """
-    value = {
-        "stage": stage,
-        "recipe": recipe,
-        "parents": [parent.as_json() for parent in sorted(parents)],
-        "sources": sources_digest(packages),
-        "libraries": library_versions(libraries),
-    }
+    lineage = [parent.as_json() for parent in sorted(parents)]
+    return fingerprint_digest(stage, recipe, lineage, sources_digest(packages), library_versions(libraries))
+
+
+def fingerprint_digest(stage: str, recipe: Json, parents: Json, sources: str, libraries: dict[str, str]) -> str:
+    """Digest `fingerprint/1` of values that are known already, such as those that a bundle records."""
+    value = {"stage": stage, "recipe": recipe, "parents": parents, "sources": sources, "libraries": libraries}
     return tagged_digest("fingerprint/1", value)

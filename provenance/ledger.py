@@ -6,6 +6,7 @@ Each line is one canonical JSON object whose field `previous` holds the sha256 o
 
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,14 @@ class ChainWriter:
         """Sync and close the file."""
         self.sync()
         self._file.close()
+
+
+class Journal(ChainWriter):
+    """A chain of observations: every record carries its kind and the time at which it was written."""
+
+    def note(self, kind: str, **facts: Any) -> None:
+        """Write an observation."""
+        self.append({"kind": kind, "time_utc": datetime.now(UTC).isoformat(timespec="milliseconds"), **facts})
 
 
 def read_chain(path: Path) -> Iterator[dict[str, Any]]:

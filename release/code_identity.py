@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from packaging.utils import canonicalize_name
 
 from provenance.canonical import read_json
-from provenance.digests import hash_files, tagged_digest
-from provenance.fingerprint import CODE_RECORD, PACKAGES, sources_digest
+from provenance.digests import hash_files
+from provenance.fingerprint import CODE_RECORD, PACKAGES, fingerprint_digest, sources_digest
 from provenance.stage import StageSpec
 from release.facts import BundleFacts
 
@@ -54,11 +54,6 @@ def _fingerprint_holds(facts: BundleFacts, stage: str) -> bool:
     observed = facts.environment(stage).get("distributions", {})
     versions = {canonicalize_name(name): found["version"] for name, found in observed.items()}
     libraries = {name: versions.get(canonicalize_name(name), "") for name in spec.libraries}
-    value = {
-        "stage": stage,
-        "recipe": manifest["recipe"],
-        "parents": manifest["parents"],
-        "sources": sources_digest(spec.packages, facts.model / "code"),
-        "libraries": libraries,
-    }
-    return bool(tagged_digest("fingerprint/1", value) == manifest["fingerprint"])
+    sources = sources_digest(spec.packages, facts.model / "code")
+    found = fingerprint_digest(stage, manifest["recipe"], manifest["parents"], sources, libraries)
+    return bool(found == manifest["fingerprint"])

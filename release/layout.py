@@ -17,6 +17,14 @@ from provenance.errors import BundleError
 BUNDLE_FORMAT = "openwright-bundle/1"
 DATASET_FORMAT = "openwright-dataset/1"
 
+TEXT_SUFFIXES = frozenset(
+    (".css", ".html", ".j2", ".jinja", ".json", ".jsonl", ".lock", ".md", ".py", ".toml", ".txt", ".yaml", ".yml")
+)
+"""Suffixes of the text files that a bundle may hold."""
+
+TEXT_NAMES = frozenset(("LICENSE", "NOTICE", "Makefile"))
+"""Text files without a suffix."""
+
 LAYOUT: tuple[tuple[str, str], ...] = (
     ("model/manifest.json", "root"),
     ("model/manifest.sig", "root"),

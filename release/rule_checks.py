@@ -7,7 +7,7 @@ from provenance.digests import FileEntry, Parent, content_digest, sha256_file
 from release.code_identity import code_problem
 from release.components import assertion, licence_of, licence_text, needed_licence_ids
 from release.facts import BundleFacts
-from release.layout import bundle_files, role_of
+from release.layout import TEXT_NAMES, TEXT_SUFFIXES, bundle_files, role_of
 from release.licence_terms import Terms, is_copyleft, is_known_expression, read_terms
 from release.secret_scan import find_secrets
 from release.weights import header_problem, weights_digest
@@ -227,27 +227,7 @@ def share_terms(facts: BundleFacts) -> Finding:
     return _freedom(facts, "redistribution")
 
 
-_OPEN_SUFFIXES = frozenset(
-    [
-        ".bin",
-        ".css",
-        ".html",
-        ".j2",
-        ".jinja",
-        ".json",
-        ".jsonl",
-        ".lock",
-        ".md",
-        ".parquet",
-        ".py",
-        ".safetensors",
-        ".toml",
-        ".txt",
-        ".yaml",
-        ".yml",
-    ]
-)
-_OPEN_NAMES = frozenset(("LICENSE", "NOTICE", "Makefile"))
+_OPEN_SUFFIXES = TEXT_SUFFIXES | {".bin", ".parquet", ".safetensors"}
 
 
 def inspectable(facts: BundleFacts) -> Finding:
@@ -256,7 +236,7 @@ def inspectable(facts: BundleFacts) -> Finding:
         relative = path.relative_to(facts.bundle).as_posix()
         documented = relative.startswith(("dataset/tokens/", "dataset/documents/")) or path.suffix != ".bin"
         later = role_of(relative) == "root"
-        if not later and not (documented and (path.suffix in _OPEN_SUFFIXES or path.name in _OPEN_NAMES)):
+        if not later and not (documented and (path.suffix in _OPEN_SUFFIXES or path.name in TEXT_NAMES)):
             return failed(f"{relative} is in no documented open format")
     return passed("all files are source text, JSON, Parquet, safetensors or documented fixed-width tables")
 

@@ -3,27 +3,7 @@
 import re
 from pathlib import Path
 
-from release.layout import bundle_files
-
-_TEXT_SUFFIXES = frozenset(
-    [
-        ".cfg",
-        ".css",
-        ".html",
-        ".j2",
-        ".jinja",
-        ".json",
-        ".jsonl",
-        ".lock",
-        ".md",
-        ".py",
-        ".toml",
-        ".txt",
-        ".yaml",
-        ".yml",
-    ]
-)
-_TEXT_NAMES = frozenset(("LICENSE", "NOTICE", "Makefile"))
+from release.layout import TEXT_NAMES, TEXT_SUFFIXES, bundle_files
 
 _QUOTED = ("model/evaluation/tasks/", "model/evaluation/samples/", "model/openness/LICENSES/")
 """Places that quote public text, where the documentation of a library may show a made-up key."""
@@ -46,7 +26,7 @@ def find_secrets(bundle: Path) -> list[str]:
     found = []
     for path in bundle_files(bundle):
         relative = path.relative_to(bundle).as_posix()
-        is_text = path.suffix in _TEXT_SUFFIXES or path.name in _TEXT_NAMES
+        is_text = path.suffix in TEXT_SUFFIXES | {".cfg"} or path.name in TEXT_NAMES
         if not is_text or relative.startswith(_QUOTED) or path.name == "tokenizer.json":
             continue
         text = path.read_text(encoding="utf-8", errors="replace")

@@ -7,7 +7,7 @@ fixed size, and every file is written whole.
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +112,7 @@ def write_checkpoint(
     model.config.save_pretrained(work)
     for path in sorted(tokenizer_dir.iterdir()):
         shutil.copyfile(path, work / path.name)
-    place_json = {"num_records": place.num_records, "head": place.head}
-    values = {**record.ledger_record(), "format": CHECKPOINT_FORMAT, "kind": record.kind, "ledger": place_json}
-    del values["checkpoint_kind"]
-    write_json(work / _RECORD, values)
+    write_json(work / _RECORD, {"format": CHECKPOINT_FORMAT, **asdict(record)})
     for path in work.iterdir():
         sync_path(path)
     if target.exists():

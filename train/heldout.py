@@ -49,9 +49,10 @@ class HeldoutSet:
         places = [(m, w) for m, source in enumerate(windows.sources) for w in range(source.num_windows)]
         count = min(num_windows, len(places))
         chosen = [windows.read(*places[index * len(places) // count]) for index in range(count)]
-        self._ids_BT = torch.from_numpy(np.stack([ids for ids, _ in chosen]))
-        self._mask_BT = torch.from_numpy(np.stack([mask for _, mask in chosen])).bool()
-        targets = np.stack([ids for ids, _ in chosen])[np.stack([mask for _, mask in chosen]).astype(bool)]
+        ids_BT = np.stack([ids for ids, _ in chosen])
+        mask_BT = np.stack([mask for _, mask in chosen]).astype(bool)
+        self._ids_BT, self._mask_BT = torch.from_numpy(ids_BT), torch.from_numpy(mask_BT)
+        targets = ids_BT[mask_BT]
         self._num_tokens = len(targets)
         self._num_bytes = int(token_num_bytes[targets].sum())
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from provenance.canonical import Json, read_json, write_json
 from provenance.config import from_recipe
-from provenance.digests import Parent
 from train.settings import PretrainConfig, RunConfig, SftConfig
 
 STOP_REQUEST = ".stop-requested"
@@ -40,7 +39,7 @@ class TrainingJob:
     corpus: str
     run_dir: str
     base_checkpoint: str
-    parents: tuple[dict[str, str], ...]
+    parents: tuple[dict[str, Json], ...]
     replay_from: str
     last_step: int
 
@@ -58,8 +57,3 @@ class TrainingJob:
         """Read what `save` wrote."""
         values = read_json(path)
         return cls(**{**values, "parents": tuple(values["parents"])})
-
-
-def parent_records(parents: tuple[Parent, ...]) -> tuple[dict[str, str], ...]:
-    """Lineage in the form that a job holds."""
-    return tuple({"role": p.role, "name": p.name, "content_digest": p.content_digest} for p in sorted(parents))

@@ -1,6 +1,5 @@
 """Training stages as the pipeline calls them: write the job, start `accelerate launch`, wait, seal the artifact."""
 
-import ctypes
 import json
 import os
 import signal
@@ -22,7 +21,8 @@ from provenance.digests import Parent
 from provenance.errors import StoppedForRequeue, TrainingError
 from provenance.fingerprint import project_root
 from provenance.stage import StageContext, StageSpec, run_stage
-from train.job import LOCK, OUTCOME, STOP_REQUEST, TrainingJob, parent_records
+from train.job import LOCK, OUTCOME, STOP_REQUEST, TrainingJob
+from train.lifetime import die_with_parent
 from train.settings import PretrainConfig, RunConfig, SftConfig
 
 LIBRARIES = ("torch", "transformers", "accelerate", "safetensors", "tokenizers", "numpy")
@@ -30,8 +30,6 @@ PACKAGES = ("provenance", "data_recipes", "train")
 OBSERVATIONS = ("journal.jsonl", "environment.json", "accelerate.yaml")
 PRETRAIN_SPEC = StageSpec("pretrain", PACKAGES, LIBRARIES, OBSERVATIONS)
 SFT_SPEC = StageSpec("sft", PACKAGES, LIBRARIES, OBSERVATIONS)
-
-_PR_SET_PDEATHSIG = 1
 
 
 def pretrain(config: PretrainConfig, context: StageContext, corpus: Artifact) -> Artifact:
@@ -69,7 +67,7 @@ def _train(
             corpus=str(corpus.path.resolve()),
             run_dir=str(work.resolve()),
             base_checkpoint=base_checkpoint,
-            parents=parent_records(tuple(parents)),
+            parents=tuple(parent.as_json() for parent in sorted(parents)),
             replay_from="",
             last_step=config.num_steps,
         )
@@ -128,7 +126,7 @@ def launch(job: TrainingJob, num_processes: int, threads_per_process: int, code_
         command += ["--module", "train.worker", str(Path(scratch) / "job.json"), str(num_processes)]
         environment = _environment(code_root or project_root(), threads_per_process)
         with subprocess.Popen(
-            command, env=environment, cwd=scratch, start_new_session=True, preexec_fn=_die_with_parent
+            command, env=environment, cwd=scratch, start_new_session=True, preexec_fn=die_with_parent
         ) as process:
             code = _wait(process, lambda: (run_dir / STOP_REQUEST).touch())
     _conclude(job, run_dir, code)
@@ -196,8 +194,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -7,7 +7,6 @@ the same at every number of processes, after any number of restarts, and in a re
 import shutil
 import socket
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from provenance.canonical import Json, hex_float, write_json
 from provenance.console import Progress
 from provenance.digests import tagged_digest
 from provenance.errors import ConfigError, ResumeMismatch, TrainingError
-from provenance.ledger import ChainWriter, read_chain
+from provenance.ledger import ChainWriter, Journal, read_chain
 from train.adamw import build_adamw
 from train.checkpoint import (
     CHECKPOINTS,
@@ -33,7 +32,7 @@ from train.checkpoint import (
     restore_checkpoint,
     write_checkpoint,
 )
-from train.heldout import HeldoutScore, HeldoutSet, token_losses
+from train.heldout import HeldoutSet, token_losses
 from train.job import STOP_REQUEST, TrainingJob
 from train.model import build_model, derive_seed, open_model, trainable_parameters
 from train.reduction import GradientReducer, TreeSum, World, own_replicas
@@ -105,8 +104,7 @@ class TrainingRun:
         self.reducer = GradientReducer(list(self.parameters.values()), world)
         self.checksum = ParameterChecksum(self.parameters)
         self.ledger: ChainWriter | None = None
-        self.journal: ChainWriter | None = None
-        self.scores: dict[int, HeldoutScore] = {}
+        self.journal: Journal | None = None
 
     def _initial_model(self) -> Any:
         torch.manual_seed(derive_seed(self.config.seed, "init"))
@@ -187,13 +185,13 @@ class TrainingRun:
         self.world.all_reduce(torch.zeros(1, dtype=torch.int64))
 
     def _open_journal(self, kind: str, step: int) -> None:
-        self.journal = ChainWriter(self.run_dir / "journal.jsonl")
+        self.journal = Journal(self.run_dir / "journal.jsonl")
         self.note(kind, step=step, host=socket.gethostname(), num_processes=self.world.size)
 
     def note(self, kind: str, **facts: Json) -> None:
         """Write an observation into the journal (process 0)."""
         if self.journal is not None:
-            self.journal.append({"kind": kind, "time_utc": datetime.now(UTC).isoformat(), **facts})
+            self.journal.note(kind, **facts)
 
     # ---- one step -----------------------------------------------------------------------------------------------
 
@@ -288,9 +286,9 @@ class TrainingRun:
             self._keep_checkpoint(step, kind)
 
     def _evaluate(self, step: int) -> None:
-        self.scores[step] = self.heldout.score(self.model, self.world)
+        score = self.heldout.score(self.model, self.world)
         if self.ledger is not None:
-            self.ledger.append(self.scores[step].ledger_record(step, self.config.data.heldout_split))
+            self.ledger.append(score.ledger_record(step, self.config.data.heldout_split))
 
     def _keep_checkpoint(self, step: int, kind: str) -> None:
         """Write the checkpoint (a replay only digests it) and its ledger record."""

@@ -1,6 +1,5 @@
 """The program that `accelerate launch` starts once per process: `python -m train.worker JOB.json NUM_PROCESSES`."""
 
-import ctypes
 import fcntl
 import json
 import os
@@ -16,17 +15,16 @@ from provenance.canonical import write_json
 from provenance.environment import environment_record
 from provenance.errors import OpenwrightError, TrainingError
 from train.job import LOCK, OUTCOME, STOP_REQUEST, TrainingJob
+from train.lifetime import die_with_parent
 from train.loop import run_job
 from train.reduction import World
-
-_PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
     """Run the job named on the command line as this process's part of it."""
     job = TrainingJob.load(Path(sys.argv[1]))
     run_dir = Path(job.run_dir)
-    _die_with_launcher()
+    die_with_parent()
     _stop_on_signals(run_dir)
     torch.set_num_threads(job.config.threads_per_process)
     torch.use_deterministic_algorithms(True)
@@ -42,7 +40,7 @@ def main() -> None:
             write_json(run_dir / "environment.json", environment_record())
         finished = run_job(job, world)
     except OpenwrightError as error:
-        if world.rank == 0 or world.size == 1 or not (run_dir / OUTCOME).exists():
+        if world.rank == 0 or not (run_dir / OUTCOME).exists():
             _report(run_dir, "failed", error)
         # The other processes may wait in a collective for ever; leaving at once lets the launcher end them.
         os._exit(1)
@@ -51,12 +49,6 @@ def main() -> None:
     accelerator.end_training()
     if lock is not None:
         lock.close()
-
-
-def _die_with_launcher() -> None:
-    """A worker whose launcher was killed would wait in a collective for ever (Linux: ask for a signal instead)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _stop_on_signals(run_dir: Path) -> None:

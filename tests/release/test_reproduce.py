@@ -1,13 +1,11 @@
 """Replays of an honest bundle, and of forged ones whose ledgers were chained anew by code of the test's own."""
 
-import hashlib
 import json
 import shutil
-import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forge
 import pytest
 
 from data_recipes.order import Order
@@ -15,31 +13,6 @@ from provenance.errors import BundleError, ConfigError
 from release.reproduce import reproduce, resumable_checkpoints
 
 WINDOW_TOKENS = 32
-
-
-def ledger_of(bundle: Path) -> Path:
-    return bundle / "model" / "training" / "pretrain" / "ledger.jsonl"
-
-
-def records_of(bundle: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in ledger_of(bundle).read_text().splitlines()]
-
-
-def chain_anew(bundle: Path, edit: Callable[[list[dict[str, Any]]], None]) -> None:
-    """Edit the ledger's records, chain them anew, and mend the heads that checkpoints hold."""
-    records = records_of(bundle)
-    edit(records)
-    heads = ["0" * 64]
-    lines = []
-    for record in records:
-        record["previous"] = heads[-1]
-        lines.append(json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode())
-        heads.append(hashlib.sha256(lines[-1]).hexdigest())
-    ledger_of(bundle).write_bytes(b"\n".join(lines) + b"\n")
-    for path in (bundle / "model" / "checkpoints" / "pretrain").glob("*/checkpoint.json"):
-        values = json.loads(path.read_text())
-        values["ledger"]["head"] = heads[values["ledger"]["num_records"]]
-        path.write_text(json.dumps(values))
 
 
 @pytest.fixture
@@ -71,10 +44,9 @@ def test_random_segments_name_their_seed_and_what_they_leave_open(bundle: Path) 
 def test_a_loss_changed_in_its_last_bit_and_chained_anew_fails(forged: Path) -> None:
     def edit(records: list[dict[str, Any]]) -> None:
         record = next(r for r in records if r["kind"] == "step" and r["step"] == 5)
-        bits = struct.unpack("<q", struct.pack("<d", float.fromhex(record["loss"])))[0]
-        record["loss"] = struct.unpack("<d", struct.pack("<q", bits ^ 1))[0].hex()
+        record["loss"] = forge.next_float(record["loss"])
 
-    chain_anew(forged, edit)
+    forge.edit_ledger(forged, "pretrain", edit)
     result = replay(forged, 4, 6)
     assert result.verdict == "FAIL"
     assert "first difference at step 5" in result.detail
@@ -85,7 +57,7 @@ def test_the_same_forgery_on_another_platform_is_never_a_pass(forged: Path) -> N
     def edit(records: list[dict[str, Any]]) -> None:
         next(r for r in records if r["kind"] == "step" and r["step"] == 5)["loss"] = "0x1.0000000000000p+1"
 
-    chain_anew(forged, edit)
+    forge.edit_ledger(forged, "pretrain", edit)
     path = forged / "model" / "training" / "pretrain" / "environment.json"
     values = json.loads(path.read_text())
     values["platform"]["cpu_model"] = "another processor"
@@ -119,7 +91,7 @@ def test_a_fabricated_chain_of_checkpoints_fails_at_the_first_replayed_step(forg
     def edit(records: list[dict[str, Any]]) -> None:
         next(r for r in records if r["kind"] == "checkpoint" and r["step"] == 3).update(digests)
 
-    chain_anew(forged, edit)
+    forge.edit_ledger(forged, "pretrain", edit)
     result = replay(forged, 4, 5)
     assert result.verdict == "FAIL"
     assert "first difference at step 4" in result.detail
@@ -127,9 +99,9 @@ def test_a_fabricated_chain_of_checkpoints_fails_at_the_first_replayed_step(forg
 
 
 def test_one_changed_token_fails_as_data(forged: Path) -> None:
-    order = Order.from_json(
-        {k: v for k, v in records_of(forged)[0]["order"].items() if k not in ("split", "window_tokens")}
-    )
+    with (forged / "model" / "training" / "pretrain" / "ledger.jsonl").open() as ledger:
+        start = json.loads(ledger.readline())
+    order = Order.from_json({key: v for key, v in start["order"].items() if key not in ("split", "window_tokens")})
     draw = order.step_draws(5)[0]
     tokens = json.loads((forged / "dataset" / "tokens" / "tokens.json").read_text())
     shards = tokens["splits"]["train"]["sources"][draw.source]["shards"]
