@@ -14,11 +14,14 @@ class ModelConfig(Config):
         model_type: transformers' model type, such as `olmo3` or `llama`.
         fields: keyword arguments of that type's config class; vocabulary and special tokens come from the corpus.
         attention: attention implementation of transformers.
+        router_bias_update_rate: for mixture-of-experts models that choose experts with a bias (DeepSeek-V3): after
+            each step an expert's bias moves by this much towards an even load; 0 leaves it alone.
     """
 
     model_type: str
     fields: dict[str, Any]
     attention: Literal["sdpa", "eager"] = "sdpa"
+    router_bias_update_rate: float = Field(default=0.0, ge=0)
 
 
 class PhaseConfig(Config):
@@ -42,6 +45,7 @@ class DataConfig(Config):
         heldout_split: split for the held-out loss.
         heldout_windows: how many of its windows, spread evenly.
         heldout_every_steps: steps between held-out losses; also taken at step 0 and at the end.
+        document_masking: attention and positions begin anew at each document of a window.
     """
 
     split: str
@@ -49,26 +53,57 @@ class DataConfig(Config):
     heldout_split: str
     heldout_windows: int = Field(gt=0)
     heldout_every_steps: int = Field(gt=0)
+    document_masking: bool = False
+
+
+class LossConfig(Config):
+    """Cross-entropy of the trained tokens.
+
+    Attributes:
+        chunk_tokens: logits are computed and differentiated for this many tokens at a time, so that they never stand
+            whole; None computes them all at once, as a plain loop does.
+        z_loss: weight of the squared logarithm of the softmax's normaliser, added to the loss that is differentiated;
+            the ledger's loss is without it.
+    """
+
+    chunk_tokens: int | None = Field(default=None, gt=0)
+    z_loss: float = Field(default=0.0, ge=0)
 
 
 class OptimizerConfig(Config):
-    """AdamW; weight decay acts on tensors of two or more dimensions."""
+    """AdamW, or Muon on whole matrices with AdamW for everything else.
 
-    name: Literal["adamw"] = "adamw"
+    Weight decay acts on tensors of two or more dimensions. Under `muon`, every matrix of the hidden layers (each expert
+    of a three-dimensional tensor is one) takes a step of Muon scaled so that one learning rate serves both.
+
+    Attributes:
+        muon_momentum: Muon's momentum (Nesterov).
+        muon_iterations: Newton-Schulz iterations.
+    """
+
+    name: Literal["adamw", "muon"] = "adamw"
     peak_learning_rate: float = Field(gt=0)
     beta1: float = 0.9
     beta2: float = 0.95
     epsilon: float = 1e-8
     weight_decay: float = Field(default=0.1, ge=0)
     max_gradient_norm: float = Field(default=1.0, gt=0)
+    muon_momentum: float = Field(default=0.95, ge=0, lt=1)
+    muon_iterations: int = Field(default=5, gt=0)
 
 
 class ScheduleConfig(Config):
-    """Warm-up, stable, decay: linear up, constant, linear down to a fraction of the peak."""
+    """Learning rate: linear warm-up, then one of three ways down to a fraction of the peak.
 
-    name: Literal["wsd"] = "wsd"
+    Attributes:
+        name: `wsd` is constant, then linear over the last `decay_steps`; `cosine` and `linear` go down from the end of
+            the warm-up to the last step.
+        decay_steps: of `wsd` only.
+    """
+
+    name: Literal["wsd", "cosine", "linear"] = "wsd"
     warmup_steps: int = Field(ge=0)
-    decay_steps: int = Field(ge=0)
+    decay_steps: int = Field(default=0, ge=0)
     final_fraction: float = Field(default=0.0, ge=0, le=1)
 
 
@@ -77,19 +112,45 @@ class CheckpointConfig(Config):
 
     Attributes:
         weights_until_step: weights at steps 1, 2, 4, 8, ... up to this step.
+        weights_every_steps: weights at multiples of this; 0 for none.
         full_every_steps: full checkpoints (with optimizer) at multiples of this; each can start a replay.
-        max_file_bytes: a weights file is cut before it grows beyond this.
+        keep_last_full: how many of the newest full checkpoints before the last step keep their optimizer state and
+            weights; older ones are removed, unless their step is listed in `published_full_steps`, or keep their
+            weights only, where weights are due at their step. None keeps all.
+        published_full_steps: steps whose full checkpoints are never removed.
+        max_file_bytes: a file of tensors is cut before it grows beyond this.
     """
 
     weights_until_step: int = Field(default=64, ge=0)
+    weights_every_steps: int = Field(default=0, ge=0)
     full_every_steps: int = Field(default=50, gt=0)
+    keep_last_full: int | None = Field(default=None, gt=0)
+    published_full_steps: tuple[int, ...] = Field(default=(), strict=False)
     max_file_bytes: int = Field(default=2**30, gt=0)
 
 
 class ExecutionConfig(Config):
-    """What never changes results. None for `num_processes` means the largest power of two that fits the cores."""
+    """What never changes results: how the work is laid out, watched and shown.
 
+    Attributes:
+        num_processes: processes in all; None means the largest power of two that fits the cores of this machine.
+        shard_size: processes over which parameters, gradients and optimizer state are sharded (torch `fully_shard`); 1
+            keeps a whole copy on every process, `num_processes` shards over all, a number between does both.
+        activation_checkpointing: compute activations again in the backward pass instead of keeping them.
+        on_environment_change: what a resume on another platform does: go on in a new bitwise segment, or stop.
+        on_loss_spike: what a loss of `loss_spike_factor` times the recent median does, besides its journal record.
+        trackers: mirrors of the ledger's numbers through accelerate; the ledger stays the truth.
+        device: `auto` takes GPUs where torch finds them.
+    """
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     num_processes: int | None = Field(default=None, gt=0)
+    shard_size: int = Field(default=1, gt=0)
+    activation_checkpointing: bool = False
+    on_environment_change: Literal["continue", "stop"] = "continue"
+    on_loss_spike: Literal["record", "stop"] = "record"
+    loss_spike_factor: float = Field(default=2.0, gt=1)
+    trackers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = Field(default=(), strict=False)
 
 
 class RunConfig(Config):
@@ -97,20 +158,28 @@ class RunConfig(Config):
 
     Attributes:
         seed: seed of the order and of all random draws.
-        reduction: `exact`: the same bits at every number of processes up to `num_logical_replicas`.
-        num_logical_replicas: parts into which every step's batch is cut; a power of two.
+        skip_steps: first and last step of stretches that are left out (their windows are not read, no update is made).
+        precision: `fp32`, or `bf16`: fp32 master weights and optimizer, bf16 compute parameters, fp32 reduction.
+        reduction: `exact`: the same bits at every number of processes up to `num_logical_replicas`; `native`: torch's
+            own DDP and FSDP2 at any number of processes, with bits promised for the same layout only.
+        num_logical_replicas: parts into which every step's batch is cut under `exact`; a power of two. Each part is one
+            forward and backward pass: more parts need less memory.
+        compile: torch.compile on every layer; other bits than without, the same at every layout.
         threads_per_process: part of the recipe, since it changes bits.
     """
 
     seed: int = Field(ge=0, lt=2**53)
     data: DataConfig
     phases: tuple[PhaseConfig, ...] = Field(min_length=1, strict=False)
+    skip_steps: tuple[tuple[int, int], ...] = Field(default=(), strict=False)
+    loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
     checkpoints: CheckpointConfig = CheckpointConfig()
-    precision: Literal["fp32"] = "fp32"
-    reduction: Literal["exact"] = "exact"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    reduction: Literal["exact", "native"] = "exact"
     num_logical_replicas: int = Field(default=8, gt=0)
+    compile: bool = False
     threads_per_process: int = Field(default=1, gt=0)
     execution: ExecutionConfig = ExecutionConfig()
 
@@ -119,21 +188,54 @@ class RunConfig(Config):
         """Steps of all phases."""
         return sum(phase.num_steps for phase in self.phases)
 
+    def is_skipped(self, step: int) -> bool:
+        """Whether a step is left out."""
+        return any(first <= step <= last for first, last in self.skip_steps)
+
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_batches(self) -> Self:
         replicas = self.num_logical_replicas
         if replicas & (replicas - 1):
             raise ValueError(f"num_logical_replicas must be a power of two, not {replicas}")
         for phase in self.phases:
-            if phase.sequences_per_step % replicas:
+            if self.reduction == "exact" and phase.sequences_per_step % replicas:
                 raise ValueError(
                     f"sequences_per_step {phase.sequences_per_step} must divide by num_logical_replicas {replicas}"
                 )
-        if self.schedule.warmup_steps + self.schedule.decay_steps > self.num_steps:
+        return self
+
+    @model_validator(mode="after")
+    def _check_steps(self) -> Self:
+        schedule = self.schedule
+        if schedule.name != "wsd" and schedule.decay_steps:
+            raise ValueError(f"schedule.decay_steps belongs to wsd; {schedule.name} decays to the last step")
+        if schedule.warmup_steps + schedule.decay_steps > self.num_steps:
             raise ValueError(f"warm-up and decay are longer than the {self.num_steps} steps of all phases")
-        processes = self.execution.num_processes
-        if processes is not None and (processes & (processes - 1) or processes > replicas):
-            raise ValueError(f"execution.num_processes must be a power of two up to {replicas}, not {processes}")
+        before = 0
+        for first, last in self.skip_steps:
+            if not before < first <= last < self.num_steps:
+                raise ValueError(
+                    f"skip_steps {first} to {last}: stretches must rise, not overlap, and end before the last step"
+                )
+            before = last
+        return self
+
+    @model_validator(mode="after")
+    def _check_layout(self) -> Self:
+        processes, shards = self.execution.num_processes, self.execution.shard_size
+        if processes is None:
+            if shards > 1:
+                raise ValueError("execution.shard_size needs execution.num_processes beside it")
+            return self
+        if processes % shards:
+            raise ValueError(f"execution.num_processes {processes} must divide by execution.shard_size {shards}")
+        if self.reduction == "exact" and (
+            processes & (processes - 1) or shards & (shards - 1) or processes > self.num_logical_replicas
+        ):
+            raise ValueError(
+                f"execution.num_processes must be a power of two up to {self.num_logical_replicas} and "
+                f"execution.shard_size one that divides it, not {processes} and {shards}; reduction: native takes any"
+            )
         return self
 
 
