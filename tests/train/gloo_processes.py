@@ -1,0 +1,46 @@
+"""Real processes for tests of layouts: started from a server that has imported torch already, joined by gloo."""
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from train.layout import Layout, World, make_layout
+
+TIMEOUT_SECONDS = 240
+
+
+def run_processes(function: Callable[..., None], num_processes: int, *args: Any) -> None:
+    """Call `function(rank, *args)` in each of some processes; fails when one of them fails or hangs."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch.distributed.fsdp", "gloo_processes"])
+    processes = [
+        context.Process(target=_call, args=(function, rank, *args), daemon=True) for rank in range(num_processes)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(TIMEOUT_SECONDS)
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+    assert codes == [0] * num_processes
+
+
+def _call(function: Callable[..., None], rank: int, *args: Any) -> None:
+    torch.set_num_threads(1)
+    function(rank, *args)
+
+
+@contextmanager
+def joined(rank: int, size: int, shard_size: int, rendezvous: Path) -> Iterator[Layout]:
+    """Join the first `size` processes; `rendezvous` is a file that no other group uses."""
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=size)
+    try:
+        yield make_layout(World(rank, size), shard_size)
+    finally:
+        dist.destroy_process_group()
