@@ -166,7 +166,7 @@ class Muon:
         if layout.num_replicas > 1:
             source = replica * layout.shard_size + layout.shard
             dist.broadcast(result, source, group=layout.replicate_group)
-        for matrix, rows in zip(owned, result.split(sizes), strict=True):
+        for matrix, rows in zip(owned, torch.split(result, sizes), strict=True):
             target = self._held_rows(matrix, self._parts[matrix.part].tensor)
             scale = 0.2 * math.sqrt(max(matrix.num_rows, matrix.num_columns))
             target.add_(rows.view(target.shape), alpha=-(learning_rate * scale))

@@ -1,4 +1,4 @@
-"""Real processes for tests of layouts: started from a server that has imported torch already, joined by gloo."""
+"""Real processes for tests of layouts: started from a server that imported the libraries once, joined by gloo."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ TIMEOUT_SECONDS = 240
 def run_processes(function: Callable[..., None], num_processes: int, *args: Any) -> None:
     """Call `function(rank, *args)` in each of some processes; fails when one of them fails or hangs."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch.distributed.fsdp", "gloo_processes"])
+    context.set_forkserver_preload(["torch.distributed.fsdp", "transformers.models.deepseek_v3.modeling_deepseek_v3"])
     processes = [
         context.Process(target=_call, args=(function, rank, *args), daemon=True) for rank in range(num_processes)
     ]
