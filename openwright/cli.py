@@ -49,15 +49,34 @@ def run(
     dev: Dev = False,
     artifacts: Store = ARTIFACTS,
     as_json: AsJson = False,
+    launcher: Annotated[
+        Path | None, Option("--launcher", hidden=True, help="How the job of a cluster starts training processes.")
+    ] = None,
 ) -> None:
     """Run a config directory, from sources to bundle."""
     from openwright import commands, configs
 
     if target.is_file():
         stage = configs.stage_of(target, configs.CONFIG_MODELS)
-        commands.run_stages(target.parent, overrides or (), artifacts, dev, as_json, until=stage)
+        commands.run_stages(target.parent, overrides or (), artifacts, dev, as_json, stage, launcher)
     else:
-        commands.run_stages(target, overrides or (), artifacts, dev, as_json)
+        commands.run_stages(target, overrides or (), artifacts, dev, as_json, "", launcher)
+
+
+@app.command()
+def launch(
+    config_dir: ConfigDir,
+    cluster: Annotated[
+        Path, Option("--cluster", metavar="FILE", help="Cluster file, as configs/clusters/example.yaml explains it.")
+    ],
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Print the scripts and submit nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a config directory as a chain of Slurm jobs."""
+    from openwright import commands
+
+    commands.launch_release(config_dir, cluster, overrides or (), dry_run, as_json)
 
 
 @app.command()
@@ -109,12 +128,21 @@ def evaluate(
 @app.command()
 def status(
     run_dir: Annotated[Path, Argument(metavar="[RUN]", help="A run, or a directory of artifacts.")] = ARTIFACTS,
+    follow: Annotated[bool, Option("--follow", help="Go on until the runs have finished, or Ctrl-C.")] = False,
+    every: Annotated[float, Option("--every", metavar="SECONDS", min=0.1, help="How often --follow looks.")] = 5.0,
     as_json: AsJson = False,
 ) -> None:
-    """Say where runs stand; works while they go on."""
+    """Say where runs stand; works while they go on.
+
+    Only files are read, so any machine that sees them will do. The chain of the ledger is not checked here: `verify`
+    does that. With --follow, --json prints one line per change.
+    """
     from openwright import commands
 
-    commands.show_status(run_dir, as_json)
+    if follow:
+        commands.follow_status(run_dir, every, as_json)
+    else:
+        commands.show_status(run_dir, as_json)
 
 
 @app.command()

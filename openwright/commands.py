@@ -1,10 +1,11 @@
 """What the commands do once their arguments are parsed; each prints its result and the one next command."""
 
+import json
 import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -21,13 +22,19 @@ REPORT_FORMAT = "openwright-report/1"
 
 
 def run_stages(
-    config_dir: Path, overrides: Sequence[str], store: Path, dev: bool, as_json: bool, until: str = ""
+    config_dir: Path,
+    overrides: Sequence[str],
+    store: Path,
+    dev: bool,
+    as_json: bool,
+    until: str = "",
+    launcher: Path | None = None,
 ) -> None:
     """`run`, `train` and `eval`: run the stages and print the summary of the release or of the last stage."""
     from openwright.pipeline import run_directory
 
     with stdout_kept_clean(as_json), _stoppable():
-        artifacts = run_directory(config_dir, overrides, store, dev, until)
+        artifacts = run_directory(config_dir, overrides, store, dev, until, launcher)
     _print_artifacts(config_dir, artifacts, as_json)
 
 
@@ -97,6 +104,31 @@ def make_statement(
     _finish(document, [f"statement for {rule}: {path}"], f"openwright release build {config_dir}", as_json)
 
 
+def launch_release(
+    config_dir: Path, cluster_file: Path, overrides: Sequence[str], dry_run: bool, as_json: bool
+) -> None:
+    """`launch`: the stages as a chain of Slurm jobs, submitted or only shown."""
+    from openwright.launch import launch_chain, launch_lines
+
+    store, chain = launch_chain(config_dir, cluster_file, overrides, dry_run)
+    jobs = [
+        {
+            "stage": job.stage,
+            "job_id": job.job_id or None,
+            "after": job.after or None,
+            "num_nodes": job.job.nodes,
+            "num_processes": job.job.num_processes,
+            "script_path": job.script_path.as_posix(),
+            "script": job.script,
+            "log": job.log_path.as_posix(),
+        }
+        for job in chain
+    ]
+    document = {"format": REPORT_FORMAT, "submitted": not dry_run, "jobs": jobs}
+    following = f"openwright launch {config_dir} --cluster {cluster_file}" if dry_run else f"openwright status {store}"
+    _finish(document, launch_lines(chain, dry_run), following, as_json)
+
+
 def show_status(root: Path, as_json: bool) -> None:
     """`status`: one line per run."""
     from openwright.status import statuses
@@ -105,6 +137,30 @@ def show_status(root: Path, as_json: bool) -> None:
     following = f"openwright status {found[-1].path}"
     document = {"format": REPORT_FORMAT, "runs": [status.as_json() for status in found]}
     _finish(document, [status.line() for status in found], following, as_json)
+
+
+def follow_status(root: Path, every_seconds: float, as_json: bool) -> None:
+    """`status --follow`: the lines again and again on a terminal, elsewhere each line that changed."""
+    from openwright.status import RunStatus, follow
+
+    shown: dict[str, Any] = {}
+    num_lines = 0
+
+    def show(found: list[RunStatus]) -> None:
+        nonlocal num_lines
+        if not as_json and sys.stdout.isatty():
+            print(f"\x1b[{num_lines}F\x1b[J" if num_lines else "", end="")
+            num_lines = len(found)
+        for status in found:
+            facts = {name: value for name, value in status.as_json().items() if name != "age_seconds"}
+            if as_json and shown.get(status.path) != facts:
+                print(json.dumps({"format": REPORT_FORMAT, "run": facts}, sort_keys=True, allow_nan=False), flush=True)
+            elif not as_json and (num_lines or shown.get(status.path) != facts):
+                print(printable(status.line()), flush=True)
+            shown[status.path] = facts
+
+    with suppress(KeyboardInterrupt):
+        follow(root, show, every_seconds)
 
 
 def inspect_step(step: int, bundle: Path, stage: str, as_json: bool) -> None:
@@ -199,14 +255,14 @@ def _finish(document: dict[str, Any], lines: Sequence[str], following: str, as_j
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into exit code 75: finished stages stay, unfinished ones go on when run again."""
+    """Turn Ctrl-C, SIGTERM and SIGUSR1 into exit code 75: finished stages stay, others go on when run again."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise StoppedForRequeue(
             f"stopped by {signal.Signals(number).name}", next_command="run the same command again; it goes on"
         )
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     try:
         yield
     finally:

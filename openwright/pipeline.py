@@ -19,7 +19,12 @@ LAST_RUN_FORMAT = "openwright-last-run/1"
 
 
 def run_directory(
-    config_dir: Path, overrides: Sequence[str] = (), store: Path = Path("artifacts"), dev: bool = False, until: str = ""
+    config_dir: Path,
+    overrides: Sequence[str] = (),
+    store: Path = Path("artifacts"),
+    dev: bool = False,
+    until: str = "",
+    launcher: Path | None = None,
 ) -> dict[str, Artifact]:
     """Run a config directory from its sources to its bundle.
 
@@ -32,6 +37,7 @@ def run_directory(
         store: directory of all releases' artifacts.
         dev: allow a dirty source tree; what it makes is never released.
         until: stop after this stage; empty for the whole release.
+        launcher: how a cluster's job starts training processes; None on one machine.
 
     Returns:
         The artifact of each stage that ran, by stage, in order.
@@ -43,7 +49,7 @@ def run_directory(
     configs = load_directory(config_dir, overrides)
     code = code_identity()
     require_clean(code, dev=dev)
-    context = StageContext(configs.name, store / configs.name, code, dev)
+    context = StageContext(configs.name, store / configs.name, code, dev, launcher)
     stages = _stages_until(configs, until)
     artifacts: dict[str, Artifact] = {}
     records = []

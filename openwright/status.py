@@ -1,17 +1,28 @@
-"""Where runs stand, read from their ledgers and journals on disk; true while the run is still going on."""
+"""Where runs stand, read from their ledgers and journals on disk; true while the run is still going on.
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+Only the ends of the files are parsed, so that a long run costs no more than a short one, and the chains are taken on
+trust: `openwright verify` checks them.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from provenance.artifacts import MANIFEST_NAME
 from provenance.errors import ArtifactError
-from provenance.ledger import read_chain
 
 LEDGER_NAME = "ledger.jsonl"
 JOURNAL_NAME = "journal.jsonl"
+WORK_PREFIX = ".work-"
+PACE_STEPS = 50
+"""Steps over which the pace, and with it the time left, is taken."""
+
+_BLOCK_BYTES = 1 << 16
+_RESTART = b'"kind":"resume"'
 
 
 @dataclass(frozen=True)
@@ -27,7 +38,10 @@ class RunStatus:
         heldout_bits_per_byte: of the last held-out evaluation, None before the first.
         last_checkpoint: step of the last checkpoint in the ledger, None before the first.
         tokens_per_second: of the last step that the journal tells of, None where it tells of none.
-        age_seconds: since the last journal record, None without a journal.
+        seconds_left: at the pace of the last steps since the last restart, None where they are too few.
+        num_restarts: how often the run was resumed.
+        last_sign_of_life: time of the last journal record (ISO, UTC), None without a journal.
+        age_seconds: since then, None without a journal.
     """
 
     path: str
@@ -39,6 +53,9 @@ class RunStatus:
     heldout_bits_per_byte: float | None
     last_checkpoint: int | None
     tokens_per_second: float | None
+    seconds_left: float | None
+    num_restarts: int
+    last_sign_of_life: str | None
     age_seconds: float | None
 
     def as_json(self) -> dict[str, Any]:
@@ -56,9 +73,27 @@ class RunStatus:
             parts.append(f"{self.tokens_per_second:,.0f} tokens/s")
         if self.last_checkpoint is not None:
             parts.append(f"checkpoint at step {self.last_checkpoint:,}")
-        if self.age_seconds is not None and self.state == "unfinished":
-            parts.append(f"last sign of life {self.age_seconds:.0f} s ago")
+        if self.num_restarts:
+            parts.append(f"restarts {self.num_restarts}")
+        if self.state == "unfinished":
+            if self.seconds_left is not None:
+                parts.append(f"{duration(self.seconds_left)} left")
+            if self.age_seconds is not None:
+                parts.append(f"last sign of life {duration(self.age_seconds)} ago")
         return f"{self.stage} {self.state}: {', '.join(parts)}  ({self.path})"
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people: `45 s`, `12 min`, `3 h 20 min`, `2 d 3 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 36:
+        return f"{hours} h {minutes} min"
+    return f"{hours // 24} d {hours % 24} h"
 
 
 def find_runs(root: Path) -> list[Path]:
@@ -68,7 +103,8 @@ def find_runs(root: Path) -> list[Path]:
         ArtifactError: when there is none.
     """
     candidates = [root, *root.glob("*"), *root.glob("*/*"), *root.glob("*/*/*")] if root.is_dir() else []
-    found = {path for path in candidates if (path / LEDGER_NAME).is_file()}
+    changed = {path: _modified(path / LEDGER_NAME) for path in candidates}
+    found = {path: seen for path, seen in changed.items() if seen is not None}
     if not found:
         raise ArtifactError(
             "no run here",
@@ -76,37 +112,113 @@ def find_runs(root: Path) -> list[Path]:
             where=str(root),
             next_command="openwright run CONFIG_DIR",
         )
-    return sorted(found, key=lambda path: ((path / LEDGER_NAME).stat().st_mtime, path))
+    return sorted(found, key=lambda path: (found[path], path))
+
+
+@dataclass
+class RunReader:
+    """Reads one run again and again; after the first time only what was appended to its files.
+
+    Args:
+        run: the run's directory.
+    """
+
+    run: Path
+    _ledger_end: int = 0
+    _journal_end: int = 0
+    _newest: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _journal_last: dict[str, Any] | None = None
+    _paced: list[dict[str, Any]] = field(default_factory=list)
+    _num_restarts: int = 0
+
+    def read(self) -> RunStatus:
+        """Return where the run stands now."""
+        if _size(self.run / LEDGER_NAME) < self._ledger_end or _size(self.run / JOURNAL_NAME) < self._journal_end:
+            self._forget()  # a resumed run cut its ledger back
+        self._read_ledger(self.run / LEDGER_NAME)
+        self._read_journal(self.run / JOURNAL_NAME)
+        start, step = self._newest.get("start", {}), self._newest.get("step", {})
+        evaluation, checkpoint = self._newest.get("evaluation"), self._newest.get("checkpoint")
+        num_steps = sum(int(phase["num_steps"]) for phase in start.get("order", {}).get("phases", ()))
+        done = int(step.get("step", 0))
+        seen = str(self._journal_last["time_utc"]) if self._journal_last else None
+        return RunStatus(
+            path=self.run.as_posix(),
+            stage=str(start.get("stage", "unknown")),
+            state=self._state(),
+            step=done,
+            num_steps=num_steps,
+            loss=float.fromhex(step["loss"]) if step else None,
+            heldout_bits_per_byte=float.fromhex(evaluation["bits_per_byte"]) if evaluation else None,
+            last_checkpoint=int(checkpoint["step"]) if checkpoint else None,
+            tokens_per_second=float.fromhex(self._paced[-1]["tokens_per_second"]) if self._paced else None,
+            seconds_left=self._seconds_left(num_steps - done),
+            num_restarts=self._num_restarts,
+            last_sign_of_life=seen,
+            age_seconds=_age(seen),
+        )
+
+    def _forget(self) -> None:
+        self._ledger_end = self._journal_end = self._num_restarts = 0
+        self._newest, self._journal_last, self._paced = {}, None, []
+
+    def _read_ledger(self, path: Path) -> None:
+        """The newest record of each kind: backwards from the end, as far as the last place known."""
+        with path.open("rb") as file:
+            if "start" not in self._newest:
+                first = file.readline()
+                if first.endswith(b"\n"):
+                    self._newest["start"] = json.loads(first)
+            begin = self._ledger_end
+            self._ledger_end = _end_of_lines(file, begin)
+            found: dict[str, dict[str, Any]] = {}
+            for line in _lines_backwards(file, begin, self._ledger_end):
+                record = json.loads(line)
+                found.setdefault(str(record["kind"]), record)
+                if {"step", "evaluation", "checkpoint"} <= found.keys():
+                    break
+        self._newest.update(found)
+
+    def _read_journal(self, path: Path) -> None:
+        """Restarts are counted over all that is new, by their bytes; records are parsed at the end only."""
+        if not path.is_file():
+            return
+        with path.open("rb") as file:
+            begin = self._journal_end
+            self._journal_end = _end_of_lines(file, begin)
+            self._num_restarts += _count(file, _RESTART, begin, self._journal_end)
+            newest: list[dict[str, Any]] = []
+            restarted = False
+            for number, line in enumerate(_lines_backwards(file, begin, self._journal_end)):
+                record = json.loads(line)
+                if number == 0:
+                    self._journal_last = record
+                restarted = record["kind"] in ("start", "resume")
+                if restarted or len(newest) == PACE_STEPS:
+                    break
+                if record["kind"] == "step":
+                    newest.insert(0, record)
+        earlier = [] if restarted and newest else self._paced
+        self._paced = [*earlier, *newest][-PACE_STEPS:]
+
+    def _state(self) -> str:
+        if (self.run / MANIFEST_NAME).is_file():
+            return "finished"
+        return "stopped" if self._journal_last is not None and self._journal_last["kind"] == "stop" else "unfinished"
+
+    def _seconds_left(self, num_steps_left: int) -> float | None:
+        if len(self._paced) < 2:
+            return None
+        first, last = (datetime.fromisoformat(str(self._paced[place]["time_utc"])) for place in (0, -1))
+        num_steps = int(self._paced[-1]["step"]) - int(self._paced[0]["step"])
+        if num_steps < 1:
+            return None
+        return max(0, num_steps_left) * (last - first).total_seconds() / num_steps
 
 
 def status_of(run: Path) -> RunStatus:
     """Read one run's status."""
-    stage, num_steps, step = "unknown", 0, 0
-    loss = heldout = checkpoint = None
-    for record in read_chain(run / LEDGER_NAME):
-        match record["kind"]:
-            case "start":
-                stage = str(record["stage"])
-                num_steps = sum(int(phase["num_steps"]) for phase in record["order"]["phases"])
-            case "step":
-                step, loss = int(record["step"]), float.fromhex(record["loss"])
-            case "evaluation":
-                heldout = float.fromhex(record["bits_per_byte"])
-            case "checkpoint":
-                checkpoint = int(record["step"])
-    last, speed = _last_of_journal(run / JOURNAL_NAME)
-    return RunStatus(
-        path=run.as_posix(),
-        stage=stage,
-        state=_state(run, last),
-        step=step,
-        num_steps=num_steps,
-        loss=loss,
-        heldout_bits_per_byte=heldout,
-        last_checkpoint=checkpoint,
-        tokens_per_second=speed,
-        age_seconds=_age(last),
-    )
+    return RunReader(run).read()
 
 
 def statuses(root: Path) -> Iterator[RunStatus]:
@@ -115,22 +227,90 @@ def statuses(root: Path) -> Iterator[RunStatus]:
         yield status_of(run)
 
 
-def _state(run: Path, last: dict[str, Any] | None) -> str:
-    if (run / MANIFEST_NAME).is_file():
-        return "finished"
-    return "stopped" if last is not None and last["kind"] == "stop" else "unfinished"
+def follow(
+    root: Path,
+    show: Callable[[list[RunStatus]], None],
+    every_seconds: float,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Show where the runs at or below a directory stand, again and again until all have finished.
+
+    Args:
+        root: a run or a directory of artifacts; runs that begin later are found too.
+        show: called with the status of every run each time.
+        every_seconds: pause between two looks.
+    """
+    readers: dict[Path, RunReader] = {}
+    while True:
+        if not root.is_dir() and root.name.startswith(WORK_PREFIX):
+            root = root.parent / root.name.removeprefix(WORK_PREFIX)  # it has finished and was given its name
+        found = []
+        for run in find_runs(root):
+            try:
+                found.append(readers.setdefault(run, RunReader(run)).read())
+            except FileNotFoundError:
+                continue  # it was given its name between two looks
+        if found:
+            show(found)
+            if all(status.state == "finished" for status in found):
+                return
+        sleep(every_seconds)
 
 
-def _last_of_journal(path: Path) -> tuple[dict[str, Any] | None, float | None]:
-    last, speed = None, None
-    for last in read_chain(path) if path.is_file() else ():
-        if "tokens_per_second" in last:
-            speed = float.fromhex(last["tokens_per_second"])
-    return last, speed
-
-
-def _age(last: dict[str, Any] | None) -> float | None:
-    if last is None:
+def _modified(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
         return None
-    seen = datetime.fromisoformat(str(last["time_utc"]))
-    return max(0.0, (datetime.now(UTC) - seen).total_seconds())
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _age(seen: str | None) -> float | None:
+    if seen is None:
+        return None
+    return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(seen)).total_seconds())
+
+
+def _end_of_lines(file: Any, begin: int) -> int:
+    """Where the last whole line ends; a line that is being written just now is left for the next time."""
+    end = int(file.seek(0, 2))
+    while end > begin:
+        start = max(begin, end - _BLOCK_BYTES)
+        file.seek(start)
+        newline: int = file.read(end - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return begin
+
+
+def _lines_backwards(file: Any, begin: int, end: int) -> Iterator[bytes]:
+    """Whole lines between two places, the last one first, read block by block."""
+    rest = b""
+    while end > begin:
+        start = max(begin, end - _BLOCK_BYTES)
+        file.seek(start)
+        first, *lines = (file.read(end - start) + rest).split(b"\n")
+        yield from (line for line in reversed(lines) if line)
+        rest, end = first, start
+    if rest:
+        yield rest
+
+
+def _count(file: Any, needle: bytes, begin: int, end: int) -> int:
+    """How often `needle` occurs between two places, which are ends of lines."""
+    total = 0
+    place = begin
+    while place < end:
+        file.seek(place)
+        block = file.read(min(_BLOCK_BYTES * 16, end - place))
+        cut = block.rfind(b"\n") + 1
+        total += int(block[:cut].count(needle))
+        place += cut or len(block)
+    return total

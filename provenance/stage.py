@@ -20,12 +20,14 @@ class StageContext:
         store: directory of its artifacts, `artifacts/<release>`.
         code: the source tree that runs.
         dev: whether a dirty tree is allowed; what it makes is never released.
+        launcher: file that says how a cluster's job starts the processes of a training stage; None on one machine.
     """
 
     name: str
     store: Path
     code: CodeIdentity
     dev: bool = False
+    launcher: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,48 @@
+"""`openwright launch`: check a release and a cluster file together, then submit the chain of jobs or show it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from openwright.cluster import check_processes, load_cluster
+from openwright.configs import load_directory
+from openwright.slurm import LaunchPlace, StageJob, make_chain, submit, submit_command
+from provenance.fingerprint import code_identity, require_clean
+
+SEVERAL_MACHINES = "several machines: this path is written and was never run on more than one; see docs/cluster.md"
+
+
+def launch_chain(
+    config_dir: Path, cluster_file: Path, overrides: Sequence[str], dry_run: bool
+) -> tuple[Path, list[StageJob]]:
+    """Make the chain of a config directory and submit it unless `dry_run`.
+
+    Returns:
+        The directory of the release's artifacts, and the jobs in order.
+
+    Raises:
+        ConfigError: for a config or a cluster file that is wrong, processes that do not fit, or a missing sbatch.
+        CodeError: for a dirty tree; a dry run accepts it.
+    """
+    cluster = load_cluster(cluster_file)
+    configs = load_directory(config_dir, overrides)
+    check_processes(cluster, cluster_file, configs.models)
+    code = code_identity()
+    require_clean(code, dev=dry_run)
+    place = LaunchPlace(Path.cwd(), config_dir.resolve(), tuple(overrides))
+    chain = make_chain(cluster, configs, place, code)
+    return cluster.artifacts / configs.name, chain if dry_run else submit(chain)
+
+
+def launch_lines(chain: Sequence[StageJob], dry_run: bool) -> list[str]:
+    """The chain for people: with `dry_run` each script in full, else one line per job."""
+    lines = []
+    for number, job in enumerate(chain):
+        if dry_run:
+            after = f"<job of {chain[number - 1].stage}>" if number else ""
+            lines += [f"# {' '.join(submit_command(job, after))}", *job.script.splitlines(), ""]
+        else:
+            waits = f", after job {job.after}" if job.after else ""
+            lines.append(f"{job.stage}: job {job.job_id}{waits}; log {job.log_path}")
+    if any(job.job.nodes > 1 for job in chain):
+        lines.append(SEVERAL_MACHINES)
+    return lines
