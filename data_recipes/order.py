@@ -296,11 +296,18 @@ class Order:
 
     def window_ids(self, step: int) -> list[int]:
         """Window ids of a step in slot order; sources are numbered on."""
-        return [self.window_offsets[draw.source] + draw.window for draw in self.step_draws(step)]
+        return self._ids_of(self.step_draws(step))
 
     def order_digest(self, step: int) -> str:
         """sha256 over the window ids of a step, each as a little-endian u64."""
-        return hashlib.sha256(b"".join(i.to_bytes(8, "little") for i in self.window_ids(step))).hexdigest()
+        return self.digest_of_draws(self.step_draws(step))
+
+    def digest_of_draws(self, draws: Sequence[Draw]) -> str:
+        """The order digest of a step whose draws are known already."""
+        return hashlib.sha256(b"".join(i.to_bytes(8, "little") for i in self._ids_of(draws))).hexdigest()
+
+    def _ids_of(self, draws: Sequence[Draw]) -> list[int]:
+        return [self.window_offsets[draw.source] + draw.window for draw in draws]
 
     def steps_that_read(self, source: int, window: int) -> list[int]:
         """Every step that reads a window, in order: at most one for each epoch that the run reaches."""

@@ -2,6 +2,7 @@
 
 import hashlib
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_recipes.order import Order, OrderSource
+from data_recipes.order import Draw, Order, OrderSource
 from provenance.canonical import Json, read_json
 from provenance.digests import sha256_file, tagged_digest
 from provenance.errors import DataError
@@ -136,13 +137,17 @@ class TokenWindows:
         Raises:
             DataError: when the order is not one over this split.
         """
+        return self.read_draws(order, order.step_draws(step))
+
+    def read_draws(self, order: Order, draws: Sequence[Draw]) -> tuple[TokenIds, Mask]:
+        """Token ids and masks [N, L+1] of N draws of an order; raises as `read_step`."""
         if order.tokens_digest != self.tokens_digest or order.sources != self.sources:
             raise DataError(
                 "the order was made for other shards or another window length",
                 expected=f"tokens {self.tokens_digest[:12]} with windows of {self.window_tokens}",
                 where=f"split {self.split!r}",
             )
-        windows = [self.read(draw.source, draw.window) for draw in order.step_draws(step)]
+        windows = [self.read(draw.source, draw.window) for draw in draws]
         return np.stack([ids for ids, _ in windows]), np.stack([mask for _, mask in windows])
 
     def documents_of(self, source: int, window: int) -> tuple[int, int]:

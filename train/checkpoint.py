@@ -1,28 +1,30 @@
 """Checkpoints (`openwright-checkpoint/1`): safetensors and JSON, whole tensors, atomic, verified at load.
 
-The bytes of a checkpoint do not depend on the number of processes: tensors in name order are cut into files by a
-fixed size, and every file is written whole.
+The bytes of a checkpoint do not depend on the layout of processes: tensors in name order are cut into files by a fixed
+size, and every file is written whole by one process. This module reads and describes them; `train.checkpoint_writer`
+writes them.
 """
 
-import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
 
 from provenance.artifacts import sync_path
 from provenance.canonical import Json, read_json, write_json
 from provenance.errors import ArtifactError
-from train.adamw import optimizer_tensors, restore_optimizer
-from train.model import named_tensors, trainable_parameters
-from train.state import state_digest
+from train.layout import Layout, Part
+from train.optimizers import STEP_NAME, Optimizer
+from train.settings import CheckpointConfig, RunConfig
+from train.state import combine_digests, digest_parts
 
 CHECKPOINT_FORMAT = "openwright-checkpoint/1"
 CHECKPOINTS = "checkpoints"
+MODEL_STEM, OPTIMIZER_STEM = "model", "optimizer"
 _RECORD = "checkpoint.json"
 
 
@@ -58,105 +60,10 @@ class CheckpointRecord:
             "state_digest": self.state_digest,
         }
 
-
-def checkpoint_name(step: int) -> str:
-    """Directory name of the checkpoint of a step."""
-    return f"step-{step:08d}"
-
-
-def requeue_name(step: int | str) -> str:
-    """Directory name of a checkpoint made because a job was asked to stop; `*` matches all of them."""
-    return f"requeue-{step:08d}" if isinstance(step, int) else f"requeue-{step}"
-
-
-def describe_state(
-    model: Any, optimizer: torch.optim.AdamW | None, step: int, place: LedgerPlace
-) -> tuple[CheckpointRecord, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Digest a training state; returns its record, the model's tensors and the optimizer's (empty without one)."""
-    weights = named_tensors(model)
-    state = optimizer_tensors(optimizer, trainable_parameters(model)) if optimizer is not None else {}
-    record = CheckpointRecord(
-        kind="full" if optimizer is not None else "weights",
-        step=step,
-        weights_digest=state_digest(weights),
-        state_digest=state_digest({**weights, **state}) if optimizer is not None else None,
-        ledger=place,
-    )
-    return record, weights, state
-
-
-def write_checkpoint(
-    target: Path,
-    model: Any,
-    optimizer: torch.optim.AdamW | None,
-    step: int,
-    place: LedgerPlace,
-    *,
-    tokenizer_dir: Path,
-    max_file_bytes: int,
-) -> CheckpointRecord:
-    """Write a checkpoint: into a temporary directory first, synced, then renamed into place.
-
-    Args:
-        target: the checkpoint's directory.
-        optimizer: None for kind `weights`.
-        tokenizer_dir: its files are copied, so that the checkpoint loads with plain `from_pretrained`.
-    """
-    record, weights, state = describe_state(model, optimizer, step, place)
-    work = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    _save_sharded(weights, work, "model", max_file_bytes)
-    if state:
-        _save_sharded(state, work, "optimizer", max_file_bytes)
-    model.config.save_pretrained(work)
-    for path in sorted(tokenizer_dir.iterdir()):
-        shutil.copyfile(path, work / path.name)
-    write_json(work / _RECORD, {"format": CHECKPOINT_FORMAT, **asdict(record)})
-    for path in work.iterdir():
-        sync_path(path)
-    if target.exists():
-        shutil.rmtree(target)
-    os.replace(work, target)
-    sync_path(target.parent)
-    return record
-
-
-def _save_sharded(tensors: Mapping[str, torch.Tensor], directory: Path, stem: str, max_file_bytes: int) -> None:
-    """Write tensors in name order, in Hugging Face's shard layout where one file does not hold them."""
-    files: list[dict[str, torch.Tensor]] = [{}]
-    size_bytes = 0
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().contiguous()
-        if files[-1] and size_bytes + tensor.nbytes > max_file_bytes:
-            files.append({})
-            size_bytes = 0
-        files[-1][name] = tensor
-        size_bytes += tensor.nbytes
-    metadata = {"format": "pt"}
-    if len(files) == 1:
-        save_file(files[0], directory / f"{stem}.safetensors", metadata=metadata)
-        return
-    weight_map = {}
-    for number, content in enumerate(files, start=1):
-        name = f"{stem}-{number:05d}-of-{len(files):05d}.safetensors"
-        save_file(content, directory / name, metadata=metadata)
-        weight_map.update(dict.fromkeys(content, name))
-    total = sum(tensor.nbytes for tensor in tensors.values())
-    write_json(
-        directory / f"{stem}.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map}
-    )
-
-
-def _load_sharded(directory: Path, stem: str) -> dict[str, torch.Tensor]:
-    single = directory / f"{stem}.safetensors"
-    if single.is_file():
-        return dict(load_file(single))
-    index = read_json(directory / f"{stem}.safetensors.index.json")
-    tensors: dict[str, torch.Tensor] = {}
-    for name in sorted(set(index["weight_map"].values())):
-        tensors.update(load_file(directory / Path(name).name))
-    return tensors
+    def save(self, directory: Path) -> None:
+        """Write `checkpoint.json`."""
+        write_json(directory / _RECORD, {"format": CHECKPOINT_FORMAT, **asdict(self)})
+        sync_path(directory / _RECORD)
 
 
 def read_record(directory: Path) -> CheckpointRecord:
@@ -173,6 +80,62 @@ def read_record(directory: Path) -> CheckpointRecord:
     )
 
 
+def checkpoint_name(step: int) -> str:
+    """Directory name of the checkpoint of a step."""
+    return f"step-{step:08d}"
+
+
+def requeue_name(step: int | str) -> str:
+    """Directory name of a checkpoint made because a job was asked to stop; `*` matches all of them."""
+    return f"requeue-{step:08d}" if isinstance(step, int) else f"requeue-{step}"
+
+
+# ---- which checkpoints there are ----------------------------------------------------------------------------------
+
+
+def checkpoint_kind(config: RunConfig, step: int) -> str | None:
+    """Kind of the checkpoint made at a step: `weights`, `full`, or None."""
+    if step and (step == config.num_steps or step % config.checkpoints.full_every_steps == 0):
+        return "full"
+    return "weights" if _weights_due(config.checkpoints, step) else None
+
+
+def _weights_due(settings: CheckpointConfig, step: int) -> bool:
+    if step == 0 or (step <= settings.weights_until_step and step & (step - 1) == 0):
+        return True
+    return settings.weights_every_steps > 0 and step % settings.weights_every_steps == 0
+
+
+def remove_old_checkpoints(run_dir: Path, config: RunConfig) -> None:
+    """Apply retention: older full checkpoints go, or keep their weights only; safe to repeat after a crash.
+
+    The record is changed before the optimizer's files go, so that a kill in between leaves a whole weights checkpoint
+    with files that the next call removes.
+    """
+    settings = config.checkpoints
+    if settings.keep_last_full is None:
+        return
+    kept = {read_record(path).step: path for path in (run_dir / CHECKPOINTS).glob(checkpoint_name(0)[:5] + "*")}
+    full = [step for step, path in sorted(kept.items()) if read_record(path).kind == "full" and step < config.num_steps]
+    for step in full[: -settings.keep_last_full]:
+        if step in settings.published_full_steps:
+            continue
+        if not _weights_due(settings, step):
+            shutil.rmtree(kept[step])
+            continue
+        record = read_record(kept[step])
+        CheckpointRecord("weights", step, record.weights_digest, None, record.ledger).save(kept[step])
+    for step, path in kept.items():
+        if step not in full or _weights_due(settings, step):
+            _remove_optimizer_of_weights(path)
+
+
+def _remove_optimizer_of_weights(directory: Path) -> None:
+    if directory.is_dir() and read_record(directory).kind == "weights":
+        for path in directory.glob(f"{OPTIMIZER_STEM}*.safetensors*"):
+            path.unlink()
+
+
 def newest_resumable(run_dir: Path) -> Path | None:
     """Directory of the newest full checkpoint of a run, or None."""
     paths = (run_dir / CHECKPOINTS).glob("[rs]*-*")
@@ -180,31 +143,160 @@ def newest_resumable(run_dir: Path) -> Path | None:
     return full[max(full)] if full else None
 
 
-def restore_checkpoint(directory: Path, model: Any, optimizer: torch.optim.AdamW) -> CheckpointRecord:
-    """Load a checkpoint into a model and a fresh optimizer and check the state digest.
+# ---- tensors and files --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """One file of a checkpoint: its name and the tensors it holds, in order."""
+
+    name: str
+    parts: tuple[Part, ...]
+
+
+def plan_files(parts: Iterable[Part], stem: str, max_file_bytes: int) -> list[TensorFile]:
+    """Cut tensors in name order into files, in Hugging Face's shard layout where one file does not hold them."""
+    groups: list[list[Part]] = [[]]
+    size_bytes = 0
+    for part in sorted(parts, key=lambda part: part.name):
+        if groups[-1] and size_bytes + whole_bytes(part) > max_file_bytes:
+            groups.append([])
+            size_bytes = 0
+        groups[-1].append(part)
+        size_bytes += whole_bytes(part)
+    if len(groups) == 1:
+        return [TensorFile(f"{stem}.safetensors", tuple(groups[0]))]
+    return [
+        TensorFile(f"{stem}-{number:05d}-of-{len(groups):05d}.safetensors", tuple(group))
+        for number, group in enumerate(groups, start=1)
+    ]
+
+
+def whole_bytes(part: Part) -> int:
+    """Bytes of the whole tensor."""
+    size = part.tensor.element_size()
+    for length in part.shape:
+        size *= length
+    return size
+
+
+def index_of(files: Sequence[TensorFile]) -> Json:
+    """Hugging Face's index of several files."""
+    total = sum(whole_bytes(part) for file in files for part in file.parts)
+    weight_map = {part.name: file.name for file in files for part in file.parts}
+    return {"metadata": {"total_size": total}, "weight_map": weight_map}
+
+
+def step_part(num_steps_done: int) -> Part:
+    """The optimizer's step count as checkpoints hold it."""
+    return Part(STEP_NAME, torch.tensor(num_steps_done, dtype=torch.int64), ())
+
+
+def optimizer_parts(optimizer: Optimizer, num_updates: int) -> list[Part]:
+    """The optimizer's state as checkpoints hold it."""
+    return [*optimizer.state(), step_part(num_updates)]
+
+
+def make_record(
+    digests: Mapping[str, bytes], weights: Iterable[Part], *, full: bool, step: int, place: LedgerPlace
+) -> CheckpointRecord:
+    """Describe a state by the digests of its tensors."""
+    return CheckpointRecord(
+        kind="full" if full else "weights",
+        step=step,
+        weights_digest=combine_digests({part.name: digests[part.name] for part in weights}),
+        state_digest=combine_digests(digests) if full else None,
+        ledger=place,
+    )
+
+
+# ---- loading ------------------------------------------------------------------------------------------------------
+
+
+def restore_checkpoint(
+    directory: Path, weights: Sequence[Part], optimizer: Optimizer, layout: Layout
+) -> tuple[CheckpointRecord, int]:
+    """Load what this process holds of a checkpoint, made at any layout, and check the state digest.
 
     A weights-only checkpoint is accepted at step 0, where the optimizer has no state yet.
+
+    Args:
+        weights: parts of the model's parameters and buffers; overwritten.
+        optimizer: a fresh optimizer over the same layout.
+
+    Returns:
+        The record, and how many updates the optimizer has made.
 
     Raises:
         ArtifactError: when the tensors are not those that the record names.
     """
     record = read_record(directory)
-    weights = _load_sharded(directory, "model")
-    # Tied tensors stand once in the file, so the missing names are checked here and not by torch.
-    missing = sorted(set(named_tensors(model)) ^ set(weights))
-    if missing:
-        raise ArtifactError(f"tensors differ from the model's: {missing[:3]}", where=str(directory))
-    model.load_state_dict(weights, strict=False)
-    parameters = trainable_parameters(model)
-    state: dict[str, torch.Tensor] = {}
+    _load_into(directory, MODEL_STEM, weights)
+    digests = digest_parts(weights, layout)
+    num_updates = 0
     if record.kind == "full":
-        state = _load_sharded(directory, "optimizer")
-        restore_optimizer(optimizer, parameters, state)
+        state = _empty_state(directory, weights)
+        _load_into(directory, OPTIMIZER_STEM, state)
+        num_updates = int(state[-1].tensor)
+        optimizer.load({part.name: part.tensor for part in state[:-1]}, num_updates)
+        digests |= digest_parts(state, layout)
     elif record.step != 0:
         raise ArtifactError("a checkpoint without optimizer state", expected="a full checkpoint", where=str(directory))
-    found, expected = state_digest(weights), record.weights_digest
-    if record.state_digest is not None:
-        found, expected = state_digest({**weights, **state}), record.state_digest
-    if found != expected:
-        raise ArtifactError(f"state digest {found}", expected=expected, where=str(directory))
-    return record
+    found = make_record(digests, weights, full=record.kind == "full", step=record.step, place=record.ledger)
+    if (found.weights_digest, found.state_digest) != (record.weights_digest, record.state_digest):
+        raise ArtifactError(
+            f"state digest {found.state_digest or found.weights_digest}",
+            expected=record.state_digest or record.weights_digest,
+            where=str(directory),
+        )
+    return record, num_updates
+
+
+def _empty_state(directory: Path, weights: Sequence[Part]) -> list[Part]:
+    """Memory for this process's part of every optimizer tensor in a checkpoint; the step count comes last."""
+    by_name = {part.name: part for part in weights}
+    state = []
+    for name in sorted(_files_by_tensor(directory, OPTIMIZER_STEM)):
+        if name != STEP_NAME:
+            parameter = by_name.get(name.rpartition(".")[0])
+            if parameter is None:
+                raise ArtifactError(f"optimizer state {name!r} of no parameter", where=str(directory))
+            state.append(parameter.like(name, torch.empty_like(parameter.tensor)))
+    return [*state, step_part(0)]
+
+
+def _load_into(directory: Path, stem: str, parts: Sequence[Part]) -> None:
+    files = _files_by_tensor(directory, stem)
+    # Tied tensors stand once in the file and once among the parts, so the names must be the same.
+    differing = sorted(set(files) ^ {part.name for part in parts})
+    if differing:
+        raise ArtifactError(f"tensors differ from the model's: {differing[:3]}", where=str(directory))
+    for name in sorted(set(files.values())):
+        with safe_open(directory / name, framework="pt") as file:
+            for part in parts:
+                if files[part.name] == name:
+                    _read_rows(file, part, directory / name)
+
+
+def _read_rows(file: Any, part: Part, path: Path) -> None:
+    rows = file.get_slice(part.name)
+    if tuple(rows.get_shape()) != part.shape:
+        raise ArtifactError(f"{part.name} of shape {rows.get_shape()}", expected=str(part.shape), where=str(path))
+    if not part.shape:
+        read = file.get_tensor(part.name)
+    elif part.tensor.shape[0] == 0:
+        return
+    else:
+        read = rows[part.first_row : part.first_row + part.tensor.shape[0]]
+    if read.dtype != part.tensor.dtype:
+        raise ArtifactError(f"{part.name} of {read.dtype}", expected=str(part.tensor.dtype), where=str(path))
+    part.tensor.copy_(read)
+
+
+def _files_by_tensor(directory: Path, stem: str) -> dict[str, str]:
+    single = directory / f"{stem}.safetensors"
+    if single.is_file():
+        with safe_open(single, framework="pt") as file:
+            return dict.fromkeys(file.keys(), single.name)
+    index = read_json(directory / f"{stem}.safetensors.index.json")
+    return {name: Path(file).name for name, file in index["weight_map"].items()}

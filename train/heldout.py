@@ -2,16 +2,15 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F  # noqa: N812
+from torch import nn
 
 from data_recipes.windows import TokenWindows
 from provenance.canonical import Json, hex_float
-from train.reduction import World
+from train.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -57,14 +56,26 @@ class HeldoutSet:
         self._num_bytes = int(token_num_bytes[targets].sum())
 
     @torch.no_grad()
-    def score(self, model: Any, world: World) -> HeldoutScore:
-        """Score the model: each window alone in float64, summed in window order."""
-        model.eval()
-        sums_B = torch.zeros(len(self._ids_BT), dtype=torch.float64)
-        for index in range(world.rank, len(self._ids_BT), world.size):
-            losses_T = token_losses(model, self._ids_BT[index : index + 1], self._mask_BT[index : index + 1])
-            sums_B[index] = losses_T.double().sum()
-        model.train()
+    def score(self, module: nn.Module, layout: Layout) -> HeldoutScore:
+        """Score the model: each window alone in float64, summed in window order.
+
+        Args:
+            module: the language model with its loss, as it is laid out over the processes.
+            layout: the processes; those that share a copy of the model make the same number of forward passes.
+        """
+        module.eval()
+        world, count = layout.world, len(self._ids_BT)
+        sums_B = torch.zeros(count, dtype=torch.float64, device=world.device)
+        for first in range(0, count, world.size):
+            index = first + world.rank
+            if index >= count and layout.shard_size == 1:
+                break
+            place = min(index, count - 1)
+            ids_BT, mask_BT = self._ids_BT[place : place + 1], self._mask_BT[place : place + 1]
+            _, loss_sum = module(ids_BT.to(world.device), mask_BT.to(world.device), 1.0)
+            if index < count:
+                sums_B[index] = loss_sum
+        module.train()
         # Every element is non-zero on one process only, so this sum adds zeros and is exact.
         world.all_reduce(sums_B)
         total = math.fsum(sums_B.tolist())
@@ -74,18 +85,3 @@ class HeldoutSet:
             loss=total / self._num_tokens,
             bits_per_byte=total / math.log(2) / self._num_bytes,
         )
-
-
-def token_losses(model: Any, ids_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of every position of a batch of windows, 0 where the target is not trained.
-
-    Args:
-        ids_BT: int64 [B, L + 1] token ids of windows.
-        mask_BT: bool [B, L + 1]; position 0 is no target.
-
-    Returns:
-        float32 [B * L] losses in nats.
-    """
-    logits_BTV = model(input_ids=ids_BT[:, :-1], use_cache=False).logits
-    targets_BT = ids_BT[:, 1:].masked_fill(~mask_BT[:, 1:], -100)
-    return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), ignore_index=-100, reduction="none")

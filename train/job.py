@@ -5,7 +5,7 @@ from pathlib import Path
 
 from provenance.canonical import Json, read_json, write_json
 from provenance.config import from_recipe
-from train.settings import PretrainConfig, RunConfig, SftConfig
+from train.settings import ExecutionConfig, PretrainConfig, RunConfig, SftConfig
 
 STOP_REQUEST = ".stop-requested"
 """File in the run directory whose presence asks the job to write a checkpoint and stop after its step."""
@@ -26,6 +26,7 @@ class TrainingJob:
     Attributes:
         stage: `pretrain` or `sft`.
         recipe: the resolved recipe of the stage.
+        execution: the execution section of its config, which changes no result.
         corpus: the corpus directory.
         run_dir: where ledger, journal and checkpoints go.
         base_checkpoint: directory of the weights that fine-tuning starts from; empty for pretraining.
@@ -36,6 +37,7 @@ class TrainingJob:
 
     stage: str
     recipe: Json
+    execution: Json
     corpus: str
     run_dir: str
     base_checkpoint: str
@@ -45,8 +47,10 @@ class TrainingJob:
 
     @property
     def config(self) -> RunConfig:
-        """The recipe as a typed config."""
-        return from_recipe(self.recipe, CONFIG_TYPES[self.stage])
+        """Recipe and execution section as one typed config."""
+        config = from_recipe(self.recipe, CONFIG_TYPES[self.stage])
+        execution = ExecutionConfig.model_validate(self.execution, strict=False)
+        return config.model_copy(update={"execution": execution})
 
     def save(self, path: Path) -> None:
         """Write the job for the workers."""

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from provenance.errors import StoppedForRequeue, TrainingError
 from provenance.fingerprint import project_root
 from provenance.stage import StageContext, StageSpec, run_stage
 from train.job import LOCK, OUTCOME, STOP_REQUEST, TrainingJob
+from train.launcher import HERE, Launcher, load_launcher
 from train.lifetime import die_with_parent
 from train.settings import PretrainConfig, RunConfig, SftConfig
 
@@ -64,6 +64,7 @@ def _train(
         job = TrainingJob(
             stage=spec.kind,
             recipe=recipe,
+            execution=config.execution.model_dump(mode="json"),
             corpus=str(corpus.path.resolve()),
             run_dir=str(work.resolve()),
             base_checkpoint=base_checkpoint,
@@ -72,7 +73,8 @@ def _train(
             last_step=config.num_steps,
         )
         processes = config.execution.num_processes or default_processes(config.num_logical_replicas)
-        launch(job, processes, config.threads_per_process)
+        launcher = load_launcher(context.launcher) if context.launcher else HERE
+        launch(job, processes, config.threads_per_process, launcher=launcher)
 
     return run_stage(context, spec, recipe, parents, body)
 
@@ -83,7 +85,7 @@ def default_processes(num_logical_replicas: int) -> int:
     return 1 << (min(cores, num_logical_replicas).bit_length() - 1)
 
 
-def accelerate_file(num_processes: int) -> dict[str, Json]:
+def accelerate_file(num_processes: int, num_machines: int = 1) -> dict[str, Json]:
     """The config file for `accelerate launch` that ships in the run.
 
     accelerate starts several processes on CPUs through MPI only; `MULTI_GPU` names its launcher over torch's own
@@ -95,7 +97,7 @@ def accelerate_file(num_processes: int) -> dict[str, Json]:
         "machine_rank": 0,
         "main_training_function": "main",
         "mixed_precision": "no",
-        "num_machines": 1,
+        "num_machines": num_machines,
         "num_processes": num_processes,
         "rdzv_backend": "static",
         "same_network": True,
@@ -103,14 +105,21 @@ def accelerate_file(num_processes: int) -> dict[str, Json]:
     }
 
 
-def launch(job: TrainingJob, num_processes: int, threads_per_process: int, code_root: Path | None = None) -> None:
+def launch(
+    job: TrainingJob,
+    num_processes: int,
+    threads_per_process: int,
+    code_root: Path | None = None,
+    launcher: Launcher = HERE,
+) -> None:
     """Start a job's processes and wait for them.
 
     Args:
         job: the job; its run directory must exist.
-        num_processes: processes on this machine.
+        num_processes: processes on all machines.
         threads_per_process: threads of each; part of the recipe.
         code_root: source tree whose packages run, by default the one that runs now.
+        launcher: where the processes run, by default on this machine.
 
     Raises:
         StoppedForRequeue, TrainingError: as `pretrain`.
@@ -118,12 +127,12 @@ def launch(job: TrainingJob, num_processes: int, threads_per_process: int, code_
     run_dir = Path(job.run_dir)
     for name in (STOP_REQUEST, OUTCOME):
         (run_dir / name).unlink(missing_ok=True)
-    (run_dir / "accelerate.yaml").write_text(yaml.safe_dump(accelerate_file(num_processes), sort_keys=True))
-    with tempfile.TemporaryDirectory(prefix="openwright-job-") as scratch:
+    config_file = run_dir / "accelerate.yaml"
+    config_file.write_text(yaml.safe_dump(accelerate_file(num_processes, launcher.num_machines), sort_keys=True))
+    with tempfile.TemporaryDirectory(prefix=".openwright-job-", dir=launcher.job_directory(run_dir)) as scratch:
         job.save(Path(scratch) / "job.json")
-        command = [sys.executable, "-m", "accelerate.commands.launch"]
-        command += ["--config_file", str(run_dir / "accelerate.yaml"), "--main_process_port", str(_free_port())]
-        command += ["--module", "train.worker", str(Path(scratch) / "job.json"), str(num_processes)]
+        program = ["--module", "train.worker", str(Path(scratch) / "job.json"), str(num_processes)]
+        command = launcher.command(config_file, program)
         environment = _environment(code_root or project_root(), threads_per_process)
         with subprocess.Popen(
             command, env=environment, cwd=scratch, start_new_session=True, preexec_fn=die_with_parent
@@ -188,9 +197,3 @@ def _environment(code_root: Path, threads_per_process: int) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -9,6 +9,8 @@ from transformers.utils import logging as transformers_logging
 
 from provenance.digests import tagged_digest
 from provenance.errors import ConfigError
+from train.layout import Layout, Part, part_of
+from train.routing import EXPERT_SETTINGS
 from train.settings import ModelConfig
 
 
@@ -44,7 +46,7 @@ def build_model(config: ModelConfig, *, vocab_size: int, eos_id: int, pad_id: in
             expected=f"at least data.window_tokens = {window_tokens}",
         )
     model = AutoModelForCausalLM.from_config(
-        transformers_config, attn_implementation=config.attention, dtype=torch.float32
+        transformers_config, attn_implementation=config.attention, dtype=torch.float32, **EXPERT_SETTINGS
     )
     model.config.architectures = [type(model).__name__]
     return model.train()
@@ -54,21 +56,24 @@ def open_model(checkpoint: Path, attention: str = "sdpa") -> Any:
     """Load the model of a checkpoint directory as a stranger would, in training mode."""
     transformers_logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(
-        checkpoint, attn_implementation=attention, dtype=torch.float32, local_files_only=True
+        checkpoint, attn_implementation=attention, dtype=torch.float32, local_files_only=True, **EXPERT_SETTINGS
     )
     return model.train()
 
 
-def named_tensors(model: Any) -> dict[str, torch.Tensor]:
-    """Return parameters and persistent buffers by name, in name order; tied ones once, as `from_pretrained` expects."""
-    state = model.state_dict()
-    names = {name for name, _ in model.named_parameters()} | {name for name, _ in model.named_buffers()}
-    return {name: state[name] for name in sorted(names) if name in state}
+def model_parts(model: Any, layout: Layout) -> list[Part]:
+    """What this process holds of parameters and persistent buffers, in name order; tied ones once.
+
+    A tied parameter has the name that `from_pretrained` expects.
+    """
+    persistent = set(model.state_dict())
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return [part_of(name, tensors[name], layout) for name in sorted(tensors) if name in persistent]
 
 
 def trainable_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
-    """Return the trainable parameters by name, in name order; tied ones once."""
-    return {name: p for name, p in sorted(model.named_parameters()) if p.requires_grad}
+    """Return the trainable parameters by name in the model's own order; tied ones once."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def derive_seed(seed: int, *parts: str | int) -> int:

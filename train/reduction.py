@@ -1,54 +1,48 @@
-"""Exact reduction (replicated form): one fixed binary tree over the logical replicas, at every world size.
+"""Exact reduction: one fixed binary tree over the logical replicas, at every layout of processes.
 
-A step's batch is cut into `num_logical_replicas` parts. Process `r` of `W` computes the contiguous parts
-`r*n .. r*n+n-1` one after another and adds their gradients in a binary counter, which is the lower part of the tree;
-across processes each rank adds its slice of all partial sums in the same tree. Floating-point addition is
-commutative, so only the shape of the tree matters, and the shape never changes with `W`.
+A step's batch is cut into `num_logical_replicas` parts, numbered from 0. The tree adds neighbours, (0 + 1), (2 + 3)
+and so on, then the sums of those. Floating-point addition is commutative, so only the shape of the tree matters, and
+the shape never changes with the layout:
 
-The gradient norm is an exact sum in integers: independent of any order. Legend: N elements, W processes.
+* A row of the grid of processes computes a contiguous, aligned block of parts. Pass `j` of a row of `S` processes
+  computes the parts `j*S .. j*S + S-1` of the block, one on each; with sharding, their gradients meet in the
+  reduce-scatter, which adds them in the tree (its lowest levels). Every process adds the passes in a binary counter.
+* Rows then combine their blocks once per step: each process adds its slice of all rows' sums in the tree.
+
+The gradient norm is an exact sum in integers: independent of any order. Legend: N elements.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch.distributed.fsdp._fully_shard._fsdp_api import ReduceScatter
 
 from provenance.errors import TrainingError
+from train.layout import Layout, World
 
 _BLOCK_ELEMENTS = 65_536
 _FRACTION_BITS = 30
+_BUCKET_ELEMENTS = 4 * 2**20
 
 
-@dataclass(frozen=True)
-class World:
-    """The processes of a job; a job of one process uses no communication at all."""
-
-    rank: int = 0
-    size: int = 1
-
-    def all_reduce(self, tensor: torch.Tensor, *, largest: bool = False) -> torch.Tensor:
-        """Sum (or maximum) over processes, in place. Only for values whose sum is exact in any order."""
-        if self.size > 1:
-            dist.all_reduce(tensor, op=dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM)
-        return tensor
-
-
-def own_replicas(world: World, num_logical_replicas: int) -> range:
-    """Logical replicas that this process computes.
+def own_replicas(layout: Layout, num_logical_replicas: int) -> list[int]:
+    """Logical replicas that this process computes, in the order of its passes.
 
     Raises:
-        TrainingError: when the world size is not a power of two up to the number of replicas.
+        TrainingError: when the layout does not fit the number of replicas.
     """
-    if world.size & (world.size - 1) or world.size > num_logical_replicas:
+    world, shards = layout.world, layout.shard_size
+    if world.size & (world.size - 1) or shards & (shards - 1) or world.size > num_logical_replicas:
         raise TrainingError(
-            f"{world.size} processes",
-            expected=f"a power of two up to num_logical_replicas = {num_logical_replicas}",
-            next_command="set execution.num_processes",
+            f"{world.size} processes in rows of {shards}",
+            expected=f"powers of two, up to num_logical_replicas = {num_logical_replicas} processes in all",
+            next_command="set execution.num_processes and execution.shard_size, or reduction: native",
         )
-    share = num_logical_replicas // world.size
-    return range(world.rank * share, (world.rank + 1) * share)
+    block = num_logical_replicas // layout.num_replicas
+    first = layout.replica * block + layout.shard
+    return list(range(first, first + block - layout.shard, shards))
 
 
 class TreeSum:
@@ -58,7 +52,7 @@ class TreeSum:
         self._levels: list[list[torch.Tensor] | None] = []
 
     def push(self, tensors: list[torch.Tensor]) -> None:
-        """Add one more list; the counter keeps at most one partial sum per level."""
+        """Add one more list; the counter keeps at most one partial sum per level and adds into the older one."""
         carry = tensors
         for level, held in enumerate(self._levels):
             if held is None:
@@ -77,50 +71,119 @@ class TreeSum:
         return held[0]
 
 
-class GradientReducer:
-    """Sums gradients over processes and finds their exact norm.
+def tree_sum(values: Sequence[float]) -> float:
+    """Sum float64 values in the tree of the logical replicas; their number is a power of two."""
+    level = list(values)
+    while len(level) > 1:
+        level = [level[i] + level[i + 1] for i in range(0, len(level), 2)]
+    return level[0]
+
+
+class TreeReduceScatter(ReduceScatter):
+    """The reduce-scatter that `fully_shard` calls in the backward pass, adding processes in the tree."""
+
+    def allocate(self, size: Sequence[int | torch.SymInt], *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        """Return memory for an input or output."""
+        return torch.empty(*size, dtype=dtype, device=device)
+
+    def __call__(
+        self,
+        output_tensor: torch.Tensor,
+        input_tensor: torch.Tensor,
+        group: dist.ProcessGroup,
+        op: object,
+        async_op: bool = False,
+    ) -> None:
+        """Put this process's slice of the sum into `output_tensor`; the order of processes is that of replicas."""
+        received_N = torch.empty_like(input_tensor)
+        dist.all_to_all_single(received_N, input_tensor, group=group)
+        output_tensor.copy_(_add_chunks(received_N, group.size()))
+
+
+def _add_chunks(received_N: torch.Tensor, num_chunks: int) -> torch.Tensor:
+    tree = TreeSum()
+    for chunk in received_N.chunk(num_chunks):
+        tree.push([chunk])
+    return tree.total()[0]
+
+
+class ReplicaReducer:
+    """Adds the gradients of all rows of the grid, bucket by bucket, and finds the norm of the sum.
+
+    Buckets are fixed runs of parameters, so that a bucket can be on its way while the backward pass still computes the
+    next one, and no second copy of all gradients is ever made.
 
     Args:
-        parameters: trainable parameters in a fixed order.
-        world: the processes of the job.
+        sizes: elements that this process holds of each parameter, in the order in which gradients become ready.
+        layout: the grid.
     """
 
-    def __init__(self, parameters: Sequence[torch.nn.Parameter], world: World) -> None:
-        self._shapes = [parameter.shape for parameter in parameters]
-        self._sizes = [parameter.numel() for parameter in parameters]
-        self._world = world
-        padded = math.ceil(sum(self._sizes) / world.size) * world.size
-        self._flat_N = torch.zeros(padded)
-        self._received_N = torch.zeros(padded if world.size > 1 else 0)
+    def __init__(self, sizes: Sequence[int], layout: Layout) -> None:
+        self._layout = layout
+        self._buckets = _buckets(sizes)
+        self._pending: list[tuple[torch.Tensor, torch.Tensor, dist.Work]] = []
 
-    def reduce(self, partial_sums: list[torch.Tensor]) -> tuple[list[torch.Tensor], float]:
-        """Return the gradients of the whole batch and their norm; every process gets the same bits.
+    @property
+    def buckets(self) -> list[range]:
+        """Positions of the parameters of each bucket."""
+        return self._buckets
+
+    def send(self, gradients: Sequence[torch.Tensor]) -> None:
+        """Start the exchange of the next bucket; called once per bucket, in order.
 
         Args:
-            partial_sums: this process's tree sum, one tensor per parameter.
+            gradients: this row's sums for the bucket's parameters.
+        """
+        rows = self._layout.num_replicas
+        num_elements = sum(gradient.numel() for gradient in gradients)
+        flat_N = torch.zeros(math.ceil(num_elements / rows) * rows, device=self._layout.world.device)
+        torch.cat([gradient.reshape(-1) for gradient in gradients], out=flat_N[:num_elements])
+        received_N = torch.empty_like(flat_N)
+        work = dist.all_to_all_single(received_N, flat_N, group=self._layout.replicate_group, async_op=True)
+        self._pending.append((flat_N, received_N, work))
+
+    def receive(self, gradients: Sequence[torch.Tensor]) -> float:
+        """Finish all buckets: put the sums into `gradients` and return their norm.
+
+        Args:
+            gradients: one tensor per parameter in the order of `sizes`; overwritten with the sum over all rows.
 
         Raises:
             TrainingError: when a gradient is not finite.
         """
-        world = self._world
-        if world.size == 1:
-            norm = exact_norm([gradient.reshape(-1) for gradient in partial_sums], world)
-            return partial_sums, norm
-        flat_N = self._flat_N
-        torch.cat([part.reshape(-1) for part in partial_sums], out=flat_N[: sum(self._sizes)])
-        dist.all_to_all_single(self._received_N, flat_N)
-        tree = TreeSum()
-        for chunk in self._received_N.chunk(world.size):
-            tree.push([chunk])
-        own_chunk = tree.total()[0]
-        norm = exact_norm([own_chunk], world)
-        dist.all_gather_single(flat_N, own_chunk)
-        pieces = torch.split(flat_N[: sum(self._sizes)], self._sizes)
-        return [piece.view(shape) for piece, shape in zip(pieces, self._shapes, strict=True)], norm
+        rows, group = self._layout.num_replicas, self._layout.replicate_group
+        own_chunks, gathers = [], []
+        for flat_N, received_N, work in self._pending:
+            work.wait()
+            own_N = _add_chunks(received_N, rows)
+            own_chunks.append(own_N)
+            gathers.append(dist.all_gather_single(flat_N, own_N, group=group, async_op=True))
+        norm = exact_norm(own_chunks, self._layout.world)
+        for places, (flat_N, _, _), gather in zip(self._buckets, self._pending, gathers, strict=True):
+            gather.wait()
+            pieces = torch.split(flat_N, [*(gradients[i].numel() for i in places), _padding(flat_N, gradients, places)])
+            torch._foreach_copy_([gradients[i].view(-1) for i in places], list(pieces[:-1]))
+        self._pending = []
+        return norm
+
+
+def _padding(flat_N: torch.Tensor, gradients: Sequence[torch.Tensor], places: range) -> int:
+    return flat_N.numel() - sum(gradients[i].numel() for i in places)
+
+
+def _buckets(sizes: Sequence[int]) -> list[range]:
+    """Cut parameters into runs of at most `_BUCKET_ELEMENTS` elements, or of one parameter."""
+    buckets, first, held = [], 0, 0
+    for place, size in enumerate(sizes):
+        if place > first and held + size > _BUCKET_ELEMENTS:
+            buckets.append(range(first, place))
+            first, held = place, 0
+        held += size
+    return [*buckets, range(first, len(sizes))]
 
 
 def exact_norm(shards: Sequence[torch.Tensor], world: World) -> float:
-    """Euclidean norm over flat fp32 tensors that together, over all processes, hold each element once.
+    """Euclidean norm over fp32 tensors that together, over all processes, hold each element once.
 
     Every element is scaled by a power of two so that the largest lies in [0.5, 1), squared without error in float64,
     and added as an integer of 2 * 30 fraction bits: the result does not depend on order or layout. Exact up to 2**33
@@ -129,7 +192,7 @@ def exact_norm(shards: Sequence[torch.Tensor], world: World) -> float:
     Raises:
         TrainingError: when an element is infinite or not a number.
     """
-    peak = torch.zeros(1, dtype=torch.float64)
+    peak = torch.zeros(1, dtype=torch.float64, device=world.device)
     for shard in shards:
         if shard.numel():
             low, high = torch.aminmax(shard)
@@ -143,9 +206,9 @@ def exact_norm(shards: Sequence[torch.Tensor], world: World) -> float:
     if largest == 0.0:
         return 0.0
     exponent = math.frexp(largest)[1]
-    sums = torch.zeros(2, dtype=torch.int64)
+    sums = torch.zeros(2, dtype=torch.int64, device=world.device)
     for shard in shards:
-        for block_N in torch.split(shard, _BLOCK_ELEMENTS):
+        for block_N in torch.split(shard.reshape(-1), _BLOCK_ELEMENTS):
             sums += _square_sums(block_N, exponent)
     world.all_reduce(sums)
     total = (int(sums[0]) << _FRACTION_BITS) + int(sums[1])
@@ -154,7 +217,7 @@ def exact_norm(shards: Sequence[torch.Tensor], world: World) -> float:
 
 def _square_sums(block_N: torch.Tensor, exponent: int) -> torch.Tensor:
     """Integer parts and next fraction bits of the scaled squares of a block, summed: int64 of shape [2]."""
-    scaled_N = torch.ldexp(block_N.double(), torch.tensor(-exponent))
+    scaled_N = torch.ldexp(block_N.double(), torch.tensor(-exponent, device=block_N.device))
     squares_N = scaled_N.mul_(scaled_N).mul_(2.0**_FRACTION_BITS)
     high_N = squares_N.floor()
     low_N = squares_N.sub_(high_N).mul_(2.0**_FRACTION_BITS).floor_()

@@ -31,6 +31,7 @@ class ReplayRequest:
         last_step: last step to replay.
         output: directory for the replayed ledger; made if absent.
         num_processes: None for as many as fit this machine.
+        shard_size: processes over which the model is sharded.
     """
 
     format: str
@@ -42,6 +43,7 @@ class ReplayRequest:
     last_step: int
     output: str
     num_processes: int | None
+    shard_size: int = 1
 
 
 def replay(request: ReplayRequest) -> None:
@@ -53,6 +55,7 @@ def replay(request: ReplayRequest) -> None:
     job = TrainingJob(
         stage=request.stage,
         recipe=read_json(Path(request.recipe)),
+        execution={"shard_size": request.shard_size},
         corpus=request.corpus,
         run_dir=str(output.resolve()),
         base_checkpoint=request.base_checkpoint,

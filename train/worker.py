@@ -1,5 +1,6 @@
 """The program that `accelerate launch` starts once per process: `python -m train.worker JOB.json NUM_PROCESSES`."""
 
+import errno
 import fcntl
 import json
 import os
@@ -9,15 +10,18 @@ from pathlib import Path
 from typing import IO
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
+from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from provenance.canonical import write_json
 from provenance.environment import environment_record
 from provenance.errors import OpenwrightError, TrainingError
 from train.job import LOCK, OUTCOME, STOP_REQUEST, TrainingJob
+from train.layout import World, make_layout
 from train.lifetime import die_with_parent
 from train.loop import run_job
-from train.reduction import World
+from train.settings import RunConfig
 
 
 def main() -> None:
@@ -29,8 +33,9 @@ def main() -> None:
     torch.set_num_threads(job.config.threads_per_process)
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    accelerator = Accelerator(cpu=True)
-    world = World(accelerator.process_index, accelerator.num_processes)
+    use_cpu = wants_cpu(job.config)
+    accelerator = Accelerator(cpu=use_cpu)
+    world = World(accelerator.process_index, accelerator.num_processes, accelerator.device)
     lock = None
     try:
         if world.size != int(sys.argv[2]):
@@ -38,8 +43,10 @@ def main() -> None:
         lock = _lock(run_dir) if world.rank == 0 else None
         if world.rank == 0:
             write_json(run_dir / "environment.json", environment_record())
-        finished = run_job(job, world)
-    except OpenwrightError as error:
+        _need_process_group(world)
+        finished = run_job(job, make_layout(world, job.config.execution.shard_size))
+    except (OpenwrightError, OSError) as caught:
+        error = caught if isinstance(caught, OpenwrightError) else _disk_error(caught)
         if world.rank == 0 or not (run_dir / OUTCOME).exists():
             _report(run_dir, "failed", error)
         # The other processes may wait in a collective for ever; leaving at once lets the launcher end them.
@@ -49,6 +56,38 @@ def main() -> None:
     accelerator.end_training()
     if lock is not None:
         lock.close()
+
+
+def wants_cpu(config: RunConfig) -> bool:
+    """Whether the job runs on the CPU: asked for, or there is no GPU."""
+    device = config.execution.device
+    if device == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("torch finds no GPU", expected="one, as execution.device: cuda asks")
+    return device == "cpu" or not torch.cuda.is_available()
+
+
+def _need_process_group(world: World) -> None:
+    """One process alone gets a group of its own: sharding and bf16 are then the same code at every number."""
+    if not dist.is_initialized():
+        backend = "gloo" if world.device.type == "cpu" else "nccl"
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+
+
+def _disk_error(error: OSError) -> OpenwrightError:
+    """What a full or read-only disk means for a run.
+
+    Raises:
+        OSError: the error itself when it is of another kind.
+    """
+    meanings = {errno.ENOSPC: "full", errno.EDQUOT: "full (quota)", errno.EROFS: "read-only", errno.EFBIG: "full"}
+    if error.errno not in meanings:
+        raise error
+    return TrainingError(
+        f"the disk is {meanings[error.errno]}",
+        expected="room for checkpoints and ledger",
+        where=str(error.filename or "the run directory"),
+        next_command="make room and run the same command again; the last full checkpoint is whole",
+    )
 
 
 def _stop_on_signals(run_dir: Path) -> None:

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from train.layout import Layout, Part, World
 from train.state import ParameterChecksum, format_checksum, state_digest
 
 SHAPES = {"norm": (66,), "embed": (101, 7), "experts": (3, 5, 11), "step": ()}
@@ -14,6 +15,11 @@ SHAPES = {"norm": (66,), "embed": (101, 7), "experts": (3, 5, 11), "step": ()}
 def tensors(seed: int = 0) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return {name: torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
+
+
+def checksum(values: dict[str, torch.Tensor], layout: Layout | None = None) -> torch.Tensor:
+    parts = [Part(name, tensor, tuple(tensor.shape)) for name, tensor in values.items()]
+    return ParameterChecksum(parts, layout or Layout(World())).partial_sums()
 
 
 def independent_state_digest(values: dict[str, torch.Tensor]) -> str:
@@ -48,8 +54,7 @@ def test_every_bit_counts(name: str, draw: "object") -> None:
     index = draw.randrange(bits.numel())  # type: ignore[attr-defined]
     bits[index] ^= 1 << draw.randrange(31)  # type: ignore[attr-defined]
     assert state_digest(values) != state_digest(tensors())
-    changed = ParameterChecksum(values).partial_sums()
-    assert format_checksum(changed) != format_checksum(ParameterChecksum(tensors()).partial_sums())
+    assert format_checksum(checksum(values)) != format_checksum(checksum(tensors()))
 
 
 def test_renaming_and_reshaping_count() -> None:
@@ -72,17 +77,28 @@ def independent_checksum(values: dict[str, torch.Tensor]) -> str:
 
 def test_checksum_follows_the_formats_page_and_adds_up_over_processes() -> None:
     values = {**tensors(), "large": torch.randn(300_007, generator=torch.Generator().manual_seed(5))}
-    whole = ParameterChecksum(values).partial_sums()
+    whole = checksum(values)
     assert format_checksum(whole) == independent_checksum(values)
     for world_size in (2, 4, 8):
-        shares = [ParameterChecksum(values).partial_sums(rank, world_size) for rank in range(world_size)]
+        shares = [checksum(values, Layout(World(rank, world_size))) for rank in range(world_size)]
         assert torch.equal(torch.stack(shares).sum(0), whole)
+
+
+def test_checksum_of_rows_adds_up_to_that_of_the_whole() -> None:
+    values = {**tensors(), "large": torch.randn(70_001, 3, generator=torch.Generator().manual_seed(5))}
+    del values["step"]
+    whole = checksum(values)
+    sums = torch.zeros(2, dtype=torch.int64)
+    for shard, rows in enumerate((slice(0, 2), slice(2, None))):
+        parts = [Part(name, t[rows], tuple(t.shape), rows.start) for name, t in values.items()]
+        sums += ParameterChecksum(parts, Layout(World(shard, 2), 2)).partial_sums()
+    assert torch.equal(sums, whole)
 
 
 def test_swapped_elements_change_the_checksum() -> None:
     values = tensors()
     flat = values["embed"].reshape(-1)
     flat[3], flat[400] = flat[400].clone(), flat[3].clone()
-    before, after = ParameterChecksum(tensors()).partial_sums(), ParameterChecksum(values).partial_sums()
+    before, after = checksum(tensors()), checksum(values)
     assert before[0] == after[0]
     assert before[1] != after[1]

@@ -1,0 +1,65 @@
+"""How the model is laid out over the processes: torch `fully_shard` on every layer, or torch's own DDP.
+
+One path on CPU and GPU. With `reduction: exact` the rows of the grid are independent copies for torch (a mesh of one
+row), and the gradients of the rows meet in `train.reduction.ReplicaReducer`; with `reduction: native` torch sees the
+whole grid and reduces as it likes.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from train.layout import SHARD, Layout
+from train.lm_loss import LanguageModelLoss
+from train.reduction import TreeReduceScatter
+from train.settings import RunConfig
+
+
+def decoder_layers(model: Any) -> nn.ModuleList:
+    """The layers of a transformers decoder; each is computed, sharded and compiled as one unit."""
+    layers = model.get_decoder().layers
+    assert isinstance(layers, nn.ModuleList)
+    return layers
+
+
+def prepare_model(module: LanguageModelLoss, config: RunConfig, layout: Layout) -> nn.Module:
+    """Lay the model out as the config says; returns the module whose forward pass trains.
+
+    Parameters are changed in place: those of a sharded model become DTensors whose rows lie on the processes of a row
+    of the grid.
+    """
+    if config.execution.activation_checkpointing:
+        module.model.gradient_checkpointing_enable({"use_reentrant": False})
+    if config.compile:
+        for layer in decoder_layers(module.model):
+            layer.compile(dynamic=False)
+    if layout.shard_size == 1 and config.precision == "fp32":
+        if config.reduction == "native" and layout.world.size > 1:
+            return DistributedDataParallel(module, gradient_as_bucket_view=True)
+        return module
+    assert layout.mesh is not None, "sharding and bf16 need a process group"
+    mesh = layout.mesh[SHARD] if config.reduction == "exact" else layout.mesh
+    policy = MixedPrecisionPolicy()
+    if config.precision == "bf16":
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    for layer in decoder_layers(module.model):
+        fully_shard(layer, mesh=mesh, mp_policy=policy)
+    fully_shard(module, mesh=mesh, mp_policy=policy)
+    for part in fsdp_modules(module):
+        part.set_reduce_scatter_unused_params(True, recurse=False)
+        if layout.world.size > 1:
+            # Losses are divided by the step's count of trained tokens before the backward pass: gradients are sums.
+            part.set_gradient_divide_factor(1.0)
+            part.set_force_sum_reduction_for_comms(True)
+        if config.reduction == "exact" and layout.shard_size > 1:
+            part.set_custom_reduce_scatter(TreeReduceScatter())
+    return module
+
+
+def fsdp_modules(module: nn.Module) -> Iterator[FSDPModule]:
+    """The sharded units of a module, itself among them."""
+    return (part for part in module.modules() if isinstance(part, FSDPModule))
