@@ -28,6 +28,15 @@ HUB_LICENCES = frozenset(
 """Licence names that the Hub knows; it is told `other` of the rest."""
 
 
+PROMISES = {
+    "exact": "the same bits on the recorded platform at every number of processes up to the logical replicas",
+    "native": "the same bits on the recorded platform at the recorded number of processes and shard size only",
+}
+"""What each kind of gradient reduction promises to who replays a run."""
+
+PRECISIONS = {"fp32": "fp32", "bf16": "bf16 compute, fp32 master weights, optimizer and reduction"}
+
+
 def hub_licences(expressions: list[str]) -> list[str]:
     """Names of licences for the front matter of a card, sorted."""
     found = set()
@@ -153,6 +162,7 @@ def stage_row(facts: BundleFacts, stage: str) -> dict[str, Any]:
     run, ledger = facts.run(stage), facts.ledgers[stage]
     order = ledger.start["order"]
     heldout = [record for record in ledger.evaluations if record["split"]]
+    kept = facts.kept_checkpoints(stage)
     return {
         "stage": stage,
         "model_type": run["model_type"],
@@ -164,12 +174,18 @@ def stage_row(facts: BundleFacts, stage: str) -> dict[str, Any]:
         "sequences_per_step": sorted({phase["sequences_per_step"] for phase in order["phases"]}),
         "seed": order["seed"],
         "num_logical_replicas": ledger.start["num_logical_replicas"],
+        "reduction": ledger.start["reduction"],
+        "promise": PROMISES[ledger.start["reduction"]],
+        "precision": PRECISIONS[facts.recipe(stage)["precision"]],
+        "skipped": ledger.skipped,
+        "branch": ledger.branch,
         "peak_learning_rate": max(ledger.learning_rates, default=0.0),
         "first_loss": ledger.losses[0][1] if ledger.losses else None,
         "last_loss": ledger.losses[-1][1] if ledger.losses else None,
         "heldout": [heldout[0], heldout[-1]] if heldout else [],
-        "num_checkpoints": len(ledger.checkpoints),
-        "num_full_checkpoints": sum(kind == "full" for _, kind in ledger.checkpoints),
+        "num_checkpoints_made": len(ledger.checkpoints),
+        "num_checkpoints": len(kept),
+        "num_full_checkpoints": sum(kind == "full" for _, kind in kept),
         "weights_digest": run["final"]["weights_digest"],
         "ledger_head": run["ledger"]["head"],
         "code": facts.stage_manifest(stage)["code"],

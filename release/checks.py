@@ -24,7 +24,7 @@ from provenance.errors import OpenwrightError
 from provenance.fingerprint import PACKAGES, sources_digest
 from provenance.ledger import read_chain
 from release.documents import dataset_documents, model_documents, terms_documents
-from release.facts import BundleFacts
+from release.facts import BundleFacts, read_ledger
 from release.verify import CheckResult, verify_bundle
 
 _INDEX_ROW = struct.Struct("<32s32sIHHHBBI")
@@ -154,14 +154,15 @@ def check_order(bundle: Path) -> CheckResult:
     """The order of every step of every stage, recomputed by the numpy implementation."""
     num_steps, problem = 0, None
     for path in sorted((bundle / "model" / "training").glob("*/ledger.jsonl")):
-        records = read_chain(path)
-        order = Order.from_json(next(records)["order"])
-        recorded = [record["order_digest"] for record in records if record["kind"] == "step"]
+        facts = read_ledger(path)
+        order = Order.from_json(facts.start["order"])
         computed = order_digests(order, 1, order.num_steps)
-        if len(recorded) != len(computed):
-            problem = problem or f"{path.parent.name} records {len(recorded)} of {len(computed)} steps"
-        for step, (found, digest) in enumerate(zip(recorded, computed, strict=False), start=1):
-            if found != digest:
+        expected = {step: computed[step - 1] for step in facts.recorded_steps}
+        recorded = {r["step"]: r["order_digest"] for r in read_chain(path) if r["kind"] == "step"}
+        if recorded.keys() != expected.keys():
+            problem = problem or f"{path.parent.name} records {len(recorded)} of {len(expected)} steps"
+        for step, digest in recorded.items():
+            if digest != expected.get(step, digest):
                 problem = problem or f"step {step} of {path.parent.name} has another order than the seed gives"
         num_steps += len(recorded)
     if not num_steps:

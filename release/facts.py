@@ -51,7 +51,8 @@ class LedgerFacts:
     Attributes:
         losses: training loss per step, nats per trained token.
         evaluations: `evaluation` records with numbers read.
-        checkpoints: `(step, kind)` of each checkpoint.
+        checkpoints: `(step, kind)` of each checkpoint that was made; what is kept of them, the bundle says.
+        skipped: first and last step of each stretch that was left out.
         tokens_by_source: tokens read per source over all steps.
     """
 
@@ -61,8 +62,26 @@ class LedgerFacts:
     learning_rates: list[float] = field(default_factory=list)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     checkpoints: list[tuple[int, str]] = field(default_factory=list)
+    skipped: list[tuple[int, int]] = field(default_factory=list)
     tokens_by_source: Counter[str] = field(default_factory=Counter)
     num_trained_tokens: int = 0
+
+    @property
+    def branch(self) -> dict[str, Any] | None:
+        """Where another run was left that this one goes on from: its ledger's head, step and state; else None."""
+        return self.start.get("branch")
+
+    @property
+    def first_step(self) -> int:
+        """Step at whose state the ledger begins: 0, or the branch point."""
+        return int(self.branch["step"]) if self.branch else 0
+
+    @property
+    def recorded_steps(self) -> list[int]:
+        """Steps that should have a record: from the beginning to the end, without the stretches that are left out."""
+        num_steps = sum(phase["num_steps"] for phase in self.start["order"]["phases"])
+        left_out = {step for first, last in self.skipped for step in range(first, last + 1)}
+        return [step for step in range(self.first_step + 1, num_steps + 1) if step not in left_out]
 
 
 class BundleFacts:
@@ -193,6 +212,11 @@ class BundleFacts:
         folder = self.model / "checkpoints" / stage / Path(path).name
         return dict(read_json(folder / "checkpoint.json"))
 
+    def kept_checkpoints(self, stage: str) -> list[tuple[int, str]]:
+        """Step and kind of every checkpoint of a stage in the bundle: what the recipe keeps of those that were made."""
+        records = [read_json(path) for path in (self.model / "checkpoints" / stage).glob("step-*/checkpoint.json")]
+        return sorted((record["step"], record["kind"]) for record in records)
+
     @cached_property
     def ledgers(self) -> dict[str, LedgerFacts]:
         """Ledger facts by training stage."""
@@ -296,6 +320,8 @@ def read_ledger(path: Path) -> LedgerFacts:
             facts.evaluations.append({**record, **numbers})
         elif kind == "checkpoint":
             facts.checkpoints.append((record["step"], record["checkpoint_kind"]))
+        elif kind == "skip":
+            facts.skipped.append((record["first"], record["last"]))
         elif kind == "end":
             facts.end = record
     return facts

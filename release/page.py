@@ -50,7 +50,7 @@ def release_page(facts: BundleFacts, verdict: dict[str, Any]) -> str:
 def _loss_chart(facts: BundleFacts, stage: str) -> str:
     ledger = facts.ledgers[stage]
     heldout = [(record["step"], record["loss"]) for record in ledger.evaluations]
-    return loss_chart(f"Loss of {stage}", ledger.losses, heldout, ledger.checkpoints)
+    return loss_chart(f"Loss of {stage}", ledger.losses, heldout, facts.kept_checkpoints(stage))
 
 
 def _bits_chart(facts: BundleFacts) -> str:

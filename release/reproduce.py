@@ -1,7 +1,8 @@
 """`openwright reproduce`: replay steps of a bundle in fresh processes, with its own code and data, and compare bits.
 
 Every replayed ledger record must equal the recorded one byte for byte; the parameter checksum in each step's record
-makes even a few steps conclusive for these steps. What was not replayed is not judged.
+makes even a few steps conclusive for these steps. What was not replayed is not judged. Bits are promised on one
+platform, and under `reduction: native` at one layout of processes: a difference elsewhere is UNVERIFIED, never passed.
 """
 
 import json
@@ -19,11 +20,13 @@ from typing import Any
 from provenance.canonical import Json, parse_json, read_json, write_json
 from provenance.console import heading
 from provenance.errors import BundleError, ConfigError, StoppedForRequeue
+from provenance.ledger import read_chain
 from release.verify import CheckResult
 from train.replay import ERROR_FILE, REPLAY_FORMAT, ReplayRequest
 
 _DATA_FIELDS = ("order_digest", "token_digest", "tokens_by_source", "num_trained_tokens")
 _CONFIG_FIELDS = ("learning_rate",)
+_BEGINNINGS = ("start", "resume")
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,17 @@ class Segment:
     checkpoint: Path
     first: int
     last: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How processes were laid out: their number (None: not said) and over how many a copy of the model is sharded."""
+
+    num_processes: int | None
+    shard_size: int
+
+    def __str__(self) -> str:
+        return f"{self.num_processes} processes in shards of {self.shard_size}"
 
 
 def reproduce(
@@ -97,12 +111,18 @@ def _num_steps(bundle: Path, stage: str) -> int:
     return int(read_json(bundle / "model" / "training" / stage / "run.json")["num_steps"])
 
 
+def _first_step(bundle: Path, stage: str) -> int:
+    """Step at whose state the recorded run begins: 0, or that at which it went on from another run."""
+    branch = next(read_chain(bundle / "model" / "training" / stage / "ledger.jsonl")).get("branch")
+    return int(branch["step"]) if branch else 0
+
+
 def _segment_of_steps(bundle: Path, stage: str, first: int, last: int) -> Segment:
     if stage not in training_stages(bundle):
         raise ConfigError(f"--stage {stage}", expected=f"one of {training_stages(bundle)}", where=str(bundle))
-    num_steps = _num_steps(bundle, stage)
-    if not 1 <= first <= last <= num_steps:
-        raise ConfigError(f"--step {first}:{last}", expected=f"steps within 1:{num_steps} of {stage}")
+    num_steps, begin = _num_steps(bundle, stage), _first_step(bundle, stage)
+    if not begin < first <= last <= num_steps:
+        raise ConfigError(f"--step {first}:{last}", expected=f"steps within {begin + 1}:{num_steps} of {stage}")
     before = {step: path for step, path in resumable_checkpoints(bundle, stage).items() if step < first}
     if not before:
         raise BundleError(f"no checkpoint before step {first} of {stage}", where=str(bundle))
@@ -126,6 +146,7 @@ def _draw_segments(bundle: Path, stage: str | None, count: int, seed: int) -> tu
 
 def _replay_segment(bundle: Path, segment: Segment, num_processes: int | None, origin: str) -> CheckResult:
     heading(f"replaying {segment.stage} steps {segment.first} to {segment.last} from {segment.checkpoint.name}")
+    layout = _replay_layout(bundle, segment, num_processes)
     with tempfile.TemporaryDirectory(prefix="openwright-replay-") as scratch:
         output = Path(scratch) / "run"
         request = ReplayRequest(
@@ -137,7 +158,8 @@ def _replay_segment(bundle: Path, segment: Segment, num_processes: int | None, o
             from_checkpoint=str(segment.checkpoint.resolve()),
             last_step=segment.last,
             output=str(output),
-            num_processes=num_processes,
+            num_processes=layout.num_processes,
+            shard_size=layout.shard_size,
         )
         write_json(Path(scratch) / "request.json", asdict(request))
         done = subprocess.run(
@@ -157,6 +179,33 @@ def _replay_segment(bundle: Path, segment: Segment, num_processes: int | None, o
         return _compare(bundle, segment, output, name, origin)
 
 
+def _replay_layout(bundle: Path, segment: Segment, num_processes: int | None) -> Layout:
+    """Processes for a replay: any under `exact`; the recorded ones under `native`, unless a number was asked for."""
+    recorded = _recorded_layouts(bundle, segment)
+    if _reduction(bundle, segment.stage) == "native" and len(recorded) == 1:
+        (layout,) = recorded
+        if num_processes in (None, layout.num_processes):
+            return layout
+    return Layout(num_processes, 1)
+
+
+def _reduction(bundle: Path, stage: str) -> str:
+    return str(next(read_chain(bundle / "model" / "training" / stage / "ledger.jsonl")).get("reduction"))
+
+
+def _recorded_layouts(bundle: Path, segment: Segment) -> set[Layout]:
+    """Layouts at which the recorded run made the steps of a segment, by its journal."""
+    journal = read_chain(bundle / "model" / "training" / segment.stage / "journal.jsonl")
+    begun = [(int(record.get("step", 0)), _layout_of(record)) for record in journal if record["kind"] in _BEGINNINGS]
+    # A step was made by the last start or resume before it: what an earlier one had made of it was cut off.
+    made_by = ([layout for since, layout in begun if since < step] for step in range(segment.first, segment.last + 1))
+    return {layouts[-1] for layouts in made_by if layouts}
+
+
+def _layout_of(record: dict[str, Any]) -> Layout:
+    return Layout(record.get("num_processes"), int(record.get("shard_size", 1)))
+
+
 def _base_checkpoint(bundle: Path, stage: str) -> str:
     """Weights that a fine-tuning stage started from: the final checkpoint of the stage before it."""
     stages = training_stages(bundle)
@@ -171,18 +220,29 @@ def _base_checkpoint(bundle: Path, stage: str) -> str:
 def _compare(bundle: Path, segment: Segment, output: Path, name: str, origin: str) -> CheckResult:
     """Compare the replayed records with the recorded ones, byte for byte, from the starting checkpoint on."""
     ledger = bundle / "model" / "training" / segment.stage / "ledger.jsonl"
-    recorded = ledger.read_bytes().splitlines()
-    replayed = (output / "ledger.jsonl").read_bytes().splitlines()
+    lines = ledger.read_bytes().splitlines()
     start = int(read_json(segment.checkpoint / "checkpoint.json")["ledger"]["num_records"])
-    for offset, line in enumerate(replayed):
-        place = start + offset
-        if place >= len(recorded):
-            return CheckResult("replay", name, "FAIL", f"the ledger ends at record {place}", str(ledger))
-        if recorded[place] != line:
-            return _divergence(bundle, segment, output, name, (recorded[place], line), f"{ledger}:{place + 1}")
-    steps = segment.last - segment.first + 1
-    detail = f"bitwise: {steps} steps, {len(replayed)} ledger records equal byte for byte ({origin})"
+    recorded = [line for line in lines[start:] if _is_within(parse_json(line, str(ledger)), segment.last)]
+    replayed = (output / "ledger.jsonl").read_bytes().splitlines()
+    for place, (told, line) in enumerate(zip(recorded, replayed, strict=False), start=start + 1):
+        if told != line:
+            return _divergence(bundle, segment, output, name, (told, line), f"{ledger}:{place}")
+    if len(replayed) != len(recorded):
+        detail = f"the replay gave {len(replayed)} records, the ledger holds {len(recorded)} up to step {segment.last}"
+        return CheckResult("replay", name, "FAIL", detail, str(ledger))
+    num_steps = sum(parse_json(line, str(ledger))["kind"] == "step" for line in replayed)
+    if not num_steps:
+        detail = "the recipe leaves all of these steps out: there was nothing to replay"
+        return CheckResult("replay", name, "UNVERIFIED", detail, str(ledger))
+    left_out = segment.last - segment.first + 1 - num_steps
+    counted = f"{num_steps} steps" + (f" ({left_out} left out by the recipe)" if left_out else "")
+    detail = f"bitwise: {counted}, {len(replayed)} ledger records equal byte for byte ({origin})"
     return CheckResult("replay", name, "PASS", detail, str(ledger))
+
+
+def _is_within(record: dict[str, Any], last_step: int) -> bool:
+    """Whether a replay up to a step writes this record again: the run's end is not part of any step."""
+    return record["kind"] != "end" and int(record.get("first", record.get("step", 0))) <= last_step
 
 
 def _divergence(
@@ -199,7 +259,22 @@ def _divergence(
     if cause == "numerics" and differing:
         detail += f"; this platform is not the recorded one ({', '.join(differing)}), where equal bits are not promised"
         return CheckResult("replay", name, "UNVERIFIED", detail, where)
+    elsewhere = _other_layout(bundle, segment, output)
+    if cause == "numerics" and elsewhere:
+        return CheckResult("replay", name, "UNVERIFIED", f"{detail}; {elsewhere}", where)
     return CheckResult("replay", name, "FAIL", detail, where)
+
+
+def _other_layout(bundle: Path, segment: Segment, output: Path) -> str:
+    """Say how the replay's layout differs where the promise of equal bits is bound to the layout; else nothing."""
+    if _reduction(bundle, segment.stage) != "native":
+        return ""
+    here = {_layout_of(record) for record in read_chain(output / "journal.jsonl") if record["kind"] == "replay"}
+    recorded = _recorded_layouts(bundle, segment)
+    if here == recorded:
+        return ""
+    told = [" and ".join(sorted(map(str, layouts))) or "an unknown layout" for layouts in (recorded, here)]
+    return f"reduction native promises equal bits at the same layout only: recorded {told[0]}, replayed {told[1]}"
 
 
 def _cause(fields: list[str]) -> str:

@@ -19,6 +19,9 @@ from release.rule_checks import (
 )
 from release.weights import num_parameters
 
+_BUFFERS = ("e_score_correction_bias",)
+"""Tensors of the weights that are no parameters: biases with which routers even out the load of experts."""
+
 _LOCKED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?==\S+", re.MULTILINE)
 
 
@@ -164,7 +167,7 @@ def parameters_present(facts: BundleFacts) -> Finding:
     for name in ("config.json", "generation_config.json"):
         if not (facts.model / name).is_file():
             return failed(f"{name} is missing")
-    count = num_parameters(files)
+    count = num_parameters(files, without=_BUFFERS)
     stated = facts.run(facts.released_stage)["num_parameters"]
     if count != stated:
         return failed(f"the files hold {count} parameters, run.json states {stated}")
@@ -173,22 +176,26 @@ def parameters_present(facts: BundleFacts) -> Finding:
 
 def intermediate_checkpoints(facts: BundleFacts) -> Finding:
     """OSAID-P2."""
-    return first_problem(_checkpoint_problems(facts), "all checkpoints of the ledgers, with optimizer states")
+    return first_problem(_checkpoint_problems(facts), "the checkpoints that the recipes keep, with optimizer states")
 
 
 def _checkpoint_problems(facts: BundleFacts) -> Iterator[str]:
     for stage in facts.training_stages:
-        for step, kind in facts.ledgers[stage].checkpoints:
+        ledger, settings = facts.ledgers[stage], facts.recipe(stage)["checkpoints"]
+        final = facts.run(stage)["final"]["step"]
+        stay = {ledger.first_step, final, *settings["published_full_steps"]}
+        for step, kind in ledger.checkpoints:
             name = f"step-{step:08d}"
             folder = facts.model / "checkpoints" / stage / name
+            may_go = kind == "full" and settings["keep_last_full"] is not None and step not in stay
             if not (folder / "checkpoint.json").is_file():
-                yield f"checkpoint {stage}/{name} is not shipped"
+                if not may_go:
+                    yield f"checkpoint {stage}/{name} is not shipped"
                 continue
             stated = facts.checkpoint(stage, name)
-            if (stated["step"], stated["kind"]) != (step, kind):
+            if stated["step"] != step or stated["kind"] not in (kind, "weights" if may_go else kind):
                 yield f"checkpoint {stage}/{name} is not of the step and kind that the ledger names"
-            if kind == "full" and not list(folder.glob("optimizer*.safetensors")):
+            if stated["kind"] == "full" and not list(folder.glob("optimizer*.safetensors")):
                 yield f"checkpoint {stage}/{name} lacks its optimizer state"
-        final = facts.run(stage)["final"]["step"]
-        if (final, "full") not in facts.ledgers[stage].checkpoints:
+        if (final, "full") not in ledger.checkpoints:
             yield f"the final optimizer state of {stage} was not kept"

@@ -271,10 +271,10 @@ class Fields:
             raise Unverifiable(f"format {show(found)}; this program reads {expected}", self.where)
         raise Mismatch(f"format {show(found)}, expected {expected}", self.where)
 
-    def only(self, *keys: str) -> None:
-        """No field may be missing and none may be there beside these."""
-        if set(self.value) != set(keys):
-            odd = sorted(set(self.value) ^ set(keys))
+    def only(self, *keys: str, optional: tuple[str, ...] = ()) -> None:
+        """No field may be missing, and none may be there beside these and the optional ones."""
+        odd = sorted((set(self.value) - set(optional)) ^ set(keys))
+        if odd:
             raise Mismatch(f"missing or unknown fields: {show(', '.join(odd))}", self.where)
 
 
@@ -759,23 +759,9 @@ class WindowReader:
 
 # ---- state/1 --------------------------------------------------------------------------------------------------------
 
-DTYPE_BYTES = {
-    "BOOL": 1,
-    "U8": 1,
-    "I8": 1,
-    "F8_E4M3": 1,
-    "F8_E5M2": 1,
-    "U16": 2,
-    "I16": 2,
-    "F16": 2,
-    "BF16": 2,
-    "U32": 4,
-    "I32": 4,
-    "F32": 4,
-    "U64": 8,
-    "I64": 8,
-    "F64": 8,
-}
+SIZES = {1: "BOOL U8 I8 F8_E4M3 F8_E5M2", 2: "U16 I16 F16 BF16", 4: "U32 I32 F32", 8: "U64 I64 F64"}
+OPTIMIZER_PARTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")
+DTYPE_BYTES = {dtype: size for size, dtypes in SIZES.items() for dtype in dtypes.split()}
 
 
 @dataclass(frozen=True)
@@ -920,37 +906,43 @@ class Ledger:
     """A ledger whose chain and grammar hold.
 
     Attributes:
+        first_step: step at whose state it begins: 0, or that of the checkpoint of another run that it goes on from.
+        num_steps: steps that it records; those that are left out do not count.
+        num_tokens: tokens that these steps read.
+        skipped: first and last step of each stretch that is left out.
         checkpoints: by step, the record with its place in the chain.
-        evaluations: first and last evaluation record.
+        evaluations: step of every evaluation; `scores` holds the first and the last record.
     """
 
     path: str
     start: Fields
     order: Order
-    checkpoints: dict[int, ChainLine]
-    evaluations: list[Fields]
+    first_step: int
     end: Fields
     head: str
-    num_records: int
+    num_records: int = 1
+    num_steps: int = 0
+    num_tokens: int = 0
+    skipped: list[list[int]] = field(default_factory=list)
+    checkpoints: dict[int, ChainLine] = field(default_factory=dict)
+    evaluations: list[int] = field(default_factory=list)
+    scores: list[Fields] = field(default_factory=list)
+
+    def is_recorded(self, step: int) -> bool:
+        """Whether a step is neither left out nor before the point at which the ledger begins."""
+        return step >= self.first_step and not any(first <= step <= last for first, last in self.skipped)
 
 
 RECORD_KEYS = {
-    "start": ("format", "stage", "recipe_digest", "num_logical_replicas", "order", "parents"),
-    "step": (
-        "step",
-        "order_digest",
-        "token_digest",
-        "tokens_by_source",
-        "num_trained_tokens",
-        "loss",
-        "gradient_norm",
-        "learning_rate",
-        "parameter_checksum",
-    ),
-    "evaluation": ("step", "split", "num_tokens", "num_bytes", "loss", "bits_per_byte"),
-    "checkpoint": ("step", "checkpoint_kind", "weights_digest", "state_digest"),
-    "end": ("step", "weights_digest", "state_digest"),
+    "start": "format stage recipe_digest reduction num_logical_replicas order parents",
+    "step": "step order_digest token_digest tokens_by_source num_trained_tokens loss gradient_norm learning_rate"
+    " parameter_checksum",
+    "skip": "first last",
+    "evaluation": "step split num_tokens num_bytes loss bits_per_byte",
+    "checkpoint": "step checkpoint_kind weights_digest state_digest",
+    "end": "step weights_digest state_digest",
 }
+OPTIONAL_KEYS = {"start": ("branch",), "step": ("router",)}
 PLACE_IN_STEP = {"step": 0, "evaluation": 1, "checkpoint": 2, "end": 3}
 
 
@@ -959,25 +951,18 @@ def check_record(record: Fields) -> str:
     kind = record.text("kind")
     if kind not in RECORD_KEYS:
         raise Mismatch(f"a record of kind {show(kind)}", record.where)
-    record.only("kind", "previous", *RECORD_KEYS[kind])
-    if kind == "step":
-        for key in ("order_digest", "token_digest"):
-            record.digest(key)
-        for key in ("loss", "gradient_norm", "learning_rate"):
-            record.hex_float(key)
-        tokens = record.part("tokens_by_source")
-        total = sum(tokens.number(name, 1) for name in tokens.value)
-        if record.number("num_trained_tokens", 1) > total:
-            raise Mismatch("more trained tokens than tokens", record.where)
-        if not re.fullmatch("[0-9a-f]{16}-[0-9a-f]{16}", record.text("parameter_checksum")):
-            raise Mismatch("parameter_checksum has another form", record.where)
+    record.only("kind", "previous", *RECORD_KEYS[kind].split(), optional=OPTIONAL_KEYS.get(kind, ()))
+    if kind == "start":
+        check_start(record)
+    elif kind == "step":
+        check_step(record)
     elif kind == "evaluation":
         record.text("split")
         record.number("num_tokens", 1)
         record.number("num_bytes", 1)
         record.hex_float("loss")
         record.hex_float("bits_per_byte")
-    elif kind != "start":
+    elif kind in ("checkpoint", "end"):
         record.digest("weights_digest")
         is_full = kind == "end" or record.text("checkpoint_kind") == "full"
         if not is_full and record.text("checkpoint_kind") != "weights":
@@ -989,6 +974,45 @@ def check_record(record: Fields) -> str:
     return kind
 
 
+def check_start(record: Fields) -> None:
+    """Check the fields of a start record that are read as they stand."""
+    record.format(LEDGER_FORMAT)
+    record.digest("recipe_digest")
+    record.number("num_logical_replicas", 1)
+    if record.text("reduction") not in ("exact", "native"):
+        raise Mismatch(f"reduction {show(record.get('reduction'))}, expected exact or native", record.where)
+    if "branch" in record.value:
+        branch = record.part("branch")
+        branch.only("ledger_head", "step", "state_digest")
+        branch.digest("ledger_head")
+        branch.number("step", 1)
+        branch.digest("state_digest")
+
+
+def check_step(record: Fields) -> None:
+    """Check the fields of a step record."""
+    for key in ("order_digest", "token_digest"):
+        record.digest(key)
+    for key in ("loss", "gradient_norm", "learning_rate"):
+        record.hex_float(key)
+    tokens = record.part("tokens_by_source")
+    total = sum(tokens.number(name, 1) for name in tokens.value)
+    if record.number("num_trained_tokens", 1) > total:
+        raise Mismatch("more trained tokens than tokens", record.where)
+    if not re.fullmatch("[0-9a-f]{16}-[0-9a-f]{16}", record.text("parameter_checksum")):
+        raise Mismatch("parameter_checksum has another form", record.where)
+    if "router" in record.value:
+        router = record.part("router")
+        router.only("layers", "counts_sha256")
+        router.digest("counts_sha256")
+        for layer in router.parts("layers"):
+            layer.only("router", "num_experts", "num_choices", "smallest_load", "largest_load")
+            layer.text("router")
+            experts, choices = layer.number("num_experts", 1), layer.number("num_choices")
+            if not experts * layer.number("smallest_load") <= choices <= experts * layer.number("largest_load"):
+                raise Mismatch("the loads of the experts do not fit the number of choices", layer.where)
+
+
 def read_ledger(tree: Tree, path: str) -> Ledger:
     """Check the chain and grammar of a ledger: start, contiguous steps, records in their places, end."""
     lines = read_chain(tree, path)
@@ -996,39 +1020,98 @@ def read_ledger(tree: Tree, path: str) -> Ledger:
     if first is None or first.record.value.get("kind") != "start":
         raise Mismatch("the ledger does not begin with its start record", tree.place(path))
     start = first.record
-    start.format(LEDGER_FORMAT)
     check_record(start)
-    start.digest("recipe_digest")
-    start.number("num_logical_replicas", 1)
     order = read_order(start.part("order"))
-    ledger = Ledger(path, start, order, {}, [], start, first.head, 1)
-    step, place = 0, -1
+    begin = start.part("branch").number("step") if "branch" in start.value else 0
+    ledger = Ledger(path, start, order, begin, start, first.head)
+    # The state that a branch begins with is no result of its steps: nothing but its checkpoint record stands there.
+    step, place = begin, PLACE_IN_STEP["evaluation"] if begin else -1
     for line in lines:
         record, kind = line.record, check_record(line.record)
         if ledger.end is not start:
             raise Mismatch("a record after the end record", record.where)
         if kind == "start":
             raise Mismatch("a second start record", record.where)
+        if kind in ("step", "skip") and begin not in ledger.checkpoints:
+            raise Mismatch(f"no checkpoint record for step {begin}", record.where)
+        ledger.head, ledger.num_records = line.head, line.number
+        if kind == "skip":
+            stretch = [record.number("first"), record.number("last")]
+            if not step + 1 == stretch[0] <= stretch[1] < order.num_steps:
+                raise Mismatch(f"steps {stretch} cannot be left out after step {step}", record.where)
+            ledger.skipped.append(stretch)
+            step, place = stretch[1], len(PLACE_IN_STEP)
+            continue
         if kind == "step":
-            if step == 0 and 0 not in ledger.checkpoints:
-                raise Mismatch("no checkpoint record for step 0", record.where)
             step, place = step + 1, -1
+            ledger.num_steps += 1
+            ledger.num_tokens += sum(record.value["tokens_by_source"].values())
         if record.number("step") != step or step > order.num_steps or PLACE_IN_STEP[kind] <= place:
             raise Mismatch(f"a {kind} record of step {record.get('step')} is out of place at step {step}", record.where)
         place = PLACE_IN_STEP[kind]
         if kind == "checkpoint":
             ledger.checkpoints[step] = line
         elif kind == "evaluation":
-            ledger.evaluations = [*ledger.evaluations[:1], record]
+            ledger.evaluations.append(step)
+            ledger.scores = [*ledger.scores[:1], record]
         elif kind == "end":
             ledger.end = record
-        ledger.head, ledger.num_records = line.head, line.number
     if ledger.end is start or step != order.num_steps:
         raise Mismatch(f"the ledger stops at step {step} of {order.num_steps}", tree.place(path))
     last = ledger.checkpoints.get(step)
     if last is None or any(last.record.value[k] != ledger.end.value[k] for k in ("weights_digest", "state_digest")):
         raise Mismatch("the end record has no equal checkpoint record at the last step", ledger.end.where)
+    if begin and ledger.checkpoints[begin].record.value["state_digest"] != start.value["branch"]["state_digest"]:
+        raise Mismatch("the first checkpoint record is not of the state that the branch begins with", start.where)
     return ledger
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When a recipe orders checkpoints and held-out losses, and which checkpoints it keeps."""
+
+    settings: Fields
+    heldout_every_steps: int
+    num_steps: int
+
+    def weights_due(self, step: int) -> bool:
+        """Whether weights are kept at a step."""
+        every = self.settings.number("weights_every_steps")
+        early = step <= self.settings.number("weights_until_step") and not step & (step - 1)
+        return early or bool(every and step % every == 0)
+
+    def full_due(self, step: int) -> bool:
+        """Whether a full checkpoint is made at a step."""
+        return step > 0 and (step % self.settings.number("full_every_steps", 1) == 0 or step == self.num_steps)
+
+    def evaluation_due(self, step: int) -> bool:
+        """Whether a held-out loss is taken at a step."""
+        return step % self.heldout_every_steps == 0 or step == self.num_steps
+
+    @cached_property
+    def published(self) -> set[int]:
+        """Steps whose full checkpoints are never removed."""
+        return set(self.settings.items("published_full_steps"))
+
+    def must_stay_full(self, ledger: Ledger) -> set[int]:
+        """Steps whose full checkpoints belong in the bundle: the first and last, published ones, the newest ones."""
+        made = [step for step, line in ledger.checkpoints.items() if line.record.value["checkpoint_kind"] == "full"]
+        if self.settings.get("keep_last_full") is None:
+            return set(made)
+        every = self.settings.number("full_every_steps", 1)
+        newest = sorted(step for step in made if step < self.num_steps and step % every == 0)
+        newest = newest[-self.settings.number("keep_last_full", 1) :]
+        return {ledger.first_step, self.num_steps, *self.published, *newest} & set(made)
+
+    def never_made(self, ledger: Ledger) -> list[int]:
+        """Published steps that this run reached and made no full checkpoint of."""
+        made = {step for step, line in ledger.checkpoints.items() if line.record.value["checkpoint_kind"] == "full"}
+        return sorted(step for step in self.published - made if ledger.is_recorded(step))
+
+
+def read_schedule(recipe: Fields, num_steps: int) -> Schedule:
+    """Read the schedule of a recipe."""
+    return Schedule(recipe.part("checkpoints"), recipe.part("data").number("heldout_every_steps", 1), num_steps)
 
 
 # ---- the checks -----------------------------------------------------------------------------------------------------
@@ -1141,9 +1224,12 @@ class Verifier:
                 ("windows", self.check_windows),
                 ("order", self.check_order),
                 ("tokens", self.check_tokens),
+                ("schedule", self.check_schedule),
                 ("checkpoints", self.check_checkpoints),
             ):
                 self._check(RECORDS, f"{stage.name} {what}", folder, partial(body_of_stage, stage))
+            if stage.name in self.ledgers and self.ledgers[stage.name].first_step:
+                self._check(RECORDS, f"{stage.name} branch", folder, partial(self.check_branch, stage))
         self._check(RECORDS, "final weights", "model/model.safetensors", self.check_final_weights)
         self._check(RECORDS, "evaluation", "model/evaluation/record.json", self.check_evaluation)
 
@@ -1571,7 +1657,19 @@ class Verifier:
         self.ledgers[stage.name] = ledger
         if sorted_parents(ledger.start) != sorted_parents(stage.manifest):
             raise Mismatch("the ledger names other parents than the stage's manifest", ledger.start.where)
-        return f"{ledger.num_records:,} records, steps 1 to {ledger.order.num_steps:,}, head {ledger.head}"
+        steps = f"steps {ledger.first_step + 1:,} to {ledger.order.num_steps:,}"
+        if ledger.skipped:
+            steps += f" without {', '.join(f'{first:,} to {last:,}' for first, last in ledger.skipped[:5])}"
+        return f"{ledger.num_records:,} records, {steps}, head {ledger.head}"
+
+    def check_branch(self, stage: Stage) -> str:
+        """What a run of another ledger did before this one went on from it is not in this bundle."""
+        start = self._ledger(stage).start
+        branch = start.value["branch"]
+        return unverified(
+            f"steps 1 to {branch['step']:,} ran in another run, whose ledger head is {branch['ledger_head']}: how the"
+            " state came about that this run begins with is not in this bundle"
+        )
 
     def _ledger(self, stage: Stage) -> Ledger:
         if stage.name not in self.ledgers:
@@ -1583,11 +1681,11 @@ class Verifier:
         ledger = self._ledger(stage)
         run = self.model.json(f"training/{stage.name}/run.json")
         run.format(RUN_FORMAT)
-        final, order, steps = run.part("final"), ledger.order, ledger.order.num_steps
+        final, steps = run.part("final"), ledger.order.num_steps
         facts = {
             "stage": (run.text("stage"), stage.name),
             "num_steps": (run.number("num_steps"), steps),
-            "num_tokens": (run.number("num_tokens"), order.num_sequences * order.window_tokens),
+            "num_tokens": (run.number("num_tokens"), ledger.num_tokens),
             "final.step": (final.number("step"), steps),
             "final.path": (final.text("path"), f"checkpoints/step-{steps:08d}"),
             "final.weights_digest": (final.digest("weights_digest"), ledger.end.value["weights_digest"]),
@@ -1595,7 +1693,7 @@ class Verifier:
             "ledger.head": (run.part("ledger").digest("head"), ledger.head),
             "ledger.num_records": (run.part("ledger").number("num_records"), ledger.num_records),
         }
-        for name, record in zip(("first", "last"), (ledger.evaluations[:1] + ledger.evaluations[-1:]), strict=False):
+        for name, record in zip(("first", "last"), (ledger.scores[:1] + ledger.scores[-1:]), strict=False):
             scores = run.part("heldout").part(name)
             scores.only("step", "loss", "bits_per_byte", "num_tokens", "num_bytes")
             facts[f"heldout.{name}"] = (scores.value, {key: record.value[key] for key in scores.value})
@@ -1618,12 +1716,49 @@ class Verifier:
             "data.split": (data.text("split"), order.split),
             "data.window_tokens": (data.number("window_tokens"), order.window_tokens),
             "num_logical_replicas": (recipe.number("num_logical_replicas"), ledger.start.value["num_logical_replicas"]),
+            "reduction": (recipe.text("reduction"), ledger.start.value["reduction"]),
+            "skip_steps": (self._skips(recipe, ledger), ledger.skipped),
             "phases": ([self._phase(part, order) for part in recipe.parts("phases")], order.phases),
         }
         for name, (said, follows) in facts.items():
             if said != follows:
                 raise Mismatch(f"{name} is {show(said)} in the recipe and {show(follows)} in the ledger", recipe.where)
         return "recipe/1 as recorded; seed, split, window, phases and exact mixture counts follow from it"
+
+    @staticmethod
+    def _skips(recipe: Fields, ledger: Ledger) -> list[Json]:
+        """Stretches that the recipe leaves out; those that end before a branch begins are no part of its ledger."""
+        stretches = recipe.items("skip_steps")
+        if any(not isinstance(s, list) or len(s) != 2 or any(type(n) is not int for n in s) for s in stretches):
+            raise Mismatch("skip_steps is no list of first and last steps", recipe.where)
+        return [stretch for stretch in stretches if stretch[1] > ledger.first_step]
+
+    def check_schedule(self, stage: Stage) -> str:
+        """The ledger holds exactly the checkpoints and held-out losses that the recipe orders."""
+        ledger = self._ledger(stage)
+        recipe = self.model.json(f"training/{stage.name}/recipe.json")
+        schedule = read_schedule(recipe, ledger.order.num_steps)
+        evaluated = set(ledger.evaluations)
+        for step in range(ledger.first_step, schedule.num_steps + 1):
+            line = ledger.checkpoints.get(step)
+            found = line.record.value["checkpoint_kind"] if line else None
+            due = "full" if schedule.full_due(step) else "weights" if schedule.weights_due(step) or not step else None
+            if step == ledger.first_step > 0:
+                due = "full"
+            elif not ledger.is_recorded(step):
+                due = None
+            if found != due:
+                raise Mismatch(
+                    f"step {step} has {found or 'no'} checkpoint in the ledger, the recipe orders {due or 'none'}"
+                )
+            has_evaluation = ledger.is_recorded(step) and schedule.evaluation_due(step)
+            if (step in evaluated) != (has_evaluation and (step > ledger.first_step or not step)):
+                raise Mismatch(f"the held-out loss of step {step} is not as the recipe orders")
+        if schedule.never_made(ledger):
+            raise Mismatch(
+                f"published_full_steps: no full checkpoint of step {schedule.never_made(ledger)[0]} was made"
+            )
+        return f"{len(ledger.checkpoints)} checkpoints and {len(evaluated)} held-out losses, as the recipe orders"
 
     @staticmethod
     def _phase(part: Fields, order: Order) -> tuple[int, int, list[int]]:
@@ -1673,12 +1808,13 @@ class Verifier:
 
     def _sampled(self, ledger: Ledger, purpose: str, most: int) -> tuple[Iterator[Fields], str]:
         """The step records to recompute, and how they were chosen."""
-        total = ledger.order.num_steps
+        total = ledger.num_steps
         lines = (line.record for line in read_chain(self.model, ledger.path))
+        steps = (record for record in lines if record.value["kind"] == "step")
         if most >= total:
-            return (record for record in lines if record.value["kind"] == "step"), f"all {total:,} steps"
-        chosen = set(random.Random(f"{self.seed} {purpose}").sample(range(1, total + 1), most))
-        sample = (record for record in lines if record.value["kind"] == "step" and record.value["step"] in chosen)
+            return steps, f"all {total:,} steps"
+        chosen = set(random.Random(f"{self.seed} {purpose}").sample(range(total), most))
+        sample = (record for number, record in enumerate(steps) if number in chosen)
         missed = f"a single wrong step is missed with probability {1 - most / total:.3f}"
         return sample, f"{most:,} of {total:,} steps drawn at random (--seed {self.seed}; {missed})"
 
@@ -1734,48 +1870,74 @@ class Verifier:
 
     def check_checkpoints(self, stage: Stage) -> str:
         """Recompute the digests of every checkpoint from its tensors; each is the one that the ledger records."""
-        ledger, states = self._ledger(stage), self._states
-        base, absent = f"checkpoints/{stage.name}/", []
-        recorded = {f"step-{step:08d}": line for step, line in ledger.checkpoints.items()}
+        ledger = self._ledger(stage)
+        recipe = self.model.json(f"training/{stage.name}/recipe.json")
+        schedule = read_schedule(recipe, ledger.order.num_steps)
+        must_stay_full = schedule.must_stay_full(ledger)
+        base, kept = f"checkpoints/{stage.name}/", []
+        recorded = {f"step-{step:08d}" for step in ledger.checkpoints}
         for path in self.model.below(base):
             if path.split("/")[2] not in recorded:
                 raise Mismatch("a checkpoint that the ledger does not record", self.model.place(path))
-        for name, line in recorded.items():
-            directory, said = f"{base}{name}/", line.record.value
-            if not self.model.below(directory):
-                absent.append(name)
-                continue
-            record = self.model.json(f"{directory}checkpoint.json")
-            record.format(CHECKPOINT_FORMAT)
-            place = {"num_records": line.number - 1, "head": line.head_before}
-            expected = {
-                "format": CHECKPOINT_FORMAT,
-                "kind": said["checkpoint_kind"],
-                "step": said["step"],
-                "ledger": place,
-                "weights_digest": said["weights_digest"],
-                "state_digest": said["state_digest"],
-            }
-            if record.value != expected:
-                raise Mismatch("does not say what the ledger's checkpoint record says", record.where)
-            weights = states.of_directory(directory, "model")
-            if state_digest(weights) != said["weights_digest"]:
-                raise Mismatch("the tensors do not have the recorded weights_digest", self.model.place(directory))
-            if said["state_digest"] is None:
-                if self.model.below(f"{directory}optimizer"):
-                    raise Mismatch("an optimizer state in a checkpoint of kind weights", self.model.place(directory))
-            elif state_digest(weights, states.of_directory(directory, "optimizer")) != said["state_digest"]:
-                raise Mismatch("the tensors do not have the recorded state_digest", self.model.place(directory))
-        start = ledger.checkpoints[0].record.value["weights_digest"]
+        for step, line in ledger.checkpoints.items():
+            directory, said = f"{base}step-{step:08d}/", line.record.value["checkpoint_kind"]
+            is_here = bool(self.model.below(directory))
+            kind = self.model.json(f"{directory}checkpoint.json").text("kind") if is_here else "nothing"
+            allowed = {said}
+            if said == "full" and step not in must_stay_full:
+                allowed.add("weights" if schedule.weights_due(step) else "nothing")
+            if kind not in allowed:
+                raise Mismatch(
+                    f"of the checkpoint of step {step} {show(kind)} is kept, expected {' or '.join(sorted(allowed))}",
+                    self.model.place(directory),
+                )
+            if is_here:
+                self._check_checkpoint(directory, line, kind)
+                kept.append(kind)
+        self._check_base(stage, ledger)
+        left_out = len(recorded) - len(kept)
+        gone = f"; {left_out} older ones were removed, as the recipe says" if left_out else ""
+        return f"state/1 of {len(kept)} checkpoints recomputed and equal, {kept.count('full')} with optimizer{gone}"
+
+    def _check_checkpoint(self, directory: str, line: ChainLine, kind: str) -> None:
+        """One checkpoint says what the ledger says, and its tensors have the recorded digests."""
+        said, record = line.record.value, self.model.json(f"{directory}checkpoint.json")
+        record.format(CHECKPOINT_FORMAT)
+        expected = {
+            "format": CHECKPOINT_FORMAT,
+            "kind": kind,
+            "step": said["step"],
+            "ledger": {"num_records": line.number - 1, "head": line.head_before},
+            "weights_digest": said["weights_digest"],
+            "state_digest": said["state_digest"] if kind == "full" else None,
+        }
+        if record.value != expected:
+            raise Mismatch("does not say what the ledger's checkpoint record says", record.where)
+        weights = self._states.of_directory(directory, "model")
+        if state_digest(weights) != said["weights_digest"]:
+            raise Mismatch("the tensors do not have the recorded weights_digest", self.model.place(directory))
+        if kind == "weights":
+            if self.model.below(f"{directory}optimizer"):
+                raise Mismatch("an optimizer state in a checkpoint of kind weights", self.model.place(directory))
+            return
+        optimizer = self._states.of_directory(directory, "optimizer")
+        if state_digest(weights, optimizer) != said["state_digest"]:
+            raise Mismatch("the tensors do not have the recorded state_digest", self.model.place(directory))
+        if "optimizer.step" not in optimizer:
+            raise Mismatch("the optimizer state has no optimizer.step", self.model.place(directory))
+        for name in optimizer.keys() - {"optimizer.step"}:
+            owner, _, part = name.rpartition(".")
+            if owner not in weights or part not in OPTIMIZER_PARTS:
+                raise Mismatch(f"{show(name)} is the state of no tensor of the model", self.model.place(directory))
+
+    def _check_base(self, stage: Stage, ledger: Ledger) -> None:
+        """A run that starts from another stage of this bundle starts from its final weights."""
         for parent in stage.manifest.parts("parents"):
-            bases = [
-                s for s in self.training_stages if s.content_digest == parent.value["content_digest"] and s != stage
-            ]
-            if bases and start != self._ledger(bases[0]).end.value["weights_digest"]:
-                raise Mismatch(f"step 0 does not have the final weights of {show(bases[0].name)}", ledger.start.where)
-        if absent:
-            raise Unverifiable(f"{len(absent)} of {len(recorded)} checkpoints are not here: {', '.join(absent[:3])}")
-        return f"state/1 of {len(recorded)} checkpoints recomputed and equal"
+            digest = parent.value["content_digest"]
+            for base in (s for s in self.training_stages if s.content_digest == digest and s != stage):
+                expected = self._ledger(base).end.value["weights_digest"]
+                if not ledger.first_step and ledger.checkpoints[0].record.value["weights_digest"] != expected:
+                    raise Mismatch(f"step 0 does not have the final weights of {show(base.name)}", ledger.start.where)
 
     def check_final_weights(self) -> str:
         """The released weights are the last training stage's."""

@@ -44,9 +44,10 @@ def header_problem(path: Path) -> str:
     return "" if start + end == path.stat().st_size else "the tensors do not cover the file"
 
 
-def num_parameters(files: Sequence[Path]) -> int:
-    """Elements of all tensors in safetensors files."""
-    return sum(prod(tensor["shape"]) for path in files for tensor in read_header(path)[0].values())
+def num_parameters(files: Sequence[Path], without: tuple[str, ...] = ()) -> int:
+    """Elements of all tensors in safetensors files, without those whose names end so."""
+    tensors = (item for path in files for item in read_header(path)[0].items())
+    return sum(prod(tensor["shape"]) for name, tensor in tensors if not name.endswith(without))
 
 
 def weights_digest(files: Sequence[Path]) -> str:

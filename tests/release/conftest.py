@@ -1,17 +1,20 @@
 """A bundle built once from tiny artifacts, and copies of it that a test may alter."""
 
+import functools
 import os
 import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from fake_artifacts import NAME, make_artifacts
+from fake_runs import FakeRun
 
 from provenance.artifacts import Artifact
 from provenance.fingerprint import PACKAGES, CodeIdentity, sources_digest
@@ -23,6 +26,9 @@ ROOT = Path(__file__).resolve().parents[2]
 LOCK = "\n".join(
     f"{name}==1.0 \\\n    --hash=sha256:{'0' * 64}" for name in ("torch", "transformers", "tokenizers", "numpy")
 )
+
+
+RETENTION = {"keep_last_full": 1, "published_full_steps": [4], "weights_every_steps": 0, "weights_until_step": 2}
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,41 @@ def built(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
         patch.setattr("release.bundle.project_root", lambda: project)
         artifact = build_release(release_config(), context, artifacts, config_dir)
     return Built(release_config(), config_dir, context, artifacts, artifact)
+
+
+RUNS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "skips": {"num_steps": 9, "skip_steps": ((2, 3), (4, 4), (7, 8))},
+    "branch": {"num_steps": 7, "branch_step": 2, "skip_steps": ((3, 4),)},
+    "experts": {"has_experts": True, "optimizer": "muon", "precision": "bf16", "sharded": True},
+    "retained": {"num_steps": 10, "reduction": "native", "checkpoints": RETENTION, "demoted": (2,), "removed": (6,)},
+    "roomy": {"num_steps": 10, "checkpoints": RETENTION},
+}
+"""Pretraining runs in the forms that a ledger may have, by name."""
+
+
+@pytest.fixture(scope="session")
+def bundle_of(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Bundles whose pretraining is one of `RUNS`; built when first asked for, and never to be changed."""
+
+    @functools.cache
+    def build(name: str) -> Path:
+        base = tmp_path_factory.mktemp(f"release-{name}")
+        (base / "configs" / NAME).mkdir(parents=True)
+        code = CodeIdentity("ab" * 20, False, sources_digest(PACKAGES, project))
+        shape = FakeRun("pretrain", "train", seed=1, **RUNS[name])
+        context, artifacts = make_artifacts(base / "artifacts" / NAME, code, pretraining=shape)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("release.bundle.project_root", lambda: project)
+            return bundle_path(build_release(release_config(), context, artifacts, base / "configs" / NAME))
+
+    return build
+
+
+@pytest.fixture
+def copy_of(bundle_of: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
+    """Copies of these bundles that a test may change."""
+    return lambda name: Path(shutil.copytree(bundle_of(name), tmp_path / name))
 
 
 @pytest.fixture

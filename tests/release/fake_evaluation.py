@@ -7,7 +7,7 @@ from typing import Any
 from eval.rescore import rebuild_results
 from eval.samples import sample_line
 from provenance.artifacts import Artifact
-from provenance.canonical import canonical_json, hex_float, write_json
+from provenance.canonical import canonical_json, hex_float, read_json, write_json
 from provenance.digests import sha256_file
 
 
@@ -79,7 +79,13 @@ def _record(work: Path, corpus: Artifact, runs: Mapping[str, Artifact], tasks: S
         "libraries": {},
         "corpus": {"content_digest": corpus.content_digest},
         "models": [
-            {"name": name, "content_digest": run.content_digest, "tasks": list(tasks)} for name, run in runs.items()
+            {
+                "name": name,
+                "content_digest": run.content_digest,
+                "weights_digest": read_json(run.path / "run.json")["final"]["weights_digest"],
+                "tasks": list(tasks),
+            }
+            for name, run in runs.items()
         ],
         "tasks": {name: {"version": 1, "items": f"{name}.jsonl", "num_fewshot": 0, "chat": False} for name in tasks},
         "intervals": {"level": "95%", "num_resamples": 100, "seed": 0},

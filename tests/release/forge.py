@@ -54,6 +54,31 @@ def edit_ledger(bundle: Path, stage: str, edit: Callable[[list[Record]], None]) 
             write(path, values)
 
 
+def edit_recipe(bundle: Path, stage: str, edit: Callable[[Record], None]) -> None:
+    """Edit a recipe where it stands, in the stage's manifest and by its digest in the ledger."""
+    path = bundle / "model" / "training" / stage / "recipe.json"
+    recipe = read(path)
+    edit(recipe)
+    write(path, recipe)
+    manifest = read(_manifest_path(bundle, stage))
+    write(_manifest_path(bundle, stage), {**manifest, "recipe": recipe})
+    digest = digest_of("recipe/1", recipe)
+    edit_ledger(bundle, stage, lambda records: records[0].update(recipe_digest=digest))
+
+
+def checkpoint(bundle: Path, stage: str, step: int) -> Path:
+    """Directory of a checkpoint."""
+    return bundle / "model" / "checkpoints" / stage / f"step-{step:08d}"
+
+
+def demote_checkpoint(bundle: Path, stage: str, step: int) -> None:
+    """Keep nothing but the weights of a full checkpoint."""
+    folder = checkpoint(bundle, stage, step)
+    for path in folder.glob("optimizer*"):
+        path.unlink()
+    write(folder / "checkpoint.json", {**read(folder / "checkpoint.json"), "kind": "weights", "state_digest": None})
+
+
 def rehash_tokens(bundle: Path) -> dict[str, str]:
     """Bring tokens.json into agreement with the shard files; returns old split digests with the new ones."""
     dataset = bundle / "dataset"
@@ -83,7 +108,7 @@ def rehash_tokens(bundle: Path) -> dict[str, str]:
 
 
 def reseal(bundle: Path) -> None:
-    """Make every manifest and content digest agree with the files as they are now."""
+    """Make every manifest and content digest agree with the files as they are now; what is gone is listed no more."""
     model, dataset = bundle / "model", bundle / "dataset"
     root = read(model / "manifest.json")
     renamed: dict[str, str] = {}
@@ -92,7 +117,8 @@ def reseal(bundle: Path) -> None:
             edit_ledger(bundle, stage["stage"], lambda records: _rename_parents(records[0]["parents"], renamed))
         for holder, values, place in _stage_manifests(bundle, stage["stage"]):
             for kind in ("results", "observations"):
-                values[kind] = [{**entry(*place(item["path"])), "path": item["path"]} for item in values[kind]]
+                there = [item["path"] for item in values[kind] if Path(*place(item["path"])).is_file()]
+                values[kind] = [{**entry(*place(path)), "path": path} for path in there]
             _rename_parents(values["parents"], renamed)
             old = values["content_digest"]
             content = {"kind": values["kind"], "results": values["results"], "parents": values["parents"]}
@@ -108,7 +134,8 @@ def reseal(bundle: Path) -> None:
         "content_digest": read(dataset / "manifest.json")["content_digest"],
         "manifest_sha256": entry(dataset, "manifest.json")["sha256"],
     }
-    root["files"] = [{**item, **entry(model, item["path"])} for item in root["files"]]
+    there = [item for item in root["files"] if (model / item["path"]).is_file()]
+    root["files"] = [{**item, **entry(model, item["path"])} for item in there]
     results = [
         {k: item[k] for k in ("path", "size_bytes", "sha256")} for item in root["files"] if item["role"] == "result"
     ]

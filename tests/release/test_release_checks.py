@@ -147,6 +147,16 @@ def test_a_forgery_is_caught_by_its_check(copy: Path, name: str, forge: Callable
     assert str(copy) not in f"{result.detail} {result.where}"
 
 
+def test_the_order_of_a_ledger_with_stretches_left_out_is_recomputed(copy_of: Callable[[str], Path]) -> None:
+    for name in ("skips", "branch"):
+        bundle = copy_of(name)
+        result = _results(bundle)["order by numpy"]
+        assert (result.verdict, result.detail[:7]) == ("PASS", "6 steps" if name == "skips" else "5 steps"), name
+        path = bundle / "model/training/pretrain/ledger.jsonl"
+        path.write_bytes(b"".join(line for line in path.read_bytes().splitlines(True) if b'"skip"' not in line))
+        assert _results(bundle)["order by numpy"].verdict == "FAIL"
+
+
 def test_documents_of_another_version_are_unverified(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("release.checks.sources_digest", lambda packages, root=None: str(root))
     _replace("model/README.md", "| Steps | 4 |", "| Steps | 9 |")(copy)

@@ -1,6 +1,7 @@
 """Cards, Croissant record and page: complete, safe, generated from the bundle alone."""
 
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,27 @@ def test_the_model_card_is_read_by_the_hub_library(built: Built) -> None:
         assert f"\n## {title}\n" in card.text
     run = read_json(built.bundle / "model/training/pretrain/run.json")
     assert run["final"]["weights_digest"][:12] in card.text
+
+
+def test_card_and_page_say_what_the_bits_are_promised_for(built: Built, bundle_of: Callable[[str], Path]) -> None:
+    def told(bundle: Path, name: str) -> str:
+        return (bundle / "model" / name).read_text(encoding="utf-8")
+
+    for name in ("README.md", "index.html"):
+        assert "every number of processes up to the logical replicas" in told(built.bundle, name)
+        assert "recorded number of processes and shard size only" in told(bundle_of("retained"), name)
+        assert "bf16 compute, fp32 master weights" in told(bundle_of("experts"), name)
+    assert "| Steps left out | 7 to 8 |" in told(bundle_of("skips"), "README.md")
+    assert "Left out: steps 2 to 3, 4 to 4, 7 to 8." in told(bundle_of("skips"), "index.html")
+    assert "| Goes on from another run | step 2, ledger head `cccccccccccc` |" in told(bundle_of("branch"), "README.md")
+
+
+def test_card_and_page_count_the_checkpoints_that_are_there(bundle_of: Callable[[str], Path]) -> None:
+    bundle = bundle_of("retained")
+    assert "| Checkpoints kept (with optimizer) | 6 (3) of 7 made |" in (bundle / "model/README.md").read_text()
+    page = (bundle / "model/index.html").read_text(encoding="utf-8")
+    assert "checkpoint at step 2 (weights)" in page
+    assert "checkpoint at step 6" not in page
 
 
 def test_the_data_card_is_read_by_the_hub_library(built: Built) -> None:

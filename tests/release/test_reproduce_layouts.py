@@ -1,0 +1,174 @@
+"""What a replay is compared with, and what a difference means: stand-ins for the replaying program, no training."""
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import forge
+import pytest
+
+from provenance.canonical import canonical_json
+from provenance.errors import ConfigError
+from release.reproduce import reproduce, resumable_checkpoints
+from release.verify import CheckResult
+
+Edit = Callable[[list[bytes]], list[bytes]]
+
+
+def honest(lines: list[bytes]) -> list[bytes]:
+    return lines
+
+
+def other_loss(lines: list[bytes]) -> list[bytes]:
+    place = next(number for number, line in enumerate(lines) if json.loads(line)["kind"] == "step")
+    record = json.loads(lines[place])
+    return [*lines[:place], canonical_json({**record, "loss": forge.next_float(record["loss"])}), *lines[place + 1 :]]
+
+
+def other_tokens(lines: list[bytes]) -> list[bytes]:
+    return [line.replace(b'"token_digest":"', b'"token_digest":"0') for line in lines]
+
+
+def cut_short(lines: list[bytes]) -> list[bytes]:
+    return lines[:2]
+
+
+@pytest.fixture
+def replaying(monkeypatch: pytest.MonkeyPatch) -> Callable[[Edit], list[dict[str, Any]]]:
+    """Put in place of the bundle's replay one that repeats the recorded records, edited; returns the requests."""
+    requests: list[dict[str, Any]] = []
+
+    def install(edit: Edit) -> list[dict[str, Any]]:
+        def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+            request = json.loads(Path(command[-1]).read_text())
+            requests.append(request)
+            _pretend_to_replay(request, edit)
+            return subprocess.CompletedProcess(command, 0)
+
+        monkeypatch.setattr("release.reproduce.subprocess.run", run)
+        return requests
+
+    return install
+
+
+def _pretend_to_replay(request: dict[str, Any], edit: Edit) -> None:
+    training, output = Path(request["recipe"]).parent, Path(request["output"])
+    start = json.loads((Path(request["from_checkpoint"]) / "checkpoint.json").read_text())["ledger"]["num_records"]
+    lines = []
+    for line in (training / "ledger.jsonl").read_bytes().splitlines()[start:]:
+        record = json.loads(line)
+        if record["kind"] == "end" or record.get("step", record.get("first")) > request["last_step"]:
+            break
+        lines.append(line)
+    output.mkdir(parents=True)
+    (output / "ledger.jsonl").write_bytes(b"".join(line + b"\n" for line in edit(lines)))
+    (output / "environment.json").write_bytes((training / "environment.json").read_bytes())
+    layout = {"num_processes": request["num_processes"] or 2, "shard_size": request["shard_size"]}
+    note = canonical_json({"kind": "replay", "step": 0, **layout, "previous": "0" * 64})
+    (output / "journal.jsonl").write_bytes(note + b"\n")
+
+
+def replay(bundle: Path, first: int, last: int, num_processes: int | None = None) -> CheckResult:
+    (result,) = reproduce(bundle, steps=(first, last), num_processes=num_processes)
+    return result
+
+
+def write_journal(bundle: Path, *notes: dict[str, Any]) -> None:
+    previous, lines = "0" * 64, []
+    for note in notes:
+        lines.append(canonical_json({**note, "previous": previous}))
+        previous = hashlib.sha256(lines[-1]).hexdigest()
+    path = bundle / "model" / "training" / "pretrain" / "journal.jsonl"
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+
+
+def test_a_replay_over_steps_left_out_compares_their_record(bundle_of: Any, replaying: Any) -> None:
+    replaying(honest)
+    result = replay(bundle_of("skips"), 1, 6)
+    assert result.verdict == "PASS"
+    assert "bitwise: 3 steps (3 left out by the recipe)" in result.detail
+
+
+def test_nothing_but_steps_left_out_is_no_pass(bundle_of: Any, replaying: Any) -> None:
+    replaying(honest)
+    result = replay(bundle_of("skips"), 7, 8)
+    assert result.verdict == "UNVERIFIED"
+    assert "nothing to replay" in result.detail
+
+
+def test_a_replay_that_stops_early_fails(bundle_of: Any, replaying: Any) -> None:
+    replaying(cut_short)
+    result = replay(bundle_of("plain"), 1, 4)
+    assert result.verdict == "FAIL"
+    assert "the replay gave 2 records" in result.detail
+
+
+def test_a_branch_is_replayed_from_its_own_beginning(bundle_of: Any, replaying: Any) -> None:
+    requests = replaying(honest)
+    assert replay(bundle_of("branch"), 5, 7).verdict == "PASS"
+    assert requests[0]["from_checkpoint"].endswith("step-00000002")
+    with pytest.raises(ConfigError, match="within 3:7"):
+        replay(bundle_of("branch"), 1, 4)
+
+
+def test_segments_lie_between_the_full_checkpoints_that_are_kept(bundle_of: Any, replaying: Any) -> None:
+    replaying(honest)
+    assert sorted(resumable_checkpoints(bundle_of("retained"), "pretrain")) == [0, 4, 8, 10]
+    results = reproduce(bundle_of("retained"), segments=9, seed=1, stage="pretrain")
+    assert sorted(result.name for result in results) == [
+        "pretrain steps 1-4",
+        "pretrain steps 5-8",
+        "pretrain steps 9-10",
+    ]
+    assert {result.verdict for result in results} == {"PASS"}
+
+
+@pytest.mark.parametrize(
+    ("run", "num_processes", "edit", "verdict", "reason"),
+    [
+        ("retained", 4, honest, "PASS", "bitwise"),
+        ("retained", 4, other_loss, "UNVERIFIED", "recorded 1 processes in shards of 1, replayed 4 processes"),
+        ("retained", 4, other_tokens, "FAIL", "data"),
+        ("retained", 1, other_loss, "FAIL", "numerics"),
+        ("retained", None, other_loss, "FAIL", "numerics"),
+        ("roomy", 4, other_loss, "FAIL", "numerics"),
+    ],
+)
+def test_native_reduction_binds_bits_to_the_layout(
+    bundle_of: Any, replaying: Any, run: str, num_processes: int | None, edit: Edit, verdict: str, reason: str
+) -> None:
+    replaying(edit)
+    result = replay(bundle_of(run), 5, 6, num_processes)
+    assert result.verdict == verdict
+    assert reason in result.detail
+
+
+def test_a_native_replay_takes_the_layout_that_the_journal_tells(copy_of: Any, replaying: Any) -> None:
+    bundle, requests = copy_of("retained"), replaying(other_loss)
+    began = {"kind": "start", "step": 0, "num_processes": 2}
+    resumed = {"kind": "resume", "step": 4, "num_processes": 4, "shard_size": 2}
+    write_journal(bundle, began, {"kind": "resume", "step": 8, "num_processes": 8, "shard_size": 8}, resumed)
+    assert replay(bundle, 1, 4).verdict == "FAIL"
+    assert replay(bundle, 9, 10).verdict == "FAIL"
+    assert [(r["num_processes"], r["shard_size"]) for r in requests] == [(2, 1), (4, 2)]
+
+
+def test_a_segment_made_at_two_layouts_or_at_an_unknown_one_is_never_a_fail_for_its_numerics(
+    copy_of: Any, replaying: Any
+) -> None:
+    bundle = copy_of("retained")
+    replaying(other_loss)
+    write_journal(
+        bundle,
+        {"kind": "start", "step": 0, "num_processes": 2, "shard_size": 1},
+        {"kind": "resume", "step": 6, "num_processes": 4, "shard_size": 1},
+    )
+    result = replay(bundle, 5, 8)
+    assert result.verdict == "UNVERIFIED"
+    assert "2 processes in shards of 1 and 4 processes in shards of 1" in result.detail
+    write_journal(bundle, {"kind": "stop", "step": 0})
+    result = replay(bundle, 5, 8)
+    assert (result.verdict, "recorded an unknown layout" in result.detail) == ("UNVERIFIED", True)
