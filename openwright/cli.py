@@ -37,6 +37,7 @@ Overrides = Annotated[
 Dev = Annotated[bool, Option("--dev", help="Allow uncommitted changes; what this makes is never released.")]
 Store = Annotated[Path, Option("--artifacts", metavar="DIR", help="Directory of all artifacts.")]
 AsJson = Annotated[bool, Option("--json", help="Print one JSON document on standard output.")]
+Twin = Annotated[bool, Option("--twin", help="Take the small twin of the config instead; it is never released.")]
 Bundle = Annotated[Path, Argument(metavar="BUNDLE", help="Directory of a bundle: model/ and dataset/.")]
 
 ARTIFACTS = Path("artifacts")
@@ -52,15 +53,46 @@ def run(
     launcher: Annotated[
         Path | None, Option("--launcher", hidden=True, help="How the job of a cluster starts training processes.")
     ] = None,
+    twin: Twin = False,
 ) -> None:
     """Run a config directory, from sources to bundle."""
     from openwright import commands, configs
 
-    if target.is_file():
-        stage = configs.stage_of(target, configs.CONFIG_MODELS)
-        commands.run_stages(target.parent, overrides or (), artifacts, dev, as_json, stage, launcher)
-    else:
-        commands.run_stages(target, overrides or (), artifacts, dev, as_json, "", launcher)
+    stage = configs.stage_of(target, configs.CONFIG_MODELS) if target.is_file() else ""
+    config_dir = target.parent if stage else target
+    if twin:
+        config_dir, overrides, dev = commands.make_twin(config_dir, overrides or (), artifacts), None, True
+    commands.run_stages(config_dir, overrides or (), artifacts, dev, as_json, stage, launcher)
+
+
+@app.command()
+def plan(
+    config_dir: ConfigDir,
+    overrides: Overrides = None,
+    device: Annotated[str, Option("--device", metavar="NAME", help="Accelerator, such as h100; none for CPUs.")] = "",
+    num_devices: Annotated[int | None, Option("--num-devices", min=1, help="Processes in all.")] = None,
+    shard_size: Annotated[int | None, Option("--shard-size", min=1, help="Processes that share a model.")] = None,
+    mfu: Annotated[
+        float | None, Option("--mfu", min=0.01, max=1.0, help="Share of the peak rate that is reached.")
+    ] = None,
+    price: Annotated[
+        float | None, Option("--price-per-device-hour", min=0.0, help="Price of one device for an hour.")
+    ] = None,
+    tokens_per_second: Annotated[
+        float | None, Option("--tokens-per-second", min=0.001, help="Measured rate of all devices together.")
+    ] = None,
+    artifacts: Store = ARTIFACTS,
+    as_json: AsJson = False,
+    twin: Twin = False,
+) -> None:
+    """Say what a config costs and how open its release can be.
+
+    Nothing is fetched or trained.
+    """
+    from openwright import commands
+
+    machines = (device, num_devices, shard_size, mfu, price, tokens_per_second)
+    commands.show_plan(config_dir, overrides or (), artifacts, machines, as_json, twin)
 
 
 @app.command()

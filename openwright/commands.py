@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from openwright.configs import RELEASE
+from openwright.configs import RELEASE, TRAINING_STAGES
 from openwright.report import check_lines, check_records, exit_code_of, print_json, printable, stdout_kept_clean
 from provenance.artifacts import Artifact
 from provenance.errors import ConfigError, StoppedForRequeue
@@ -36,6 +36,40 @@ def run_stages(
     with stdout_kept_clean(as_json), _stoppable():
         artifacts = run_directory(config_dir, overrides, store, dev, until, launcher)
     _print_artifacts(config_dir, artifacts, as_json)
+
+
+def make_twin(config_dir: Path, overrides: Sequence[str], store: Path) -> Path:
+    """`--twin`: write the small twin of a config directory; returns the twin's directory."""
+    from openwright.configs import load_directory
+    from openwright.twin import write_twin
+
+    return write_twin(load_directory(config_dir, overrides, to_plan=True), store)
+
+
+def show_plan(
+    config_dir: Path, overrides: Sequence[str], store: Path, machines: tuple[Any, ...], as_json: bool, twin: bool
+) -> None:
+    """`plan`: the arithmetic of a config directory and its outlook on openness.
+
+    Args:
+        machines: device, number of devices, shard size, MFU, price of a device-hour, tokens per second; None for what
+            was not given.
+        twin: plan the twin of the directory.
+    """
+    from openwright.configs import load_directory
+    from openwright.plan import PlanOptions, make_plan
+    from openwright.plan_report import plan_lines
+
+    options = PlanOptions(*machines)
+    following = f"openwright run {config_dir}" + (" --twin" if twin else "")
+    with stdout_kept_clean(as_json):
+        if twin:
+            config_dir, overrides = make_twin(config_dir, overrides, store), ()
+        configs = load_directory(config_dir, overrides, to_plan=True)
+        layout = options.overrides([stage for stage in TRAINING_STAGES if stage in configs.order])
+        configs = load_directory(config_dir, [*overrides, *layout], to_plan=True)
+        document = make_plan(configs, store, options, command=following)
+    _finish(document, plan_lines(document), document["next"], as_json)
 
 
 def build_bundle(config_dir: Path, overrides: Sequence[str], store: Path, dev: bool, as_json: bool) -> None:

@@ -54,12 +54,13 @@ def config_model(stage: str) -> type[Config]:
     return model
 
 
-def load_directory(directory: Path, overrides: Sequence[str] = ()) -> StageConfigs:
+def load_directory(directory: Path, overrides: Sequence[str] = (), *, to_plan: bool = False) -> StageConfigs:
     """Read release.yaml and the file of every stage it orders, before any work begins.
 
     Args:
         directory: the config directory.
         overrides: `stage.key.key=value` texts.
+        to_plan: also accept a recipe that says that it is for planning only.
 
     Raises:
         ConfigError: for a missing directory or file, a wrong value, an override of an unknown stage.
@@ -73,6 +74,13 @@ def load_directory(directory: Path, overrides: Sequence[str] = ()) -> StageConfi
         )
     by_stage = _split_overrides(overrides)
     release: Any = load_config(directory / f"{RELEASE}.yaml", config_model(RELEASE), by_stage.pop(RELEASE, ()))
+    if release.plan_only and not to_plan:
+        raise ConfigError(
+            f"this recipe is for planning only: {release.plan_only}",
+            expected="a recipe that runs; its twin does",
+            where=str(directory / f"{RELEASE}.yaml"),
+            next_command=f"openwright plan {directory}, or openwright run {directory} --twin",
+        )
     order = tuple(release.stages)
     _check_order(order, directory)
     _check_overrides(by_stage, order)

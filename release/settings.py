@@ -54,6 +54,7 @@ class ReleaseConfig(Config):
         shipping: per source what the bundle carries; sources that are not named ship their text.
         distribution: where the release is offered and whether access is gated there.
         acceptable_use: a binding acceptable-use policy, or empty for none (OSAID 1.0 asks for none).
+        plan_only: why this recipe is for `openwright plan` alone and no command runs it; empty for one that runs.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
@@ -68,6 +69,7 @@ class ReleaseConfig(Config):
     data: DataStatement
     hyperparameter_search: HyperparameterSearch = HyperparameterSearch()
     acceptable_use: str = ""
+    plan_only: str = ""
     shipping: dict[str, Shipping] = Field(default={})
     distribution: list[Channel] = Field(default=[])
 

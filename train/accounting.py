@@ -12,6 +12,7 @@ import torch
 
 from provenance.errors import ConfigError
 from train.model import build_model
+from train.optimizers import is_hidden_matrix
 from train.settings import CheckpointConfig, ModelConfig, RunConfig
 
 FLOPS_PER_MULTIPLY_ADD = 2
@@ -50,7 +51,7 @@ class ModelShape:
         num_parameters: trainable parameters; a tied head counts once, with the embedding.
         num_embedding_parameters: of the input embedding, and of the head where it has a matrix of its own.
         head_weights: elements of the matrix that gives the logits.
-        num_matrix_parameters: elements of matrices inside the layers, which Muon updates.
+        num_matrix_parameters: elements of the matrices that Muon would update.
         num_tensors: parameters counted as tensors.
         largest_matrix: elements of the largest of those matrices (an expert is one).
         layers: the decoder's layers in order.
@@ -122,7 +123,7 @@ def model_shape(model: Any) -> ModelShape:
             where="pretrain.yaml: model.model_type",
         )
     embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
-    matrices = [p for layer in layers for p in layer.parameters() if p.dim() >= 2]
+    matrices = [p for name, p in model.named_parameters() if is_hidden_matrix(name, p.dim())]
     return ModelShape(
         model_type=model.config.model_type,
         vocab_size=embedding.shape[0],
@@ -132,7 +133,7 @@ def model_shape(model: Any) -> ModelShape:
         head_weights=head.numel(),
         num_matrix_parameters=sum(p.numel() for p in matrices),
         num_tensors=len(list(model.parameters())),
-        largest_matrix=max(p.shape[-2] * p.shape[-1] for p in matrices),
+        largest_matrix=max((p.shape[-2] * p.shape[-1] for p in matrices), default=0),
         layers=tuple(_layer_shape(layer, model.config, index) for index, layer in enumerate(layers)),
     )
 

@@ -16,6 +16,7 @@ CODE = CodeIdentity("c" * 40, False, "d" * 64)
 class TinyRelease(Config):
     name: str
     stages: tuple[str, ...] = ("corpus", "pretrain", "eval")
+    plan_only: str = ""
 
     model_config = Config.model_config | {"strict": False}
 

@@ -1,0 +1,227 @@
+"""How much memory a process of a training job needs, part by part, before anything runs.
+
+`memory_parts` is the table: one row per part, with the moments of a step at which it is there. The peak is the largest
+sum over the rows of one moment. Activations are not guessed: the layers run once on fake tensors, which have shapes and
+no memory, and what autograd would keep is added up.
+
+Legend: P parameters, S processes that share a copy of the model, R copies, n passes of a process per step.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from train.accounting import ModelShape, optimizer_elements
+from train.model import build_model
+from train.settings import ModelConfig, RunConfig
+
+Moment = Literal["forward", "loss", "backward", "update"]
+MOMENTS: tuple[Moment, ...] = ("forward", "loss", "backward", "update")
+"""Of a step's last pass: activations whole; logits and their gradients; gradients whole; the optimizer."""
+
+ALWAYS = MOMENTS
+PASS: tuple[Moment, ...] = ("forward", "loss", "backward")
+FP32, BF16 = 4, 2
+
+
+@dataclass(frozen=True)
+class MemoryPart:
+    """One row of the table.
+
+    Attributes:
+        name: what it is.
+        num_bytes: size on one process.
+        moments: when it is there.
+        note: how the size comes about.
+    """
+
+    name: str
+    num_bytes: int
+    moments: tuple[Moment, ...]
+    note: str
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Bytes that autograd keeps of one window's forward pass, in the dtypes of the recipe.
+
+    Attributes:
+        by_layer: per layer of the decoder.
+        outside: embedding, rotary angles, masks, last norm.
+        layer_input: hidden state that enters a layer.
+    """
+
+    by_layer: tuple[int, ...]
+    outside: int
+    layer_input: int
+
+    def kept(self, *, recomputed: bool) -> int:
+        """Bytes kept until the backward pass; recomputed layers keep their input, and one layer at a time is whole."""
+        if not recomputed:
+            return sum(self.by_layer) + self.outside
+        return len(self.by_layer) * self.layer_input + max(self.by_layer) + self.outside
+
+
+def memory_parts(
+    shape: ModelShape, config: RunConfig, activations: Activations, num_processes: int, shard_size: int
+) -> list[MemoryPart]:
+    """The table of one process's memory: the largest process where they differ.
+
+    Args:
+        activations: of one window (`measure_activations`).
+        num_processes: processes in all.
+        shard_size: processes that share one copy of the model.
+    """
+    shards, rows = shard_size, num_processes // shard_size
+    passes = max(1, config.num_logical_replicas // num_processes)
+    windows = max(phase.sequences_per_step for phase in config.phases) // config.num_logical_replicas or 1
+    own = -(-shape.num_parameters // shards)
+    state = -(-optimizer_elements(shape, config.optimizer.name) // shards)
+    wraps = shards > 1 or config.precision == "bf16"
+    compute = BF16 if config.precision == "bf16" else FP32
+    layer = max(layer.num_parameters for layer in shape.layers)
+    levels = passes.bit_length() - 1 if config.reduction == "exact" else 0
+    logits = _logits_bytes(shape, config, windows, compute)
+    adam = own - (shape.num_matrix_parameters // shards if config.optimizer.name == "muon" else 0)
+    parts = [
+        MemoryPart("master weights", FP32 * own, ALWAYS, "fp32, P/S"),
+        MemoryPart("optimizer state", FP32 * state, ALWAYS, f"fp32, {config.optimizer.name}"),
+        MemoryPart("partial sums", FP32 * own * levels, PASS, f"exact reduction: log2 of {passes} passes, P/S each"),
+        MemoryPart("gradients", FP32 * own, ("backward", "update"), "fp32, P/S"),
+        MemoryPart("exchange", 2 * FP32 * own * (rows > 1), ("backward", "update"), "sent and received between copies"),
+        MemoryPart("activations", _activation_bytes(shape, config, activations, windows), ("forward", "loss"), ""),
+        MemoryPart("logits", logits, ("loss",), "whole" if config.loss.chunk_tokens is None else "one chunk"),
+        MemoryPart("optimizer step", FP32 * adam, ("update",), "AdamW: square roots of the second moment"),
+    ]
+    if wraps:
+        note = "bf16 copies" if compute == BF16 else "gathered"
+        outer = compute * shape.num_outer_parameters
+        parts += [
+            MemoryPart("outer weights", outer, PASS, f"{note}: embedding and head, whole"),
+            MemoryPart("layer weights", 2 * compute * layer, PASS, f"{note}: this layer and the next, whole"),
+            MemoryPart("layer gradients", (compute + 2 * FP32) * layer, ("backward",), "whole, and in exchange"),
+        ]
+    experts = max(layer.num_parameters if layer.num_inactive_parameters else 0 for layer in shape.layers)
+    if experts:
+        parts.append(MemoryPart("expert gradients", 2 * compute * experts, ("backward",), "whole, expert by expert"))
+    return [part for part in parts if part.num_bytes]
+
+
+def peak_bytes(parts: list[MemoryPart]) -> tuple[int, Moment]:
+    """The largest sum over parts that are there at the same moment, and which moment that is."""
+    sums = {moment: sum(part.num_bytes for part in parts if moment in part.moments) for moment in MOMENTS}
+    moment = max(MOMENTS, key=lambda name: sums[name])
+    return sums[moment], moment
+
+
+def _activation_bytes(shape: ModelShape, config: RunConfig, activations: Activations, windows: int) -> int:
+    kept = activations.kept(recomputed=config.execution.activation_checkpointing)
+    if config.data.document_masking:
+        # Full attention then has a mask as well: one square per layer, in the dtype of the attention.
+        square = config.data.window_tokens**2 * (BF16 if config.precision == "bf16" else FP32)
+        masked = sum(layer.window_tokens is None for layer in shape.layers)
+        kept += square * (1 if config.execution.activation_checkpointing else masked)
+    return windows * kept
+
+
+def _logits_bytes(shape: ModelShape, config: RunConfig, windows: int, compute: int) -> int:
+    """Logits with what the loss makes of them: logarithms of the softmax, and the gradients of both."""
+    tokens = windows * config.data.window_tokens
+    if config.loss.chunk_tokens is None:
+        copies = 3 * FP32 + (compute if compute != FP32 else 0) + (2 * FP32 if config.loss.z_loss else 0)
+        return copies * tokens * shape.vocab_size
+    chunk = 2 * FP32 * min(config.loss.chunk_tokens, tokens) * shape.vocab_size
+    kept = (FP32 + (compute if compute != FP32 else 0)) * shape.head_weights  # the head's gradient
+    return chunk + kept + 2 * compute * tokens * shape.hidden_size
+
+
+def snapshot_bytes(shape: ModelShape, config: RunConfig, num_processes: int) -> int:
+    """Bytes of host memory that the largest process copies for a full checkpoint, while it is being written.
+
+    Files of at most `max_file_bytes` are shared out over processes; a file is in memory twice while it is serialised.
+    """
+    limit = config.checkpoints.max_file_bytes
+    sizes = [*_files(FP32 * shape.num_parameters, limit)]
+    sizes += _files(FP32 * optimizer_elements(shape, config.optimizer.name), limit)
+    return max(sum(sizes[rank::num_processes]) for rank in range(min(num_processes, len(sizes))))
+
+
+def _files(total: int, limit: int) -> Iterator[int]:
+    yield from (limit for _ in range(total // limit))
+    if total % limit:
+        yield total % limit
+
+
+# ---------------------------------------------------------------------------------------------------------- activations
+
+
+def measure_activations(config: ModelConfig, precision: str, vocab_size: int, window_tokens: int) -> Activations:
+    """Run the decoder on one window of fake tensors and add up what autograd keeps for the backward pass.
+
+    Attention runs in the kernel of CPUs, which keeps the same tensors as the fused kernels of GPUs. Experts, whose
+    choice depends on values, are given even loads.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model = build_model(config, vocab_size=vocab_size, eos_id=0, pad_id=1, window_tokens=window_tokens)
+        for module in model.modules() if precision == "bf16" else ():
+            for name, parameter in module.named_parameters(recurse=False):
+                setattr(module, name, torch.nn.Parameter(parameter.detach().to(torch.bfloat16)))
+        decoder = model.get_decoder()
+        weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+        kept = _Kept(weights)
+        for index, layer in enumerate(decoder.layers):
+            layer.register_forward_pre_hook(kept.enter(index))
+            layer.register_forward_hook(kept.leave)
+        for module in decoder.modules():
+            if any(parameter.dim() == 3 for parameter in module.parameters(recurse=False)):
+                module.forward = _even_experts.__get__(module)
+        with torch.autograd.graph.saved_tensors_hooks(kept.keep, lambda tensor: tensor):
+            ids_BT = torch.zeros(1, window_tokens, dtype=torch.int64)
+            hidden_BTD = decoder(input_ids=ids_BT, use_cache=False).last_hidden_state
+        layer_input = hidden_BTD.numel() * hidden_BTD.element_size()
+        by_layer = tuple(kept.bytes_at(index) for index in range(len(decoder.layers)))
+        return Activations(by_layer, kept.bytes_at(_Kept.OUTSIDE), layer_input)
+
+
+class _Kept:
+    """Storages that autograd keeps, by the layer that was running when it asked for them first."""
+
+    OUTSIDE = -1
+
+    def __init__(self, weights: set[int]) -> None:
+        self._weights = weights
+        self._storages: dict[int, tuple[int, Any]] = {}
+        self._place = self.OUTSIDE
+
+    def enter(self, index: int) -> Any:
+        def hook(*_: Any) -> None:
+            self._place = index
+
+        return hook
+
+    def leave(self, *_: Any) -> None:
+        self._place = self.OUTSIDE
+
+    def keep(self, tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._weights:
+            self._storages.setdefault(storage._cdata, (self._place, storage))
+        return tensor
+
+    def bytes_at(self, place: int) -> int:
+        return sum(storage.nbytes() for where, storage in self._storages.values() if where == place)
+
+
+def _even_experts(
+    self: Any, hidden_TD: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
+) -> torch.Tensor:
+    """Experts as one product over all (token, expert) pairs: the tensors kept are those of any distribution."""
+    num_chosen = top_k_index.shape[-1]
+    rows = hidden_TD.repeat_interleave(num_chosen, dim=0)
+    gate, up = F.linear(rows, self.gate_up_proj[0]).chunk(2, dim=-1)
+    out = F.linear(self.act_fn(gate) * up, self.down_proj[0]) * top_k_weights.reshape(-1, 1)
+    return out.view(len(hidden_TD), num_chosen, -1).sum(dim=1)
