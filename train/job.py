@@ -26,7 +26,7 @@ class TrainingJob:
     Attributes:
         stage: `pretrain` or `sft`.
         recipe: the resolved recipe of the stage.
-        execution: the execution section of its config, which changes no result.
+        execution: the execution section of its config in the form of a recipe; it changes no result.
         corpus: the corpus directory.
         run_dir: where ledger, journal and checkpoints go.
         base_checkpoint: directory of the weights that fine-tuning starts from; empty for pretraining.
@@ -49,8 +49,7 @@ class TrainingJob:
     def config(self) -> RunConfig:
         """Recipe and execution section as one typed config."""
         config = from_recipe(self.recipe, CONFIG_TYPES[self.stage])
-        execution = ExecutionConfig.model_validate(self.execution, strict=False)
-        return config.model_copy(update={"execution": execution})
+        return config.model_copy(update={"execution": from_recipe(self.execution, ExecutionConfig)})
 
     def save(self, path: Path) -> None:
         """Write the job for the workers."""

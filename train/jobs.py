@@ -64,7 +64,7 @@ def _train(
         job = TrainingJob(
             stage=spec.kind,
             recipe=recipe,
-            execution=config.execution.model_dump(mode="json"),
+            execution=recipe_of(config.execution),
             corpus=str(corpus.path.resolve()),
             run_dir=str(work.resolve()),
             base_checkpoint=base_checkpoint,

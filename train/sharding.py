@@ -33,7 +33,7 @@ def prepare_model(module: LanguageModelLoss, config: RunConfig, layout: Layout) 
     of the grid.
     """
     if config.execution.activation_checkpointing:
-        module.model.gradient_checkpointing_enable({"use_reentrant": False})
+        module.model.activation_checkpointing_enable({"use_reentrant": False})
     if config.compile:
         for layer in decoder_layers(module.model):
             layer.compile(dynamic=False)

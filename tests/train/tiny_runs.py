@@ -156,7 +156,7 @@ def make_job(stage: str, config: RunConfig, corpus: Path, run_dir: Path, **chang
     values: dict[str, Any] = {
         "stage": stage,
         "recipe": recipe_of(config),
-        "execution": config.execution.model_dump(mode="json"),
+        "execution": recipe_of(config.execution),
         "corpus": str(corpus),
         "run_dir": str(run_dir),
         "base_checkpoint": "",
