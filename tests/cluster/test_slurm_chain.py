@@ -1,0 +1,156 @@
+"""The chain on a real Slurm: scheduling, requeue and failure on one host. It says nothing about speed or scale."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_release
+import yaml
+from loopback_slurm import LoopbackSlurm, missing_programs
+
+from provenance.artifacts import latest_artifact
+from provenance.ledger import read_chain
+
+pytestmark = pytest.mark.slurm
+NUM_STEPS = 400
+STORE_NAME = "tiny-second"
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
+
+
+@pytest.fixture(scope="module")
+def slurm(request: pytest.FixtureRequest) -> Iterator[LoopbackSlurm]:
+    missing = missing_programs()
+    if missing:
+        reason = f"not installed here: {', '.join(missing)} (Debian packages slurm-wlm and munge)"
+        if "slurm" in str(request.config.getoption("-m")):
+            pytest.fail(reason)  # it was asked for by name, as the whole check of the project does
+        pytest.skip(reason)
+    with tempfile.TemporaryDirectory(prefix="slurm-") as directory:
+        cluster = LoopbackSlurm(Path(directory))
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.stop()
+
+
+class Release:
+    """A tiny release whose pretraining is long enough to be met in the middle."""
+
+    def __init__(self, root: Path, project: Path) -> None:
+        self.root, self.project = root, project
+        self.configs = tiny_release.write_configs(root / "второй", root / "scratch")
+        path = self.configs / "pretrain.yaml"
+        values = yaml.safe_load(path.read_text())
+        values["phases"][0]["num_steps"] = NUM_STEPS
+        values["checkpoints"]["full_every_steps"] = 150
+        values["data"]["heldout_every_steps"] = 100
+        path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+    def openwright(self, *arguments: str, environment: dict[str, str] | None = None) -> dict[str, Any]:
+        command = [sys.executable, "-m", "openwright", *arguments, "--json"]
+        done = subprocess.run(
+            command, cwd=self.project, env=environment, capture_output=True, text=True, check=False, timeout=600
+        )
+        assert done.returncode == 0, done.stderr
+        document: dict[str, Any] = json.loads(done.stdout)
+        return document
+
+    def launch(self, slurm: LoopbackSlurm, store: Path, *overrides: str, nodes: int = 1) -> dict[str, str]:
+        """Submit the chain; returns the number of each stage's job."""
+        cluster = {
+            "artifacts": str(store),
+            "training": {"time": "01:00:00", "nodes": nodes, "cpus_per_task": 1},
+            "other": {"time": "01:00:00"},
+            "setup": ["export PYTHONDONTWRITEBYTECODE=1"],
+        }
+        path = self.root / f"cluster-{nodes}.yaml"
+        path.write_text(yaml.safe_dump(cluster, allow_unicode=True))
+        settings = [word for override in overrides for word in ("--set", override)]
+        arguments = ("launch", str(self.configs), "--cluster", str(path), *settings)
+        document = self.openwright(*arguments, environment=slurm.environment)
+        assert document["submitted"]
+        return {job["stage"]: job["job_id"] for job in document["jobs"]}
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory, project_copy: Path) -> Release:
+    return Release(tmp_path_factory.mktemp("slurm-release"), project_copy)
+
+
+@pytest.fixture(scope="module")
+def direct(release: Release) -> str:
+    """Content digest of the pretraining stage, run without Slurm."""
+    store = release.root / "direct"
+    made = release.openwright("run", str(release.configs / "pretrain.yaml"), "--artifacts", str(store))
+    digest: str = made["artifacts"]["pretrain"]["content_digest"]
+    return digest
+
+
+def wait_until(slurm: LoopbackSlurm, what: str, done: Callable[[], bool], seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, f"no {what} after {seconds} s\n{slurm.logs()}"
+        time.sleep(0.2)
+
+
+def wait_for_job(slurm: LoopbackSlurm, job_id: str, seconds: float = 300) -> str:
+    """Wait until a job has ended; returns its state."""
+    wait_until(slurm, f"end of job {job_id}", lambda: slurm.job(job_id).get("JobState") in ENDED, seconds)
+    return slurm.job(job_id)["JobState"]
+
+
+def steps_so_far(store: Path) -> int:
+    return sum(path.read_bytes().count(b'"kind":"step"') for path in store.glob("*/pretrain/.work-*/ledger.jsonl"))
+
+
+def test_a_signalled_job_is_requeued_and_the_chain_ends_with_the_digest_of_a_direct_run(
+    slurm: LoopbackSlurm, release: Release, direct: str
+) -> None:
+    store = release.root / "мой склад"
+    jobs = release.launch(slurm, store)
+    assert list(jobs) == ["corpus", "pretrain", "sft", "eval", "release"]
+    wait_until(slurm, "steps", lambda: steps_so_far(store) >= 20)
+    slurm.call("scancel", "--signal=USR1", "--batch", jobs["pretrain"])
+    wait_until(slurm, "requeue", lambda: slurm.job(jobs["pretrain"])["Restarts"] == "1", 60)
+    assert steps_so_far(store) < NUM_STEPS, "the run ended before the signal met it"
+    assert slurm.job(jobs["sft"])["JobState"] == "PENDING"
+    states = {stage: wait_for_job(slurm, job_id) for stage, job_id in jobs.items()}
+    log = (store / STORE_NAME / "slurm" / f"pretrain-{jobs['pretrain']}.log").read_text()
+    assert set(states.values()) == {"COMPLETED"}, f"{states}\n{log}"
+    artifact = latest_artifact(store / STORE_NAME, "pretrain")
+    assert artifact.content_digest == direct
+    kinds = [record["kind"] for record in read_chain(artifact.path / "journal.jsonl")]
+    assert (kinds.count("start"), kinds.count("stop"), kinds.count("resume")) == (1, 1, 1)
+    assert "stopping after this step" in log
+    assert log.count("== pretrain") == 2, "the second start appends to the log of the first"
+
+
+def test_a_failed_stage_stops_the_chain(slurm: LoopbackSlurm, release: Release) -> None:
+    store = release.root / "failing"
+    runaway = ("pretrain.optimizer.peak_learning_rate=1.0e+30", "pretrain.optimizer.max_gradient_norm=1.0e+30")
+    jobs = release.launch(slurm, store, *runaway)
+    assert wait_for_job(slurm, jobs["pretrain"]) == "FAILED"
+    assert slurm.job(jobs["pretrain"])["Restarts"] == "0"
+    assert {wait_for_job(slurm, jobs[stage], 60) for stage in ("sft", "eval", "release")} == {"CANCELLED"}
+    assert not (store / STORE_NAME / "sft").exists()
+
+
+def test_two_node_daemons_on_one_host_give_the_digest_of_one_process(
+    slurm: LoopbackSlurm, release: Release, direct: str
+) -> None:
+    store = release.root / "two-nodes"
+    jobs = release.launch(slurm, store, nodes=2)
+    state = wait_for_job(slurm, jobs["pretrain"])
+    slurm.call("scancel", *jobs.values())
+    log = (store / STORE_NAME / "slurm" / f"pretrain-{jobs['pretrain']}.log").read_text()
+    assert state == "COMPLETED", log
+    artifact = latest_artifact(store / STORE_NAME, "pretrain")
+    assert artifact.content_digest == direct
+    assert next(read_chain(artifact.path / "journal.jsonl"))["num_processes"] == 2
