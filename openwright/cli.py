@@ -34,6 +34,7 @@ ConfigDir = Annotated[Path, Argument(metavar="CONFIG_DIR", help="Config director
 Overrides = Annotated[
     list[str] | None, Option("--set", metavar="STAGE.KEY=VALUE", help="Override a value of a config; repeatable.")
 ]
+Fresh = Annotated[bool, Option("--fresh", help="Begin a training run anew, beside an unfinished one.")]
 Dev = Annotated[bool, Option("--dev", help="Allow uncommitted changes; what this makes is never released.")]
 Store = Annotated[Path, Option("--artifacts", metavar="DIR", help="Directory of all artifacts.")]
 AsJson = Annotated[bool, Option("--json", help="Print one JSON document on standard output.")]
@@ -48,6 +49,7 @@ def run(
     target: Target,
     overrides: Overrides = None,
     dev: Dev = False,
+    fresh: Fresh = False,
     artifacts: Store = ARTIFACTS,
     as_json: AsJson = False,
     launcher: Annotated[
@@ -62,7 +64,7 @@ def run(
     config_dir = target.parent if stage else target
     if twin:
         config_dir, overrides, dev = commands.make_twin(config_dir, overrides or (), artifacts), None, True
-    commands.run_stages(config_dir, overrides or (), artifacts, dev, as_json, stage, launcher)
+    commands.run_stages(config_dir, overrides or (), artifacts, dev, as_json, stage, launcher, fresh)
 
 
 @app.command()
@@ -116,6 +118,7 @@ def train(
     config: ConfigFile,
     overrides: Overrides = None,
     dev: Dev = False,
+    fresh: Fresh = False,
     artifacts: Store = ARTIFACTS,
     as_json: AsJson = False,
 ) -> None:
@@ -126,7 +129,32 @@ def train(
     from openwright import commands, configs
 
     stage = configs.stage_of(config, configs.TRAINING_STAGES)
-    commands.run_stages(config.parent, overrides or (), artifacts, dev, as_json, until=stage)
+    commands.run_stages(config.parent, overrides or (), artifacts, dev, as_json, until=stage, fresh=fresh)
+
+
+@app.command()
+def branch(
+    run: Annotated[Path, Argument(metavar="RUN|BUNDLE", help="Directory of a run, finished or not, or of a bundle.")],
+    step: Annotated[int, Option("--at", metavar="STEP", min=1, help="Step of a full checkpoint.")],
+    config_dir: Annotated[Path, Option("--config", metavar="CONFIG_DIR", help="Where the other stages come from.")],
+    target: Annotated[Path, Option("--to", metavar="NEW_DIR", help="Config directory to write.")],
+    overrides: Annotated[
+        list[str] | None, Option("--set", metavar="KEY=VALUE", help="Change a value of the stage; repeatable.")
+    ] = None,
+    skip: Annotated[
+        list[str] | None, Option("--skip", metavar="A:B", help="Leave these steps out; repeatable.")
+    ] = None,
+    stage: Annotated[str, Option("--stage", help="Training stage of a bundle.")] = "pretrain",
+    artifacts: Store = ARTIFACTS,
+    as_json: AsJson = False,
+) -> None:
+    """Go on from a checkpoint with something changed.
+
+    Writes a config directory; the new run names the checkpoint that it begins with.
+    """
+    from openwright import commands
+
+    commands.branch_run(run, step, config_dir, target, overrides or (), skip or (), stage, artifacts, as_json)
 
 
 @app.command("eval")

@@ -29,12 +29,13 @@ def run_stages(
     as_json: bool,
     until: str = "",
     launcher: Path | None = None,
+    fresh: bool = False,
 ) -> None:
     """`run`, `train` and `eval`: run the stages and print the summary of the release or of the last stage."""
     from openwright.pipeline import run_directory
 
     with stdout_kept_clean(as_json), _stoppable():
-        artifacts = run_directory(config_dir, overrides, store, dev, until, launcher)
+        artifacts = run_directory(config_dir, overrides, store, dev, until, launcher, fresh)
     _print_artifacts(config_dir, artifacts, as_json)
 
 
@@ -70,6 +71,26 @@ def show_plan(
         configs = load_directory(config_dir, [*overrides, *layout], to_plan=True)
         document = make_plan(configs, store, options, command=following)
     _finish(document, plan_lines(document), document["next"], as_json)
+
+
+def branch_run(
+    run: Path,
+    step: int,
+    config_dir: Path,
+    target: Path,
+    overrides: Sequence[str],
+    skips: Sequence[str],
+    stage: str,
+    store: Path,
+    as_json: bool,
+) -> None:
+    """`branch`: write the config directory of a run that goes on from a checkpoint."""
+    from openwright.branching import write_branch
+
+    stretches = [parse_steps(text, "--skip") for text in skips]
+    path = write_branch(run, step, config_dir, target, store, overrides, stretches, stage)
+    document = {"format": REPORT_FORMAT, "branch": path.as_posix(), "step": step}
+    _finish(document, [f"branch at step {step}: {path}"], f"openwright run {target}", as_json)
 
 
 def build_bundle(config_dir: Path, overrides: Sequence[str], store: Path, dev: bool, as_json: bool) -> None:
@@ -248,16 +269,16 @@ def reproduce_segments(
     _print_checks(bundle, results, f"openwright verify {bundle} --expect DIGEST", as_json)
 
 
-def parse_steps(text: str) -> tuple[int, int]:
-    """Read `A:B` as the first and the last step to replay; steps are numbered from 1.
+def parse_steps(text: str, option: str = "--step") -> tuple[int, int]:
+    """Read `A:B` as the first and the last step of a stretch; steps are numbered from 1.
 
     Raises:
         ConfigError: for other text, for step 0, or when B comes before A.
     """
     found = re.fullmatch(r"([0-9]+):([0-9]+)", text)
     if not found or not 1 <= int(found[1]) <= int(found[2]):
-        expected = "--step A:B, the first and the last step to replay, counted from 1"
-        raise ConfigError(f"--step {text}", expected=expected, where="command line")
+        expected = f"{option} A:B, the first and the last step, counted from 1"
+        raise ConfigError(f"{option} {text}", expected=expected, where="command line")
     return int(found[1]), int(found[2])
 
 

@@ -25,6 +25,7 @@ def run_directory(
     dev: bool = False,
     until: str = "",
     launcher: Path | None = None,
+    fresh: bool = False,
 ) -> dict[str, Artifact]:
     """Run a config directory from its sources to its bundle.
 
@@ -38,6 +39,7 @@ def run_directory(
         dev: allow a dirty source tree; what it makes is never released.
         until: stop after this stage; empty for the whole release.
         launcher: how a cluster's job starts training processes; None on one machine.
+        fresh: begin training runs beside unfinished ones that were begun with something else.
 
     Returns:
         The artifact of each stage that ran, by stage, in order.
@@ -49,7 +51,7 @@ def run_directory(
     configs = load_directory(config_dir, overrides)
     code = code_identity()
     require_clean(code, dev=dev)
-    context = StageContext(configs.name, store / configs.name, code, dev, launcher)
+    context = StageContext(configs.name, store / configs.name, code, dev, launcher, fresh)
     stages = _stages_until(configs, until)
     artifacts: dict[str, Artifact] = {}
     records = []

@@ -21,6 +21,7 @@ class StageContext:
         code: the source tree that runs.
         dev: whether a dirty tree is allowed; what it makes is never released.
         launcher: file that says how a cluster's job starts the processes of a training stage; None on one machine.
+        fresh: begin a training run beside an unfinished one that was begun with something else.
     """
 
     name: str
@@ -28,6 +29,7 @@ class StageContext:
     code: CodeIdentity
     dev: bool = False
     launcher: Path | None = None
+    fresh: bool = False
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ class TrainingJob:
         run_dir: where ledger, journal and checkpoints go.
         base_checkpoint: directory of the weights that fine-tuning starts from; empty for pretraining.
         parents: lineage, for the ledger's first record.
+        branch_from: checkpoint directory of another run to go on from, as the recipe's `branch` says; else empty.
         replay_from: checkpoint directory to start a replay from; empty for a training job.
         last_step: last step to run; the recipe's last step for a training job.
     """
@@ -42,6 +43,7 @@ class TrainingJob:
     run_dir: str
     base_checkpoint: str
     parents: tuple[dict[str, Json], ...]
+    branch_from: str
     replay_from: str
     last_step: int
 

@@ -20,6 +20,8 @@ from provenance.digests import Parent
 from provenance.errors import StoppedForRequeue, TrainingError
 from provenance.fingerprint import project_root
 from provenance.stage import StageContext, StageSpec, run_stage
+from train.branch import find_branch_point
+from train.identity import begin_or_go_on, run_identity
 from train.job import LOCK, OUTCOME, STOP_REQUEST, TrainingJob
 from train.launcher import HERE, Launcher, load_launcher
 from train.lifetime import die_with_parent
@@ -27,7 +29,7 @@ from train.settings import PretrainConfig, RunConfig, SftConfig
 
 LIBRARIES = ("torch", "transformers", "accelerate", "safetensors", "tokenizers", "numpy")
 PACKAGES = ("provenance", "data_recipes", "train")
-OBSERVATIONS = ("journal.jsonl", "environment.json", "accelerate.yaml")
+OBSERVATIONS = ("journal.jsonl", "environment.json", "accelerate.yaml", "identity.json")
 PRETRAIN_SPEC = StageSpec("pretrain", PACKAGES, LIBRARIES, OBSERVATIONS)
 SFT_SPEC = StageSpec("sft", PACKAGES, LIBRARIES, OBSERVATIONS)
 
@@ -61,6 +63,8 @@ def _train(
     recipe = recipe_of(config)
 
     def body(work: Path) -> None:
+        identity = run_identity(recipe, parents, spec.packages, spec.libraries, context.code.commit)
+        begin_or_go_on(work, identity, fresh=context.fresh)
         job = TrainingJob(
             stage=spec.kind,
             recipe=recipe,
@@ -69,6 +73,7 @@ def _train(
             run_dir=str(work.resolve()),
             base_checkpoint=base_checkpoint,
             parents=tuple(parent.as_json() for parent in sorted(parents)),
+            branch_from=str(find_branch_point(context.store, config.branch).resolve()) if config.branch else "",
             replay_from="",
             last_step=config.num_steps,
         )

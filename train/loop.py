@@ -41,7 +41,7 @@ from train.ledger_queue import LedgerQueue
 from train.lm_loss import LanguageModelLoss
 from train.model import build_model, derive_seed, model_parts, open_model, trainable_parameters
 from train.optimizers import build_optimizer
-from train.records import RUN_FORMAT, check_same_run, heldout_summary, start_record
+from train.records import RUN_FORMAT, check_same_run, enter_segment, ledger_totals, start_record
 from train.routing import RouterLoads
 from train.schedule import learning_rate
 from train.settings import PretrainConfig
@@ -113,7 +113,7 @@ class TrainingRun:
         newest = newest_resumable(self.run_dir)
         expected = start_record(self.job, self.order)
         if newest is None:
-            return self._start_fresh(expected)
+            return self._start_branch(expected) if self.config.branch else self._start_fresh(expected)
         if self.world.rank == 0:
             check_same_run(self.run_dir, expected)
         record, self.num_updates = restore_checkpoint(newest, self.weights, self.optimizer, self.layout)
@@ -132,15 +132,34 @@ class TrainingRun:
         return record.step
 
     def _start_fresh(self, start: dict[str, Json]) -> int:
-        if self.world.rank == 0:
-            (self.run_dir / "ledger.jsonl").unlink(missing_ok=True)
-            self.ledger = LedgerQueue(self.run_dir / "ledger.jsonl")
-            self._open_journal("start", 0)
-            write_json(self.run_dir / "recipe.json", self.job.recipe)
-            self.ledger.append(start)
+        self._write_start(start, 0)
         self._evaluate(0)
         self._begin_checkpoint(0, "weights")
         return 0
+
+    def _start_branch(self, start: dict[str, Json]) -> int:
+        """Begin with the full checkpoint of another run, which becomes this run's first."""
+        record, self.num_updates = restore_checkpoint(
+            Path(self.job.branch_from), self.weights, self.optimizer, self.layout
+        )
+        if self.config.branch is None or record.state_digest != self.config.branch.state_digest:
+            raise ResumeMismatch(
+                f"a checkpoint with state {record.state_digest}",
+                expected="the one that the recipe's branch names",
+                where=self.job.branch_from,
+                next_command="openwright branch RUN --at STEP, once more",
+            )
+        self._write_start(start, record.step)
+        self._begin_checkpoint(record.step, "full")
+        return record.step
+
+    def _write_start(self, start: dict[str, Json], step: int) -> None:
+        if self.world.rank == 0:
+            (self.run_dir / "ledger.jsonl").unlink(missing_ok=True)
+            self.ledger = LedgerQueue(self.run_dir / "ledger.jsonl")
+            self._open_journal("start", step)
+            write_json(self.run_dir / "recipe.json", self.job.recipe)
+            self.ledger.append(start)
 
     def _start_replay(self, checkpoint: Path) -> int:
         record, self.num_updates = restore_checkpoint(checkpoint, self.weights, self.optimizer, self.layout)
@@ -158,14 +177,19 @@ class TrainingRun:
         self.world.barrier()
 
     def _open_journal(self, kind: str, step: int) -> None:
-        self.journal = Journal(self.run_dir / "journal.jsonl")
+        path, platform = self.run_dir / "journal.jsonl", str(platform_record()["digest"])
+        segment, before = enter_segment(path, platform, self.config.execution.on_environment_change)
+        self.journal = Journal(path)
+        if before is not None:
+            self.note("environment_change", step=step, platform_before=before, platform=platform)
         self.note(
             kind,
             step=step,
             host=socket.gethostname(),
             num_processes=self.world.size,
             shard_size=self.layout.shard_size,
-            platform=platform_record()["digest"],
+            platform=platform,
+            bitwise_segment=segment,
         )
 
     def note(self, kind: str, **facts: Json) -> None:
@@ -312,16 +336,17 @@ class TrainingRun:
 
     def _summary(self, ledger: LedgerQueue, digests: dict[str, Json]) -> dict[str, Json]:
         step, place = self.config.num_steps, ledger.place
+        num_tokens, heldout = ledger_totals(self.run_dir / "ledger.jsonl")
         return {
             "format": RUN_FORMAT,
             "stage": self.job.stage,
             "model_type": self.module.model.config.model_type,
             "num_parameters": self.num_parameters,
             "num_steps": step,
-            "num_tokens": self.order.num_sequences * self.config.data.window_tokens,
+            "num_tokens": num_tokens,
             "final": {"step": step, "path": f"{CHECKPOINTS}/{checkpoint_name(step)}", **digests},
             "ledger": {"head": place.head, "num_records": place.num_records},
-            "heldout": heldout_summary(self.run_dir / "ledger.jsonl"),
+            "heldout": heldout,
         }
 
 

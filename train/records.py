@@ -6,7 +6,7 @@ from pathlib import Path
 from data_recipes.order import Order
 from provenance.canonical import Json
 from provenance.digests import tagged_digest
-from provenance.errors import ResumeMismatch
+from provenance.errors import ResumeMismatch, TrainingError
 from provenance.ledger import read_chain
 from train.job import TrainingJob
 
@@ -27,6 +27,8 @@ def start_record(job: TrainingJob, order: Order) -> dict[str, Json]:
         "order": {**order.as_json(), "split": config.data.split, "window_tokens": config.data.window_tokens},
         "parents": list(job.parents),
     }
+    if config.branch is not None:
+        record["branch"] = config.branch.model_dump()
     return record
 
 
@@ -62,10 +64,44 @@ def differences(found: Json, expected: Json, at: str = "") -> list[str]:
     return [] if found == expected else [f"{at}: {found} in the run, {expected} now"]
 
 
-def heldout_summary(ledger: Path) -> dict[str, Json]:
-    """First and last held-out record, read from the ledger so that a resumed run has both."""
-    records = [record for record in read_chain(ledger) if record["kind"] == "evaluation"]
+def enter_segment(journal: Path, platform: str, on_change: str) -> tuple[int, str | None]:
+    """Number of the bitwise segment that a process enters: a run on another platform than before begins a new one.
+
+    Args:
+        journal: the run's journal so far; may be absent.
+        platform: digest of the platform now.
+        on_change: `continue` or `stop`.
+
+    Returns:
+        The segment, from 1, and the platform before where it was another one.
+
+    Raises:
+        TrainingError: when the platform changed and the config says `stop`.
+    """
+    starts = [record for record in read_chain(journal) if "bitwise_segment" in record] if journal.is_file() else []
+    if not starts:
+        return 1, None
+    last = starts[-1]
+    if last["platform"] == platform:
+        return int(last["bitwise_segment"]), None
+    if on_change == "stop":
+        raise TrainingError(
+            f"the platform is {platform[:12]}, and the run was on {last['platform'][:12]} before",
+            expected="the same platform, as execution.on_environment_change: stop asks",
+            where=str(journal),
+            next_command="go on where it ran before, or set execution.on_environment_change: continue",
+        )
+    return int(last["bitwise_segment"]) + 1, str(last["platform"])
+
+
+def ledger_totals(ledger: Path) -> tuple[int, dict[str, Json]]:
+    """Tokens read by the steps of a ledger, and its first and last held-out record (a resumed run has all of it)."""
+    num_tokens, heldout = 0, []
+    for record in read_chain(ledger):
+        if record["kind"] == "step":
+            num_tokens += sum(record["tokens_by_source"].values())
+        elif record["kind"] == "evaluation":
+            heldout.append(record)
     keys = ("step", "loss", "bits_per_byte", "num_tokens", "num_bytes")
-    return {
-        place: {key: record[key] for key in keys} for place, record in (("first", records[0]), ("last", records[-1]))
-    }
+    ends = (("first", heldout[0]), ("last", heldout[-1]))
+    return num_tokens, {place: {key: record[key] for key in keys} for place, record in ends}

@@ -60,6 +60,7 @@ def replay(request: ReplayRequest) -> None:
         run_dir=str(output.resolve()),
         base_checkpoint=request.base_checkpoint,
         parents=(),
+        branch_from="",
         replay_from=request.from_checkpoint,
         last_step=request.last_step,
     )

@@ -1,6 +1,6 @@
 """Configs of the training stages: `pretrain.yaml` and `sft.yaml`."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -153,11 +153,26 @@ class ExecutionConfig(Config):
     trackers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = Field(default=(), strict=False)
 
 
+class BranchConfig(Config):
+    """The full checkpoint of another run that this one goes on from; written by `openwright branch`.
+
+    Attributes:
+        ledger_head: head of that run's ledger right before the checkpoint's record.
+        step: step of the checkpoint.
+        state_digest: its state digest.
+    """
+
+    ledger_head: str = Field(pattern="^[0-9a-f]{64}$")
+    step: int = Field(gt=0)
+    state_digest: str = Field(pattern="^[0-9a-f]{64}$")
+
+
 class RunConfig(Config):
     """What both training stages share.
 
     Attributes:
         seed: seed of the order and of all random draws.
+        branch: the checkpoint of another run with which this one begins; None for a run of its own.
         skip_steps: first and last step of stretches that are left out (their windows are not read, no update is made).
         precision: `fp32`, or `bf16`: fp32 master weights and optimizer, bf16 compute parameters, fp32 reduction.
         reduction: `exact`: the same bits at every number of processes up to `num_logical_replicas`; `native`: torch's
@@ -171,7 +186,8 @@ class RunConfig(Config):
     seed: int = Field(ge=0, lt=2**53)
     data: DataConfig
     phases: tuple[PhaseConfig, ...] = Field(min_length=1, strict=False)
-    skip_steps: tuple[tuple[int, int], ...] = Field(default=(), strict=False)
+    branch: BranchConfig | None = None
+    skip_steps: tuple[Annotated[tuple[int, int], Field(strict=False)], ...] = Field(default=(), strict=False)
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
@@ -211,11 +227,13 @@ class RunConfig(Config):
             raise ValueError(f"schedule.decay_steps belongs to wsd; {schedule.name} decays to the last step")
         if schedule.warmup_steps + schedule.decay_steps > self.num_steps:
             raise ValueError(f"warm-up and decay are longer than the {self.num_steps} steps of all phases")
-        before = 0
+        before = 0 if self.branch is None else self.branch.step
+        if before >= self.num_steps:
+            raise ValueError(f"branch.step {before}: the run must go on beyond it, to more than {before} steps")
         for first, last in self.skip_steps:
             if not before < first <= last < self.num_steps:
                 raise ValueError(
-                    f"skip_steps {first} to {last}: stretches must rise, not overlap, and end before the last step"
+                    f"skip_steps {first} to {last}: stretches rise, lie apart, and end before the last step"
                 )
             before = last
         return self

@@ -1,0 +1,97 @@
+"""`openwright branch`: write the config directory of a run that goes on from a checkpoint with something changed."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from openwright.configs import TRAINING_STAGES, config_model
+from provenance.canonical import read_json
+from provenance.config import from_recipe, load_config
+from provenance.errors import ArtifactError, ConfigError
+from provenance.ledger import read_chain
+from train.branch import check_same_past, keep_branch_point
+from train.settings import RunConfig
+
+_HEADER = """\
+# yaml-language-server: $schema=../schemas/{stage}.schema.json
+# A branch, written by `openwright branch`: the recipe of {run}, from its full checkpoint of step {step}.
+"""
+
+
+def write_branch(
+    run: Path,
+    step: int,
+    config_dir: Path,
+    target: Path,
+    store: Path,
+    overrides: Sequence[str] = (),
+    skips: Sequence[tuple[int, int]] = (),
+    stage: str = "pretrain",
+) -> Path:
+    """Copy the checkpoint to where branches find it and write a config directory that goes on from it.
+
+    Args:
+        run: a run's directory, finished or not, or a bundle.
+        step: step of a full checkpoint.
+        config_dir: the directory whose other stages the branch takes over.
+        target: the new config directory; must not exist.
+        store: directory of all releases' artifacts.
+        overrides: `key.key=value` texts for the stage's config.
+        skips: first and last step of stretches to leave out.
+        stage: of a bundle, the training stage.
+
+    Returns:
+        The stage's new YAML file.
+
+    Raises:
+        ArtifactError: when `run` is neither a run nor a bundle.
+        ConfigError: for a wrong value, or a directory that exists.
+        ResumeMismatch: when there is no such checkpoint, or the data order before it would be another one.
+    """
+    if target.exists():
+        raise ConfigError("the directory exists", expected="a new one", where=str(target))
+    records, checkpoints = _find(run, stage)
+    stage = str(next(read_chain(records / "ledger.jsonl"))["stage"])
+    model: Any = config_model(stage)
+    before: RunConfig = from_recipe(read_json(records / "recipe.json"), model)
+    release = yaml.safe_load((config_dir / "release.yaml").read_text(encoding="utf-8"))
+    point = keep_branch_point(checkpoints, step, store / str(release["name"]))
+    values = before.model_dump(mode="json", exclude={"execution"}) | {"branch": point.model_dump()}
+    values["skip_steps"] = [*values["skip_steps"], *(list(skip) for skip in skips)]
+    own = yaml.safe_load((config_dir / f"{stage}.yaml").read_text(encoding="utf-8"))
+    if "execution" in own:
+        values["execution"] = own["execution"]
+    shutil.copytree(config_dir, target)
+    path = target / f"{stage}.yaml"
+    try:
+        path.write_text(_HEADER.format(stage=stage, run=run.name, step=step) + _yaml(values), encoding="utf-8")
+        after = load_config(path, model, overrides)
+        check_same_past(before, after, step)
+        changed = after.model_dump(mode="json", exclude_defaults=True)
+        path.write_text(_HEADER.format(stage=stage, run=run.name, step=step) + _yaml(changed), encoding="utf-8")
+    except Exception:
+        shutil.rmtree(target)
+        raise
+    return path
+
+
+def _find(run: Path, stage: str) -> tuple[Path, Path]:
+    """Directories of a run's records and of its checkpoints."""
+    if (run / "ledger.jsonl").is_file():
+        return run, run / "checkpoints"
+    records = run / "model" / "training" / stage
+    if stage in TRAINING_STAGES and (records / "ledger.jsonl").is_file():
+        return records, run / "model" / "checkpoints" / stage
+    raise ArtifactError(
+        "neither a run nor a bundle",
+        expected="a directory with ledger.jsonl, or a bundle with model/training/",
+        where=str(run),
+        next_command="openwright status, which lists the runs",
+    )
+
+
+def _yaml(values: dict[str, Any]) -> str:
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
