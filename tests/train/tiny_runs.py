@@ -161,6 +161,7 @@ def make_job(stage: str, config: RunConfig, corpus: Path, run_dir: Path, **chang
         "run_dir": str(run_dir),
         "base_checkpoint": "",
         "parents": (),
+        "branch_from": "",
         "replay_from": "",
         "last_step": config.num_steps,
     }
