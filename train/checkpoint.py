@@ -118,7 +118,7 @@ def remove_old_checkpoints(run_dir: Path, config: RunConfig) -> None:
     kept = {read_record(path).step: path for path in (run_dir / CHECKPOINTS).glob(checkpoint_name(0)[:5] + "*")}
     full = [step for step, path in sorted(kept.items()) if read_record(path).kind == "full" and step < config.num_steps]
     for step in full[: -settings.keep_last_full]:
-        if step in settings.published_full_steps:
+        if step in settings.published_full_steps or (config.branch and step == config.branch.step):
             continue
         if not _weights_due(settings, step):
             shutil.rmtree(kept[step])

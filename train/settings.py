@@ -227,10 +227,13 @@ class RunConfig(Config):
             raise ValueError(f"schedule.decay_steps belongs to wsd; {schedule.name} decays to the last step")
         if schedule.warmup_steps + schedule.decay_steps > self.num_steps:
             raise ValueError(f"warm-up and decay are longer than the {self.num_steps} steps of all phases")
-        before = 0 if self.branch is None else self.branch.step
-        if before >= self.num_steps:
-            raise ValueError(f"branch.step {before}: the run must go on beyond it, to more than {before} steps")
+        branch_step = 0 if self.branch is None else self.branch.step
+        if branch_step >= self.num_steps:
+            raise ValueError(f"branch.step {branch_step}: the run ends at step {self.num_steps}")
+        before = 0
         for first, last in self.skip_steps:
+            if first <= branch_step <= last:
+                raise ValueError(f"skip_steps {first} to {last} hold the step {branch_step} of the branch")
             if not before < first <= last < self.num_steps:
                 raise ValueError(
                     f"skip_steps {first} to {last}: stretches rise, lie apart, and end before the last step"
