@@ -1,6 +1,7 @@
 # make setup   create .venv with the locked versions (quick when it is there already)
 # make demo    the quickstart on real data: run, verify, replay one random segment, summary
-# make test    the whole test suite, without a network
+# make test    the whole test suite, without a network; what needs Slurm is skipped where Slurm is not installed
+# make test-slurm  the tests on a real Slurm of their own (slurmctld, slurmd, munge), which must be installed
 # make check   lint, format, types
 # make clean   remove .venv and caches; artifacts/ stays, it may hold hours of work
 
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/setup-done
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test test-slurm check clean
 
 setup: $(STAMP)
 
@@ -27,7 +28,10 @@ demo: setup
 	$(BIN)/python -m openwright.demo configs/quickstart
 
 test: setup
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -rs $(PYTEST_OPTIONS)
+
+test-slurm: setup
+	$(BIN)/python -m pytest -q -m slurm
 
 check: setup
 	$(BIN)/ruff check .
