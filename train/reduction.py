@@ -22,7 +22,8 @@ from torch.distributed.fsdp._fully_shard._fsdp_api import ReduceScatter
 from provenance.errors import TrainingError
 from train.layout import Layout, World
 
-_BLOCK_ELEMENTS = 65_536
+_BLOCK_ELEMENTS = 32_768  # both float64 work arrays of a block stay in a core's cache
+_DEVICE_BLOCK_ELEMENTS = 2**22
 _FRACTION_BITS = 30
 _BUCKET_ELEMENTS = 4 * 2**20
 
@@ -192,33 +193,41 @@ def exact_norm(shards: Sequence[torch.Tensor], world: World) -> float:
     Raises:
         TrainingError: when an element is infinite or not a number.
     """
-    peak = torch.zeros(1, dtype=torch.float64, device=world.device)
+    # NaN loses comparisons, so it is made infinite before the maximum over processes.
+    peaks = [torch.zeros((), device=world.device)]
     for shard in shards:
         if shard.numel():
-            low, high = torch.aminmax(shard)
-            # NaN loses comparisons, so it is made infinite before the maximum over processes.
-            peak = torch.maximum(
-                peak, torch.nan_to_num(torch.maximum(-low, high).double(), nan=math.inf, posinf=math.inf)
-            )
+            peaks += torch.aminmax(shard)
+    peak = torch.stack(peaks).double().abs().nan_to_num(nan=math.inf, posinf=math.inf).max().reshape(1)
     largest = float(world.all_reduce(peak, largest=True))
     if not math.isfinite(largest):
         raise TrainingError("a gradient is infinite or not a number", expected="finite gradients")
     if largest == 0.0:
         return 0.0
     exponent = math.frexp(largest)[1]
-    sums = torch.zeros(2, dtype=torch.int64, device=world.device)
-    for shard in shards:
-        for block_N in torch.split(shard.reshape(-1), _BLOCK_ELEMENTS):
-            sums += _square_sums(block_N, exponent)
-    world.all_reduce(sums)
+    sums = world.all_reduce(_square_sums(shards, exponent, world.device))
     total = (int(sums[0]) << _FRACTION_BITS) + int(sums[1])
     return math.ldexp(math.sqrt(total), exponent - _FRACTION_BITS)
 
 
-def _square_sums(block_N: torch.Tensor, exponent: int) -> torch.Tensor:
-    """Integer parts and next fraction bits of the scaled squares of a block, summed: int64 of shape [2]."""
-    scaled_N = torch.ldexp(block_N.double(), torch.tensor(-exponent, device=block_N.device))
-    squares_N = scaled_N.mul_(scaled_N).mul_(2.0**_FRACTION_BITS)
-    high_N = squares_N.floor()
-    low_N = squares_N.sub_(high_N).mul_(2.0**_FRACTION_BITS).floor_()
-    return torch.stack([high_N.to(torch.int64).sum(), low_N.to(torch.int64).sum()])
+def _square_sums(shards: Sequence[torch.Tensor], exponent: int, device: torch.device) -> torch.Tensor:
+    """Integer parts and next fraction bits of the scaled squares, summed: int64 of shape [2].
+
+    Scaling by 2**(15 - exponent) before squaring is scaling the square by 2**30. What is summed in float64 are whole
+    numbers below 2**30, at most 2**22 of them: every partial sum is exact, whatever the order.
+    """
+    block_elements = _BLOCK_ELEMENTS if device.type == "cpu" else _DEVICE_BLOCK_ELEMENTS
+    scale = 2.0 ** (_FRACTION_BITS // 2 - exponent)
+    squares_N, whole_N = torch.empty(2, block_elements, dtype=torch.float64, device=device)
+    sums = []
+    for shard in shards:
+        for block_N in torch.split(shard.reshape(-1), block_elements):
+            square_N, high_N = squares_N[: block_N.numel()], whole_N[: block_N.numel()]
+            square_N.copy_(block_N).mul_(scale)
+            square_N.mul_(square_N)
+            torch.floor(square_N, out=high_N)
+            low_N = square_N.sub_(high_N).mul_(2.0**_FRACTION_BITS).floor_()
+            sums += [high_N.sum(), low_N.sum()]
+    if not sums:
+        return torch.zeros(2, dtype=torch.int64, device=device)
+    return torch.stack(sums).reshape(-1, 2).to(torch.int64).sum(0)
