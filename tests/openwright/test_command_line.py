@@ -147,7 +147,7 @@ def test_errors_decide_the_exit_code(monkeypatch, capsys, raised, code, words):
     assert ("Traceback" in error) == ("bug" in words)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_during_a_run_means_stopped_for_requeue(monkeypatch, capsys, number):
     before = signal.getsignal(number)
 
