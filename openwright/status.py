@@ -23,6 +23,8 @@ PACE_STEPS = 50
 
 _BLOCK_BYTES = 1 << 16
 _RESTART = b'"kind":"resume"'
+_PHASES = ("start", "resume", "step", "stop")
+"""Kinds of journal records that tell whether a run goes on; others may follow them."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ class RunReader:
     _journal_end: int = 0
     _newest: dict[str, dict[str, Any]] = field(default_factory=dict)
     _journal_last: dict[str, Any] | None = None
+    _phase: str = ""
     _paced: list[dict[str, Any]] = field(default_factory=list)
     _num_restarts: int = 0
 
@@ -160,7 +163,7 @@ class RunReader:
 
     def _forget(self) -> None:
         self._ledger_end = self._journal_end = self._num_restarts = 0
-        self._newest, self._journal_last, self._paced = {}, None, []
+        self._newest, self._journal_last, self._phase, self._paced = {}, None, "", []
 
     def _read_ledger(self, path: Path) -> None:
         """The newest record of each kind: backwards from the end, as far as the last place known."""
@@ -188,23 +191,26 @@ class RunReader:
             self._journal_end = _end_of_lines(file, begin)
             self._num_restarts += _count(file, _RESTART, begin, self._journal_end)
             newest: list[dict[str, Any]] = []
-            restarted = False
+            restarted, phase = False, ""
             for number, line in enumerate(_lines_backwards(file, begin, self._journal_end)):
                 record = json.loads(line)
                 if number == 0:
                     self._journal_last = record
+                if not phase and record["kind"] in _PHASES:
+                    phase = record["kind"]
                 restarted = record["kind"] in ("start", "resume")
                 if restarted or len(newest) == PACE_STEPS:
                     break
                 if record["kind"] == "step":
                     newest.insert(0, record)
+        self._phase = phase or self._phase
         earlier = [] if restarted and newest else self._paced
         self._paced = [*earlier, *newest][-PACE_STEPS:]
 
     def _state(self) -> str:
         if (self.run / MANIFEST_NAME).is_file():
             return "finished"
-        return "stopped" if self._journal_last is not None and self._journal_last["kind"] == "stop" else "unfinished"
+        return "stopped" if self._phase == "stop" else "unfinished"
 
     def _seconds_left(self, num_steps_left: int) -> float | None:
         if len(self._paced) < 2:

@@ -69,8 +69,14 @@ def test_before_the_first_step_nothing_is_claimed(tmp_path):
 def test_stopped_and_finished_runs(tmp_path):
     fake = FakeRun(tmp_path / "a")
     fake.steps(1, 3)
+    reader = RunReader(tmp_path / "a")
+    assert reader.read().state == "unfinished"
     fake.note("stop", step=3)
-    assert status_of(tmp_path / "a").state == "stopped"
+    assert reader.read().state == "stopped"
+    fake.note("energy", step=3)
+    assert reader.read().state == status_of(tmp_path / "a").state == "stopped"
+    fake.note("resume", step=3)
+    assert reader.read().state == "unfinished"
     run = write_run(tmp_path / "b", 3)
     (run / "manifest.json").write_text("{}")
     assert status_of(run).state == "finished"
