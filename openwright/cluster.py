@@ -101,7 +101,7 @@ class ClusterConfig(Config):
         other: the jobs of all other stages: corpus, evaluation, release. One machine each.
         stages: jobs of single stages, in place of `training` or `other`; nothing is inherited from those.
         stop_before_end_seconds: how long before the time limit a job is asked to write a checkpoint and stop.
-        max_requeues: how often one job may be queued again before it fails and the chain stops.
+        max_requeues: how often the job of a training stage may be queued again before it fails and the chain stops.
         offline: tell the Hugging Face libraries that the machines have no network.
         modules: environment modules to load.
         setup: lines of bash that run before the stage, as they stand.

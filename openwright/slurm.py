@@ -26,6 +26,9 @@ MACHINE_TASK = (
 )
 """What srun runs on every machine; the arguments are the command line of `accelerate launch`."""
 
+RESTARTS_FROM_THE_BEGINNING = 2
+"""How often a stage that does not train is queued again: it keeps little of what it did, so that this seldom helps."""
+
 EXIT_USR1 = 128 + 10
 """Exit code of a process that SIGUSR1 ended before it could handle it."""
 
@@ -95,7 +98,7 @@ def stage_script(
         *_environment_lines(cluster),
         *(_launcher_lines(cluster, job) if several else ()),
         *_run_lines(stage, cluster, place, several),
-        *_ending_lines(cluster),
+        *_ending_lines(stage, cluster),
     ]
     return "\n".join(parts) + "\n"
 
@@ -245,7 +248,10 @@ def _run_lines(stage: str, cluster: ClusterConfig, place: LaunchPlace, several: 
     ]
 
 
-def _ending_lines(cluster: ClusterConfig) -> list[str]:
+def _ending_lines(stage: str, cluster: ClusterConfig) -> list[str]:
+    limit = cluster.max_requeues
+    if stage not in TRAINING_STAGES:
+        limit = min(limit, RESTARTS_FROM_THE_BEGINNING)
     return [
         "# A signal cuts `wait` short. Once the stage is gone, the shell still knows its exit code.",
         'while kill -0 "$stage" 2>/dev/null; do wait "$stage" || true; done',
@@ -253,8 +259,8 @@ def _ending_lines(cluster: ClusterConfig) -> list[str]:
         'wait "$stage" || code=$?',
         "",
         f"if (( code == {StoppedForRequeue.exit_code} || (signalled && code == {EXIT_USR1}) )); then",
-        f"    if (( ${{SLURM_RESTART_COUNT:-0}} >= {cluster.max_requeues} )); then",
-        f'        echo "queued again {cluster.max_requeues} times already; max_requeues allows no more" >&2',
+        f"    if (( ${{SLURM_RESTART_COUNT:-0}} >= {limit} )); then",
+        f'        echo "stage {stage} was queued again {limit} times already; give it more time" >&2',
         "        exit 1",
         "    fi",
         '    scontrol requeue "$SLURM_JOB_ID"',

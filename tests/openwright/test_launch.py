@@ -214,8 +214,8 @@ def test_the_command_prints_one_document(openwright: Any, config_dir: Path, tmp_
 # ---- what a script does ------------------------------------------------------------------------------------
 
 
-def make_script(root: Path, stage_program: str, **changes: Any) -> Path:
-    """The script of the pretraining job, with `stage_program` in the place of python."""
+def make_script(root: Path, stage_program: str, stage: str = "pretrain", **changes: Any) -> Path:
+    """The script of a stage's job, with `stage_program` in the place of python."""
     python = install(root / "bin", "python-of-the-clone", stage_program)
     install(root / "bin", "scontrol", f'echo "$*" >> {root / "requeues"}')
     cluster = load_cluster(write_cluster(root, **changes))
@@ -224,7 +224,7 @@ def make_script(root: Path, stage_program: str, **changes: Any) -> Path:
     )
     place = LaunchPlace(root, root / "конфиг", python=str(python))
     code = CodeIdentity(head.stdout.strip(), False, "d" * 64)
-    script = stage_script("pretrain", cluster, "tiny", root / "log" / "%j.log", place, code)
+    script = stage_script(stage, cluster, "tiny", root / "log" / "%j.log", place, code)
     path = root / "script.sh"
     path.write_text(script)
     return path
@@ -265,6 +265,15 @@ def test_only_a_stop_for_requeue_puts_the_job_back(
     output = process.communicate(timeout=30)[0]
     assert process.returncode == expected, output
     assert requeues(tmp_path) == (["requeue 7"] if requeued else [])
+
+
+def test_a_stage_that_starts_over_is_not_requeued_for_ever(tmp_path: Path) -> None:
+    script = make_script(tmp_path, "exit 75", stage="eval")
+    for restarts, expected in ((1, 75), (2, 1)):
+        process = start(tmp_path, script, restarts)
+        process.communicate(timeout=30)
+        assert process.returncode == expected
+    assert requeues(tmp_path) == ["requeue 7"]
 
 
 TRAPPING = """

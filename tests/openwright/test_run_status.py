@@ -1,4 +1,7 @@
 import json
+import signal
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -160,6 +163,16 @@ def test_following_as_json_prints_one_line_per_change(openwright, tmp_path):
     plain = openwright("status", str(tmp_path), "--follow")
     assert plain.stdout.count("\n") == 1
     assert "pretrain finished: step 5 of 40" in plain.stdout
+
+
+def test_ctrl_c_ends_following_in_peace(project_copy, tmp_path):
+    write_run(tmp_path / "abc", 5)
+    command = [sys.executable, "-u", "-m", "openwright", "status", str(tmp_path), "--follow", "--every", "0.1"]
+    with subprocess.Popen(command, cwd=project_copy, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert b"step 5 of 40" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+        assert process.stderr.read() == b""
 
 
 def test_help_says_that_status_does_not_verify(openwright):
