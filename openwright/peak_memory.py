@@ -2,16 +2,19 @@
 
 import os
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-_SAMPLE_EVERY_SECONDS = 1.0
+_MIN_PAUSE_SECONDS = 1.0
+_PAUSE_PER_SAMPLE = 50
+"""A sample walks all pages of every process and holds it up meanwhile: at most one fiftieth of the time goes there."""
 _PROC = Path("/proc")
 
 
 class PeakMemory:
-    """Context manager that samples the proportional set size of the process tree once a second.
+    """Context manager that samples the proportional set size of the process tree about once a second.
 
     Shared pages are divided among the processes that share them, so the sum over a tree is honest. On a system
     without /proc nothing is measured and `peak_bytes` stays 0, which readers show as "not measured".
@@ -34,8 +37,10 @@ class PeakMemory:
 
     def _watch(self) -> None:
         while True:
+            started = time.monotonic()
             self.peak_bytes = max(self.peak_bytes, tree_bytes(os.getpid()))
-            if self._done.wait(_SAMPLE_EVERY_SECONDS):
+            pause = max(_MIN_PAUSE_SECONDS, _PAUSE_PER_SAMPLE * (time.monotonic() - started))
+            if self._done.wait(pause):
                 return
 
 

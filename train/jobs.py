@@ -16,6 +16,7 @@ import yaml
 from provenance.artifacts import Artifact
 from provenance.canonical import Json, read_json
 from provenance.config import recipe_of
+from provenance.console import fact
 from provenance.digests import Parent
 from provenance.errors import StoppedForRequeue, TrainingError
 from provenance.fingerprint import project_root
@@ -26,6 +27,7 @@ from train.job import LOCK, OUTCOME, STOP_REQUEST, TrainingJob
 from train.launcher import HERE, Launcher, load_launcher
 from train.lifetime import die_with_parent
 from train.settings import PretrainConfig, RunConfig, SftConfig
+from train.watchdog import OUTCOME_HUNG
 
 LIBRARIES = ("torch", "transformers", "accelerate", "safetensors", "tokenizers", "numpy")
 PACKAGES = ("provenance", "data_recipes", "train")
@@ -77,20 +79,28 @@ def _train(
             replay_from="",
             last_step=config.num_steps,
         )
-        processes = config.execution.num_processes or default_processes(config.num_logical_replicas)
+        execution = config.execution
+        processes = execution.num_processes or default_processes(config.num_logical_replicas, execution.device)
         launcher = load_launcher(context.launcher) if context.launcher else HERE
+        if config.reduction == "native":
+            fact(f"reduction: native: equal bits are promised for this layout of {processes} processes only")
         launch(job, processes, config.threads_per_process, launcher=launcher)
 
     return run_stage(context, spec, recipe, parents, body)
 
 
-def default_processes(num_logical_replicas: int) -> int:
-    """The largest power of two that fits the cores of this machine and the logical replicas."""
-    cores = len(os.sched_getaffinity(0))
-    return 1 << (min(cores, num_logical_replicas).bit_length() - 1)
+def default_processes(num_logical_replicas: int, device: str = "auto") -> int:
+    """The largest power of two that fits the GPUs, or else the cores, of this machine and the logical replicas."""
+    units = num_gpus() if device != "cpu" else 0
+    return 1 << (min(units or len(os.sched_getaffinity(0)), num_logical_replicas).bit_length() - 1)
 
 
-def accelerate_file(num_processes: int, num_machines: int = 1) -> dict[str, Json]:
+def num_gpus() -> int:
+    """NVIDIA GPUs of this machine, without loading torch (written, not run where there are any)."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def accelerate_file(num_processes: int, num_machines: int = 1, *, use_cpu: bool = True) -> dict[str, Json]:
     """The config file for `accelerate launch` that ships in the run.
 
     accelerate starts several processes on CPUs through MPI only; `MULTI_GPU` names its launcher over torch's own
@@ -106,7 +116,7 @@ def accelerate_file(num_processes: int, num_machines: int = 1) -> dict[str, Json
         "num_processes": num_processes,
         "rdzv_backend": "static",
         "same_network": True,
-        "use_cpu": True,
+        "use_cpu": use_cpu,
     }
 
 
@@ -133,7 +143,10 @@ def launch(
     for name in (STOP_REQUEST, OUTCOME):
         (run_dir / name).unlink(missing_ok=True)
     config_file = run_dir / "accelerate.yaml"
-    config_file.write_text(yaml.safe_dump(accelerate_file(num_processes, launcher.num_machines), sort_keys=True))
+    device = job.config.execution.device
+    use_cpu = device == "cpu" or (device == "auto" and not num_gpus())
+    values = accelerate_file(num_processes, launcher.num_machines, use_cpu=use_cpu)
+    config_file.write_text(yaml.safe_dump(values, sort_keys=True))
     with tempfile.TemporaryDirectory(prefix=".openwright-job-", dir=launcher.job_directory(run_dir)) as scratch:
         job.save(Path(scratch) / "job.json")
         program = ["--module", "train.worker", str(Path(scratch) / "job.json"), str(num_processes)]
@@ -179,6 +192,8 @@ def _conclude(job: TrainingJob, run_dir: Path, code: int) -> None:
         raise StoppedForRequeue(
             f"{job.stage} stopped with a checkpoint", next_command="run the same command again to go on"
         )
+    if result["outcome"] == OUTCOME_HUNG:
+        raise StoppedForRequeue(**result["error"])
     if result["outcome"] == "failed":
         raise TrainingError(**result["error"])
     raise TrainingError(
@@ -197,6 +212,7 @@ def _environment(code_root: Path, threads_per_process: int) -> dict[str, str]:
         "PYTHONPATH": str(code_root),
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         "PYTHONUNBUFFERED": "1",

@@ -4,9 +4,11 @@ What a step does depends on nothing but the recipe, the corpus and the step numb
 the same at every layout of processes, after any number of restarts, and in a replay.
 """
 
+import os
 import shutil
 import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,8 @@ from data_recipes.windows import TokenWindows, token_num_bytes
 from provenance.canonical import Json, hex_float, write_json
 from provenance.console import Progress
 from provenance.environment import platform_record
-from provenance.errors import ResumeMismatch, TrainingError
-from provenance.ledger import Journal
+from provenance.errors import ArtifactError, ResumeMismatch, TrainingError
+from provenance.ledger import ChainPlace, Journal
 from train.anomalies import LossWatch, anomaly_record, refuse
 from train.batch import StepBatch, build_order, read_batch
 from train.checkpoint import (
@@ -33,6 +35,7 @@ from train.checkpoint import (
     restore_checkpoint,
 )
 from train.checkpoint_writer import CheckpointWriter
+from train.energy import EnergyMeter
 from train.gradients import StepGradients, build_gradients, clip_
 from train.heldout import HeldoutSet
 from train.job import STOP_REQUEST, TrainingJob
@@ -47,6 +50,7 @@ from train.schedule import learning_rate
 from train.settings import PretrainConfig
 from train.sharding import prepare_model
 from train.state import ParameterChecksum, digest_parts
+from train.trackers import StepListener
 
 
 class TrainingRun:
@@ -87,6 +91,7 @@ class TrainingRun:
         self.writer = CheckpointWriter(layout, model.config, tokenizer_dir, self.config.checkpoints.max_file_bytes)
         self.ledger: LedgerQueue | None = None
         self.journal: Journal | None = None
+        self.energy = _energy_meter(layout).start()
 
     def _initial_model(self) -> Any:
         torch.manual_seed(derive_seed(self.config.seed, "init"))
@@ -118,13 +123,14 @@ class TrainingRun:
             check_same_run(self.run_dir, expected)
         record, self.num_updates = restore_checkpoint(newest, self.weights, self.optimizer, self.layout)
         if self.world.rank == 0:
-            self.ledger = LedgerQueue(self.run_dir / "ledger.jsonl", record.ledger.num_records)
-            if self.ledger.place.head != record.ledger.head:
+            try:
+                self.ledger = LedgerQueue(self.run_dir / "ledger.jsonl", record.ledger)
+            except ArtifactError as error:
                 raise ResumeMismatch(
-                    "the ledger is not the one that the checkpoint continues",
+                    f"the ledger is not the one that the checkpoint continues: {error.found}",
                     where=str(newest),
                     next_command=f"remove {self.run_dir} and run the stage again",
-                )
+                ) from None
             self._open_journal("resume", record.step)
             if newest.name == checkpoint_name(record.step):
                 self.ledger.append(record.ledger_record())
@@ -164,7 +170,7 @@ class TrainingRun:
     def _start_replay(self, checkpoint: Path) -> int:
         record, self.num_updates = restore_checkpoint(checkpoint, self.weights, self.optimizer, self.layout)
         if self.world.rank == 0:
-            self.ledger = LedgerQueue(self.run_dir / "ledger.jsonl", head=record.ledger.head)
+            self.ledger = LedgerQueue(self.run_dir / "ledger.jsonl", ChainPlace(head=record.ledger.head))
             self._open_journal("replay", record.step)
             self.ledger.append(record.ledger_record())
         return record.step
@@ -199,8 +205,8 @@ class TrainingRun:
 
     # ---- one step -----------------------------------------------------------------------------------------------
 
-    def train_step(self, step: int) -> float:
-        """Run one step and write its ledger record; returns the loss."""
+    def train_step(self, step: int) -> dict[str, float]:
+        """Run one step and write its ledger record; returns the numbers that people look at."""
         batch = read_batch(self.windows, self.order, step)
         gradients = self._compute_gradients(batch)
         rate = learning_rate(
@@ -228,7 +234,7 @@ class TrainingRun:
             self._report_anomaly("a loss spike", batch, gradients.loss)
             if self.config.execution.on_loss_spike == "stop":
                 raise refuse("a loss spike", batch, sorted(batch.tokens_by_source(self.order)), self.job.run_dir)
-        return gradients.loss
+        return {"loss": gradients.loss, "gradient_norm": gradients.norm, "learning_rate": rate}
 
     def _compute_gradients(self, batch: StepBatch) -> StepGradients:
         try:
@@ -278,6 +284,15 @@ class TrainingRun:
         if self.ledger is not None:
             self.ledger.hold()
         self.note("checkpoint", step=step, checkpoint_kind=kind, stall_seconds=hex_float(time.monotonic() - started))
+        self._note_energy(step)
+
+    def _note_energy(self, step: int) -> None:
+        """Energy of this machine's part since the process began; often enough for counters that begin anew."""
+        if self.journal is not None:
+            reading = self.energy.joules()
+            self.note(
+                "energy", step=step, joules=hex_float(reading.joules), energy_kind=reading.kind, source=reading.source
+            )
 
     def _start_writing(self, name: str, state: list[Part], step: int) -> None:
         place = None if self.ledger is None else self.ledger.place
@@ -315,22 +330,22 @@ class TrainingRun:
         self.finish_checkpoint()
         self._start_writing(requeue_name(step), optimizer_parts(self.optimizer, self.num_updates), step)
         self.writer.finish()
+        self._note_energy(step)
         self.note("stop", step=step)
         self.world.barrier()
 
     def finish(self, steps_done: int) -> None:
-        """Write the end record and the run's summary; remove checkpoints made for a requeue."""
+        """Write the end record and the run's summary."""
         step = self.config.num_steps
         self.finish_checkpoint()
         if self.ledger is not None:
-            for path in (self.run_dir / CHECKPOINTS).glob(requeue_name("*")):
-                shutil.rmtree(path)
             remove_old_checkpoints(self.run_dir, self.config)
             final = read_record(self.run_dir / CHECKPOINTS / checkpoint_name(step))
             digests = {"weights_digest": final.weights_digest, "state_digest": final.state_digest}
             self.ledger.append({"kind": "end", "step": step, **digests})
             write_json(self.run_dir / "run.json", self._summary(self.ledger, digests))
             self.ledger.close()
+            self._note_energy(step)
             self.note("finish", step=step, steps_in_this_process=steps_done)
         self.world.barrier()
 
@@ -350,26 +365,52 @@ class TrainingRun:
         }
 
 
-def run_job(job: TrainingJob, layout: Layout) -> bool:
-    """Run a job to its last step; returns False when a stop was asked for and a checkpoint was written instead."""
-    run = TrainingRun(job, layout)
+def _energy_meter(layout: Layout) -> EnergyMeter:
+    """A meter for the processes of this job on this machine."""
+    device = layout.world.device
+    if device.type != "cuda":
+        return EnergyMeter(min(layout.world.size, len(os.sched_getaffinity(0))) * torch.get_num_threads())
+    local = range(min(layout.world.size, torch.cuda.device_count()))
+    uuids = [str(torch.cuda.get_device_properties(index).uuid) for index in local]
+    return EnergyMeter(len(uuids) * torch.get_num_threads(), uuids)
+
+
+def run_steps(run: TrainingRun, listeners: Sequence[StepListener] = ()) -> bool:
+    """Run a job to its last step.
+
+    Args:
+        run: this process's part.
+        listeners: called after every step.
+
+    Returns:
+        False when a stop was asked for and a checkpoint was written instead.
+    """
+    job, config = run.job, run.config
     done = run.start()
     bar = Progress(f"{job.stage} steps", job.last_step - done)
     for step in range(done + 1, job.last_step + 1):
-        if run.config.is_skipped(step):
+        if config.is_skipped(step):
             run.skip_step(step)
             continue
         started = time.monotonic()
-        loss = run.train_step(step)
+        numbers = run.train_step(step)
         seconds = time.monotonic() - started
         run.after_step(step)
-        tokens = run.order.phases[run.order.locate_step(step)[0]].sequences_per_step * run.config.data.window_tokens
+        tokens = run.order.phases[run.order.locate_step(step)[0]].sequences_per_step * config.data.window_tokens
+        numbers["tokens_per_second"] = tokens / seconds
         run.note("step", step=step, seconds=hex_float(seconds), tokens_per_second=hex_float(tokens / seconds))
-        if layout.world.rank == 0:
-            bar.advance(1, f"loss {loss:.3f}, {tokens / seconds:,.0f} tokens/s")
+        if run.world.rank == 0:
+            bar.advance(1, f"loss {numbers['loss']:.3f}, {tokens / seconds:,.0f} tokens/s")
+        for listener in listeners:
+            listener(step, numbers)
         if run.boundary(step):
             run.save_for_requeue(step)
             return False
     if not job.replay_from:
         run.finish(bar.done)
     return True
+
+
+def run_job(job: TrainingJob, layout: Layout) -> bool:
+    """Run this process's part of a job without listeners; returns as `run_steps`."""
+    return run_steps(TrainingRun(job, layout))

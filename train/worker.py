@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -14,14 +16,18 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from torch.distributed import HashStore  # type: ignore[attr-defined]
 
-from provenance.canonical import write_json
+from provenance.canonical import hex_float, write_json
 from provenance.environment import environment_record
 from provenance.errors import OpenwrightError, TrainingError
 from train.job import LOCK, OUTCOME, STOP_REQUEST, TrainingJob
+from train.jobs import LIBRARIES, PACKAGES
 from train.layout import World, make_layout
 from train.lifetime import die_with_parent
-from train.loop import run_job
+from train.loop import TrainingRun, run_steps
+from train.preflight import preflight
 from train.settings import RunConfig
+from train.trackers import StepListener, check_installed, start_trackers, tracker_dir
+from train.watchdog import Hang, Watchdog
 
 
 def main() -> None:
@@ -30,11 +36,11 @@ def main() -> None:
     run_dir = Path(job.run_dir)
     die_with_parent()
     _stop_on_signals(run_dir)
-    torch.set_num_threads(job.config.threads_per_process)
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    use_cpu = wants_cpu(job.config)
-    accelerator = Accelerator(cpu=use_cpu)
+    _be_deterministic(job.config.threads_per_process)
+    trackers = job.config.execution.trackers
+    accelerator = Accelerator(
+        cpu=_wants_cpu(job.config), log_with=list(trackers) or None, project_dir=str(tracker_dir(run_dir))
+    )
     world = World(accelerator.process_index, accelerator.num_processes, accelerator.device)
     lock = None
     try:
@@ -44,7 +50,12 @@ def main() -> None:
         if world.rank == 0:
             write_json(run_dir / "environment.json", environment_record())
         _need_process_group(world)
-        finished = run_job(job, make_layout(world, job.config.execution.shard_size))
+        check_installed(trackers)
+        run = TrainingRun(job, make_layout(world, job.config.execution.shard_size))
+        _check_processes(run)
+        listeners = [start_trackers(accelerator, job.stage)] if trackers else []
+        with _watching(run) as beat:
+            finished = run_steps(run, [*listeners, beat])
     except (OpenwrightError, OSError) as caught:
         error = caught if isinstance(caught, OpenwrightError) else _disk_error(caught)
         if world.rank == 0 or not (run_dir / OUTCOME).exists():
@@ -58,12 +69,55 @@ def main() -> None:
         lock.close()
 
 
-def wants_cpu(config: RunConfig) -> bool:
+def _wants_cpu(config: RunConfig) -> bool:
     """Whether the job runs on the CPU: asked for, or there is no GPU."""
     device = config.execution.device
     if device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("torch finds no GPU", expected="one, as execution.device: cuda asks")
     return device == "cpu" or not torch.cuda.is_available()
+
+
+def _be_deterministic(num_threads: int) -> None:
+    """What torch must be told so that equal inputs give equal bits; what concerns GPUs is written, not run."""
+    torch.set_num_threads(num_threads)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    # Flash and plain attention have deterministic backward passes; these two have not.
+    torch.backends.cuda.enable_mem_efficient_sdp(False)
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+def _check_processes(run: TrainingRun) -> None:
+    """Compare the processes before the first step."""
+    data = run.config.data
+    full_checkpoint_bytes = 3 * 4 * run.num_parameters
+    preflight(
+        run.world,
+        run_dir=run.run_dir,
+        corpus=Path(run.job.corpus),
+        splits=(data.split, data.heldout_split),
+        packages=PACKAGES,
+        libraries=LIBRARIES,
+        needed_bytes=0 if run.job.replay_from else full_checkpoint_bytes,
+    )
+
+
+@contextmanager
+def _watching(run: TrainingRun) -> Iterator[StepListener]:
+    """Watch for a step that never ends; yields what is called when one has ended."""
+
+    def report(hang: Hang) -> None:
+        run.note("hang", step=hang.last_step, rank=hang.rank, waited_seconds=hex_float(hang.waited_seconds))
+
+    watchdog = Watchdog(run.run_dir, run.run_dir.parent / "hangs", run.world.rank, on_hang=report).start()
+    try:
+        yield lambda step, _: watchdog.beat(step)
+    finally:
+        watchdog.stop()
 
 
 def _need_process_group(world: World) -> None:
