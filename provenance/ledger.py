@@ -6,9 +6,10 @@ Each line is one canonical JSON object whose field `previous` holds the sha256 o
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from provenance.canonical import canonical_json, parse_json
 from provenance.digests import sha256_bytes
@@ -16,39 +17,65 @@ from provenance.errors import ArtifactError
 
 CHAIN_START = "0" * 64
 MAX_LINE_BYTES = 16 * 2**20
+_BLOCK_BYTES = 2**16
+
+
+@dataclass(frozen=True)
+class ChainPlace:
+    """A place in a chain, right after a record.
+
+    Attributes:
+        num_records: records before the place.
+        size_bytes: bytes of the file before the place.
+        head: digest of the record right before it. With no bytes before the place: what the first record is chained
+            to, which is another chain's record where a replay starts in the middle.
+    """
+
+    num_records: int = 0
+    size_bytes: int = 0
+    head: str = CHAIN_START
 
 
 class ChainWriter:
     """Appends records to a chain; opening an existing file continues it.
 
+    It takes the same time however long the chain is: of what is there, only the record before the place is read. The
+    links before it are checked by `read_chain`.
+
     Args:
         path: the JSON lines file; made if absent.
-        num_records: keep only that many records of an existing file and cut off the rest (a resumed run replays
-            them). None keeps every whole record; a last line torn by a crash is cut off.
-        head: what the first record is chained to; a replay starts in the middle of a chain.
+        place: where to go on; what follows in the file is cut off (a resumed run writes it again). None goes on after
+            the last whole record; a last line torn by a crash is cut off.
+
+    Attributes:
+        num_records: records of the chain; of what was there before, those that `place` counts.
+
+    Raises:
+        ArtifactError: when no whole record with the digest `place.head` ends at the place.
     """
 
-    def __init__(self, path: Path, num_records: int | None = None, head: str = CHAIN_START) -> None:
+    def __init__(self, path: Path, place: ChainPlace | None = None) -> None:
         self.path = path
-        self.head = head
-        self.num_records = 0
         path.parent.mkdir(parents=True, exist_ok=True)
-        keep_bytes = 0
-        if path.exists():
-            for line in _whole_lines(path):
-                if num_records is not None and self.num_records == num_records:
-                    break
-                record = parse_json(line, f"{path}:{self.num_records + 1}")
-                _check_link(record, self.head, path, self.num_records + 1)
-                self.head = sha256_bytes(line)
-                self.num_records += 1
-                keep_bytes += len(line) + 1
-            os.truncate(path, keep_bytes)
-        if num_records is not None and self.num_records != num_records:
+        self._file = path.open("ab+")
+        if place is None:
+            end = _end_of_lines(self._file)
+            place = ChainPlace(0, end, self._head_at(end))
+        elif self._head_at(place.size_bytes, place.head) != place.head:
             raise ArtifactError(
-                f"{self.num_records} whole records", expected=f"at least {num_records}", where=str(path)
+                f"no record with the digest {place.head} ends at byte {place.size_bytes:,}",
+                expected="the chain that was begun here",
+                where=str(path),
             )
-        self._file = path.open("ab")
+        self._file.truncate(place.size_bytes)
+        self.head, self.num_records, self.size_bytes = place.head, place.num_records, place.size_bytes
+
+    def _head_at(self, end: int, start: str = CHAIN_START) -> str:
+        """Digest of the line that ends at a place: `start` with nothing before it, empty if no line ends there."""
+        if end == 0:
+            return start
+        self._file.seek(end - 1)
+        return sha256_bytes(next(_lines_back(self._file, end))) if self._file.read(1) == b"\n" else ""
 
     def append(self, record: dict[str, Any]) -> None:
         """Write one record; it is flushed to the operating system before this returns."""
@@ -57,6 +84,7 @@ class ChainWriter:
         self._file.flush()
         self.head = sha256_bytes(line)
         self.num_records += 1
+        self.size_bytes += len(line) + 1
 
     def sync(self) -> None:
         """Force everything written so far onto the disk."""
@@ -97,6 +125,39 @@ def chain_head(path: Path) -> tuple[str, int]:
     for line in _whole_lines(path):
         last, count = line, count + 1
     return (sha256_bytes(last) if count else CHAIN_START), count
+
+
+def read_back(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a chain from the last whole one back; the links are taken on trust."""
+    with path.open("rb") as file:
+        for line in _lines_back(file, _end_of_lines(file)):
+            yield parse_json(line, str(path))
+
+
+def _end_of_lines(file: IO[bytes]) -> int:
+    """Where the last whole line ends."""
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - _BLOCK_BYTES)
+        file.seek(start)
+        newline = file.read(end - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
+
+
+def _lines_back(file: IO[bytes], end: int) -> Iterator[bytes]:
+    """Lines before the place `end`, where a line ends, the last one first and without newlines."""
+    place, rest = end - 1, b""
+    while place > 0:
+        start = max(0, place - _BLOCK_BYTES)
+        file.seek(start)
+        rest, *lines = (file.read(place - start) + rest).split(b"\n")
+        yield from reversed(lines)
+        place = start
+    if end > 0:
+        yield rest
 
 
 def _whole_lines(path: Path) -> Iterator[bytes]:

@@ -418,17 +418,18 @@ def listed_files(fields: Fields, key: str, with_roles: bool = False) -> list[Lis
 
 @dataclass(frozen=True)
 class ChainLine:
-    """One record of a chain: its number from 1, the record, and the head before it."""
+    """One record of a chain: its number from 1, the record, and the bytes and the head before it."""
 
     number: int
     record: Fields
+    bytes_before: int
     head_before: str
     head: str
 
 
 def read_chain(tree: Tree, path: str) -> Iterator[ChainLine]:
     """Yield the records of a `chain/1` file; any line that is not canonical or not linked is a Mismatch."""
-    head, number = CHAIN_START, 0
+    head, number, end = CHAIN_START, 0, 0
     with tree.open(path) as file:
         while line := file.readline(MAX_LINE_BYTES):
             number += 1
@@ -440,8 +441,9 @@ def read_chain(tree: Tree, path: str) -> Iterator[ChainLine]:
                 raise Mismatch("the line is not canonical JSON", where)
             if record.get("previous") != head:
                 raise Mismatch("the record is not chained to the one before it", where)
+            begin, end = end, end + len(line)
             before, head = head, hashlib.sha256(line[:-1]).hexdigest()
-            yield ChainLine(number, record, before, head)
+            yield ChainLine(number, record, begin, before, head)
 
 
 # ---- order/1 --------------------------------------------------------------------------------------------------------
@@ -1907,7 +1909,7 @@ class Verifier:
             "format": CHECKPOINT_FORMAT,
             "kind": kind,
             "step": said["step"],
-            "ledger": {"num_records": line.number - 1, "head": line.head_before},
+            "ledger": {"num_records": line.number - 1, "size_bytes": line.bytes_before, "head": line.head_before},
             "weights_digest": said["weights_digest"],
             "state_digest": said["state_digest"] if kind == "full" else None,
         }

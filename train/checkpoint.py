@@ -5,6 +5,7 @@ size, and every file is written whole by one process. This module reads and desc
 writes them.
 """
 
+import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from safetensors import safe_open
 from provenance.artifacts import sync_path
 from provenance.canonical import Json, read_json, write_json
 from provenance.errors import ArtifactError
+from provenance.ledger import ChainPlace
 from train.layout import Layout, Part
 from train.optimizers import STEP_NAME, Optimizer
 from train.settings import CheckpointConfig, RunConfig
@@ -29,26 +31,19 @@ _RECORD = "checkpoint.json"
 
 
 @dataclass(frozen=True)
-class LedgerPlace:
-    """How far the ledger had come when the checkpoint was made (before the checkpoint's own record)."""
-
-    num_records: int
-    head: str
-
-
-@dataclass(frozen=True)
 class CheckpointRecord:
     """What `checkpoint.json` says.
 
     Attributes:
         kind: `weights`, or `full` with the optimizer: only these can start a resume or a replay (and step 0).
+        ledger: how far the ledger had come when the checkpoint was made: right before the checkpoint's own record.
     """
 
     kind: str
     step: int
     weights_digest: str
     state_digest: str | None
-    ledger: LedgerPlace
+    ledger: ChainPlace
 
     def ledger_record(self) -> dict[str, Json]:
         """The ledger's record of this checkpoint."""
@@ -76,7 +71,7 @@ def read_record(directory: Path) -> CheckpointRecord:
         step=values["step"],
         weights_digest=values["weights_digest"],
         state_digest=values["state_digest"],
-        ledger=LedgerPlace(**values["ledger"]),
+        ledger=ChainPlace(**values["ledger"]),
     )
 
 
@@ -109,25 +104,46 @@ def _weights_due(settings: CheckpointConfig, step: int) -> bool:
 def remove_old_checkpoints(run_dir: Path, config: RunConfig) -> None:
     """Apply retention: older full checkpoints go, or keep their weights only; safe to repeat after a crash.
 
-    The record is changed before the optimizer's files go, so that a kill in between leaves a whole weights checkpoint
-    with files that the next call removes.
+    Checkpoints made for a requeue go as soon as a full one of the schedule is as new. The record is changed before the
+    optimizer's files go, so that a kill in between leaves a whole weights checkpoint with files that the next call
+    removes.
     """
     settings = config.checkpoints
+    kept = {read_record(path).step: path for path in (run_dir / CHECKPOINTS).glob(checkpoint_name(0)[:5] + "*")}
+    full = [step for step, path in sorted(kept.items()) if read_record(path).kind == "full"]
+    for path in (run_dir / CHECKPOINTS).glob(requeue_name("*")):
+        if full and read_record(path).step <= full[-1]:
+            remove_checkpoint(path)
     if settings.keep_last_full is None:
         return
-    kept = {read_record(path).step: path for path in (run_dir / CHECKPOINTS).glob(checkpoint_name(0)[:5] + "*")}
-    full = [step for step, path in sorted(kept.items()) if read_record(path).kind == "full" and step < config.num_steps]
-    for step in full[: -settings.keep_last_full]:
+    for step in [step for step in full if step < config.num_steps][: -settings.keep_last_full]:
         if step in settings.published_full_steps or (config.branch and step == config.branch.step):
             continue
-        if not _weights_due(settings, step):
-            shutil.rmtree(kept[step])
-            continue
-        record = read_record(kept[step])
-        CheckpointRecord("weights", step, record.weights_digest, None, record.ledger).save(kept[step])
+        if _weights_due(settings, step):
+            _keep_weights_only(kept[step])
+        else:
+            remove_checkpoint(kept[step])
     for step, path in kept.items():
         if step not in full or _weights_due(settings, step):
             _remove_optimizer_of_weights(path)
+
+
+def remove_checkpoint(directory: Path) -> None:
+    """Remove a checkpoint at once: after a kill it is whole, or a leftover that the next start removes."""
+    leftover = directory.with_name(f".{directory.name}.old.tmp")
+    os.replace(directory, leftover)
+    shutil.rmtree(leftover)
+
+
+def _keep_weights_only(directory: Path) -> None:
+    """Make a full checkpoint one of kind `weights`; its new record takes the place of the old one at once."""
+    record = read_record(directory)
+    work = directory.with_name(f".{directory.name}.tmp")
+    work.mkdir()
+    CheckpointRecord("weights", record.step, record.weights_digest, None, record.ledger).save(work)
+    os.replace(work / _RECORD, directory / _RECORD)
+    sync_path(directory)
+    work.rmdir()
 
 
 def _remove_optimizer_of_weights(directory: Path) -> None:
@@ -198,7 +214,7 @@ def optimizer_parts(optimizer: Optimizer, num_updates: int) -> list[Part]:
 
 
 def make_record(
-    digests: Mapping[str, bytes], weights: Iterable[Part], *, full: bool, step: int, place: LedgerPlace
+    digests: Mapping[str, bytes], weights: Iterable[Part], *, full: bool, step: int, place: ChainPlace
 ) -> CheckpointRecord:
     """Describe a state by the digests of its tensors."""
     return CheckpointRecord(

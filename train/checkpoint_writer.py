@@ -6,6 +6,7 @@ process 0 writes `checkpoint.json` and renames the directory into place: it is w
 """
 
 import os
+import re
 import shutil
 import threading
 from collections.abc import Sequence
@@ -14,23 +15,28 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from provenance.artifacts import sync_path
 from provenance.canonical import write_json
 from provenance.errors import TrainingError
+from provenance.ledger import ChainPlace
 from train.checkpoint import (
     MODEL_STEM,
     OPTIMIZER_STEM,
     CheckpointRecord,
-    LedgerPlace,
     TensorFile,
     index_of,
     make_record,
     plan_files,
+    remove_checkpoint,
 )
 from train.layout import Layout, Part
 from train.state import tensor_digest
+
+_UNKNOWN_ERROR = 2**31
+_RUST_ERROR_NUMBER = re.compile(r"\(os error (\d+)\)")
 
 
 class CheckpointWriter:
@@ -62,7 +68,7 @@ class CheckpointWriter:
         return self._thread is None or not self._thread.is_alive()
 
     def start(
-        self, target: Path, weights: Sequence[Part], state: Sequence[Part], step: int, place: LedgerPlace | None
+        self, target: Path, weights: Sequence[Part], state: Sequence[Part], step: int, place: ChainPlace | None
     ) -> None:
         """Copy the tensors and begin to write.
 
@@ -143,17 +149,20 @@ class CheckpointWriter:
         """Wait for all processes and put the checkpoint in its place; returns its record on process 0.
 
         Raises:
-            OSError: when writing failed here, such as on a full disk; nothing is left behind.
-            TrainingError: when it failed on another process.
+            OSError: when writing failed on any process, such as on a full disk; nothing is left behind.
+            TrainingError: when it failed on another process for another reason.
         """
         assert self._thread is not None
         self._thread.join()
         self._thread = None
         world = self._layout.world
-        failed = torch.tensor([int(self._error is not None)], dtype=torch.int64, device=world.device)
-        if int(world.all_reduce(failed, largest=True)):
+        number = torch.tensor([_error_number(self._error)], dtype=torch.int64, device=world.device)
+        worst = int(world.all_reduce(number, largest=True))
+        if worst:
             if world.rank == 0:
                 shutil.rmtree(self._work, ignore_errors=True)
+            if worst != _UNKNOWN_ERROR:
+                raise OSError(worst, os.strerror(worst), str(self._target)) from self._error
             if self._error is not None:
                 raise self._error
             raise TrainingError("a checkpoint could not be written on another process", where=str(self._target))
@@ -167,7 +176,7 @@ class CheckpointWriter:
         record.save(self._work)
         sync_path(self._work)
         if self._target.exists():
-            shutil.rmtree(self._target)
+            remove_checkpoint(self._target)
         os.replace(self._work, self._target)
         sync_path(self._target.parent)
         return record
@@ -181,3 +190,13 @@ class CheckpointWriter:
                 own[row] = torch.frombuffer(bytearray(self._digests[name]), dtype=torch.uint8)
         every = self._layout.world.all_reduce(own.to(self._layout.world.device)).cpu().numpy()
         return {name: every[row].tobytes() for row, name in enumerate(names)}
+
+
+def _error_number(error: Exception | None) -> int:
+    """The operating system's number of an error (safetensors has it in its message only); 0 for none."""
+    if error is None:
+        return 0
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    found = _RUST_ERROR_NUMBER.search(str(error)) if isinstance(error, SafetensorError) else None
+    return int(found[1]) if found else _UNKNOWN_ERROR

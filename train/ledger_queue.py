@@ -7,8 +7,7 @@ ledger's lines stand in the order of the run; a crash loses lines that the resum
 from pathlib import Path
 from typing import Any
 
-from provenance.ledger import CHAIN_START, ChainWriter
-from train.checkpoint import LedgerPlace
+from provenance.ledger import ChainPlace, ChainWriter
 
 
 class LedgerQueue:
@@ -16,20 +15,22 @@ class LedgerQueue:
 
     Args:
         path: the ledger.
-        num_records: as for `ChainWriter`.
-        head: as for `ChainWriter`.
+        place: where to go on; what follows there is cut off.
+
+    Raises:
+        ArtifactError: when the chain is not the one of the place.
     """
 
-    def __init__(self, path: Path, num_records: int | None = None, head: str = CHAIN_START) -> None:
-        self._chain = ChainWriter(path, num_records, head)
+    def __init__(self, path: Path, place: ChainPlace | None = None) -> None:
+        self._chain = ChainWriter(path, place or ChainPlace())
         self._waiting: list[dict[str, Any]] | None = None
 
     @property
-    def place(self) -> LedgerPlace:
+    def place(self) -> ChainPlace:
         """How far the ledger has come, forced onto the disk; no record may be waiting."""
         assert self._waiting is None
         self._chain.sync()
-        return LedgerPlace(self._chain.num_records, self._chain.head)
+        return ChainPlace(self._chain.num_records, self._chain.size_bytes, self._chain.head)
 
     def append(self, record: dict[str, Any]) -> None:
         """Write a record, or keep it until the record before it is known."""

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from provenance.canonical import canonical_json
 from provenance.digests import sha256_bytes
 from provenance.errors import ArtifactError, OpenwrightError
-from provenance.ledger import CHAIN_START, ChainWriter, chain_head, read_chain
+from provenance.ledger import CHAIN_START, ChainPlace, ChainWriter, chain_head, read_back, read_chain
 
 RECORDS = [{"kind": "step", "step": step, "loss": float(step).hex(), "note": "шаг"} for step in range(1, 6)]
 
 
-def write(path, records=RECORDS, num_records=None):
-    writer = ChainWriter(path, num_records)
+def write(path, records=RECORDS, place=None):
+    writer = ChainWriter(path, place)
     for record in records:
         writer.append(record)
     writer.close()
@@ -56,18 +56,58 @@ def test_a_torn_last_line_is_cut_off(tmp_path, torn):
     assert path.read_bytes() == whole
 
 
-def test_a_resumed_run_keeps_the_records_of_its_checkpoint(tmp_path):
+def place_after(path, records):
+    """Write records into a file and say where they end."""
+    writer = write(path, records)
+    return ChainPlace(writer.num_records, writer.size_bytes, writer.head)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_resumed_run_keeps_the_records_of_its_checkpoint(tmp_path, count):
     path, straight = tmp_path / "ledger.jsonl", tmp_path / "straight.jsonl"
-    write(path, [*RECORDS[:3], {"kind": "step", "step": 99}])
-    write(path, RECORDS[3:], num_records=3)
+    place = place_after(path, RECORDS[:count])
+    write(path, [{"kind": "step", "step": 99}] * 2)
+    writer = write(path, RECORDS[count:], place)
     write(straight)
     assert path.read_bytes() == straight.read_bytes()
+    assert (writer.num_records, writer.size_bytes) == (len(RECORDS), len(straight.read_bytes()))
 
 
-def test_too_few_records_to_resume_is_an_error(tmp_path):
-    write(tmp_path / "ledger.jsonl", RECORDS[:2])
-    with pytest.raises(ArtifactError, match="at least 3"):
-        ChainWriter(tmp_path / "ledger.jsonl", num_records=3)
+def test_a_replay_is_chained_to_the_record_before_it(tmp_path):
+    whole, part = tmp_path / "ledger.jsonl", tmp_path / "replay.jsonl"
+    place = place_after(whole, RECORDS[:2])
+    write(whole, RECORDS[2:])
+    write(part, RECORDS[2:], ChainPlace(head=place.head))
+    assert part.read_bytes() == whole.read_bytes()[place.size_bytes :]
+
+
+@pytest.mark.parametrize("shift", [-200, -1, 1, 10_000])
+def test_a_place_where_no_record_ends_is_refused(tmp_path, shift):
+    path = tmp_path / "ledger.jsonl"
+    place = place_after(path, RECORDS[:3])
+    write(path, RECORDS[3:])
+    before = path.read_bytes()
+    with pytest.raises(ArtifactError, match="no record"):
+        ChainWriter(path, ChainPlace(3, place.size_bytes + shift, place.head))
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("records", [[], RECORDS[:2], [*RECORDS[:2], {**RECORDS[2], "loss": (9.0).hex()}]])
+def test_a_place_in_another_chain_is_refused(tmp_path, records):
+    place = place_after(tmp_path / "ours.jsonl", RECORDS[:3])
+    write(tmp_path / "other.jsonl", records)
+    with pytest.raises(ArtifactError, match="no record"):
+        ChainWriter(tmp_path / "other.jsonl", place)
+
+
+@given(st.lists(st.integers(0, 200_000), max_size=5), st.booleans())
+def test_records_are_read_back_from_the_last_one(tmp_path_factory, lengths, torn):
+    path = tmp_path_factory.mktemp("chain") / "journal.jsonl"
+    records = [{"text": "x" * length} for length in lengths]
+    write(path, records)
+    if torn:
+        path.write_bytes(path.read_bytes() + b'{"torn":')
+    assert [record["text"] for record in read_back(path)] == [record["text"] for record in reversed(records)]
 
 
 def edited(lines, number, change):

@@ -338,7 +338,7 @@ def _write_checkpoint(
         _save(optimizer, target, "optimizer", shape.sharded)
     state = state_digest({**weights, **optimizer}) if kind == "full" else None
     digests = {"weights_digest": state_digest(weights), "state_digest": state}
-    place = {"num_records": ledger.num_records, "head": ledger.head}
+    place = {"num_records": ledger.num_records, "size_bytes": ledger.size_bytes, "head": ledger.head}
     record = {"format": "openwright-checkpoint/1", "kind": kind, "step": step, **digests, "ledger": place}
     write_json(target / "checkpoint.json", record)
     ledger.append({"kind": "checkpoint", "step": step, "checkpoint_kind": kind, **digests})

@@ -46,11 +46,15 @@ def edit_ledger(bundle: Path, stage: str, edit: Callable[[list[Record]], None]) 
     (folder / "ledger.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     run = read(folder / "run.json")
     run["ledger"] = {"head": heads[-1], "num_records": len(records)}
+    ends = [0]
+    for line in lines:
+        ends.append(ends[-1] + len(line) + 1)
     write(folder / "run.json", run)
     for path in (bundle / "model" / "checkpoints" / stage).glob("*/checkpoint.json"):
         values = read(path)
         if values["ledger"]["num_records"] < len(heads):
-            values["ledger"]["head"] = heads[values["ledger"]["num_records"]]
+            number = values["ledger"]["num_records"]
+            values["ledger"] = {"num_records": number, "size_bytes": ends[number], "head": heads[number]}
             write(path, values)
 
 
