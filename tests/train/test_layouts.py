@@ -34,7 +34,13 @@ RECIPES: dict[str, dict[str, Any]] = {
     "moe-bf16-muon-chunks": {"model": MOE, "precision": "bf16", "optimizer": MUON, "loss": {"chunk_tokens": 17}},
     "chunks-masked": {"model": tiny_runs.LLAMA, "loss": {"chunk_tokens": 17, "z_loss": 1e-4}, "data": MASKED},
 }
-LAYOUTS = [(1, 1), (2, 1), (2, 2), (4, 2), (8, 1), (8, 8)]
+ALL_LAYOUTS = [(1, 1), (2, 1), (2, 2), (4, 2), (8, 1), (8, 8)]
+SOME_LAYOUTS = [(1, 1), (4, 2), (8, 8)]
+SHORT: dict[str, Any] = {
+    "phases": [{"num_steps": 3, "sequences_per_step": 8}, {"num_steps": 2, "sequences_per_step": 16}],
+    "schedule": {"warmup_steps": 2, "decay_steps": 2},
+    "checkpoints": {"weights_until_step": 2, "full_every_steps": 3, "max_file_bytes": 90_000},
+}
 OBSERVED = {"journal.jsonl", "environment.json", "accelerate.yaml"}
 
 
@@ -69,11 +75,9 @@ def run(corpus: Path, run_dir: Path, size: int, shard_size: int, changes: dict[s
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_layout_gives_the_same_bytes(corpus: Path, tmp_path: Path, recipe: str) -> None:
-    changes = {
-        **RECIPES[recipe],
-        "checkpoints": {"weights_until_step": 4, "full_every_steps": 3, "max_file_bytes": 90_000},
-    }
-    found = {layout: run(corpus, tmp_path / "{}-{}".format(*layout), *layout, changes) for layout in LAYOUTS}
+    layouts = ALL_LAYOUTS if recipe in ("fp32", "moe-bf16-muon-chunks") else SOME_LAYOUTS
+    changes = {**SHORT, **RECIPES[recipe]}
+    found = {layout: run(corpus, tmp_path / "{}-{}".format(*layout), *layout, changes) for layout in layouts}
     straight = found.pop((1, 1))
     assert len(straight) > 10
     for layout, files in found.items():

@@ -23,6 +23,8 @@ WORDS = (
     *("поезд", "идёт", "быстро", "学习", "语言", "模型", "καλημέρα", "κόσμε"),
 )
 WINDOW_TOKENS = 24
+VOCAB_SIZE = 1021
+"""A prime above the tokenizer's own size, so that no number of processes divides the embedding."""
 
 OLMO3 = {
     "model_type": "olmo3",
@@ -103,7 +105,7 @@ def write_corpus(directory: Path) -> None:
     write_tokens_json(
         directory,
         splits,
-        vocab_size=tokenizer.get_vocab_size(),
+        vocab_size=VOCAB_SIZE,
         eos_id=eos,
         pad_id=pad,
         tokenizer_sha256=sha256_file(directory / "tokenizer" / "tokenizer.json"),
