@@ -1,6 +1,5 @@
 """Training stages as the pipeline calls them: write the job, start `accelerate launch`, wait, seal the artifact."""
 
-import json
 import os
 import signal
 import subprocess
@@ -23,9 +22,10 @@ from provenance.fingerprint import project_root
 from provenance.stage import StageContext, StageSpec, run_stage
 from train.branch import find_branch_point
 from train.identity import begin_or_go_on, run_identity
-from train.job import LOCK, OUTCOME, STOP_REQUEST, TrainingJob
+from train.job import OUTCOME, STOP_REQUEST, TrainingJob
 from train.launcher import HERE, Launcher, load_launcher
 from train.lifetime import die_with_parent
+from train.run_directory import lock_directory, naming_disk_errors, read_outcome
 from train.settings import PretrainConfig, RunConfig, SftConfig
 from train.watchdog import OUTCOME_HUNG
 
@@ -140,13 +140,15 @@ def launch(
         StoppedForRequeue, TrainingError: as `pretrain`.
     """
     run_dir = Path(job.run_dir)
-    for name in (STOP_REQUEST, OUTCOME):
-        (run_dir / name).unlink(missing_ok=True)
     config_file = run_dir / "accelerate.yaml"
     device = job.config.execution.device
     use_cpu = device == "cpu" or (device == "auto" and not num_gpus())
     values = accelerate_file(num_processes, launcher.num_machines, use_cpu=use_cpu)
-    config_file.write_text(yaml.safe_dump(values, sort_keys=True))
+    with naming_disk_errors():
+        lock_directory(run_dir).close()  # before anything of a job that runs there is touched
+        for name in (STOP_REQUEST, OUTCOME):
+            (run_dir / name).unlink(missing_ok=True)
+        config_file.write_text(yaml.safe_dump(values, sort_keys=True))
     with tempfile.TemporaryDirectory(prefix=".openwright-job-", dir=launcher.job_directory(run_dir)) as scratch:
         job.save(Path(scratch) / "job.json")
         program = ["--module", "train.worker", str(Path(scratch) / "job.json"), str(num_processes)]
@@ -156,7 +158,8 @@ def launch(
             command, env=environment, cwd=scratch, start_new_session=True, preexec_fn=die_with_parent
         ) as process:
             code = _wait(process, lambda: (run_dir / STOP_REQUEST).touch())
-    _conclude(job, run_dir, code)
+        result = read_outcome((run_dir, Path(scratch)))
+    _conclude(job, run_dir, code, result)
 
 
 def _wait(process: "subprocess.Popen[bytes]", ask_to_stop: Callable[[], None]) -> int:
@@ -181,12 +184,10 @@ def _wait(process: "subprocess.Popen[bytes]", ask_to_stop: Callable[[], None]) -
             signal.signal(number, handler)
 
 
-def _conclude(job: TrainingJob, run_dir: Path, code: int) -> None:
-    outcome = run_dir / OUTCOME
-    result: dict[str, Any] = json.loads(outcome.read_text()) if outcome.is_file() else {"outcome": "died"}
-    for name in (STOP_REQUEST, OUTCOME, LOCK):
-        (run_dir / name).unlink(missing_ok=True)
+def _conclude(job: TrainingJob, run_dir: Path, code: int, result: dict[str, Any]) -> None:
     if result["outcome"] == "finished" and code == 0:
+        for name in (STOP_REQUEST, OUTCOME):
+            (run_dir / name).unlink(missing_ok=True)
         return
     if result["outcome"] == "stopped":
         raise StoppedForRequeue(

@@ -14,6 +14,7 @@ from provenance.canonical import read_json
 from provenance.errors import ConfigError
 
 LAUNCHER_FORMAT = "openwright-launcher/1"
+LAUNCHER_MODULE = "accelerate.commands.launch"
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Launcher:
 
     def command(self, config_file: Path, program: list[str]) -> list[str]:
         """The command line that starts `program` (`--module NAME ARGUMENTS`) in every process."""
-        command = [*self.prefix, sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config_file)]
+        command = [*self.prefix, sys.executable, "-m", LAUNCHER_MODULE, "--config_file", str(config_file)]
         if not self.prefix:
             command += ["--main_process_port", str(_free_port())]
         return [*command, *program]
