@@ -91,6 +91,7 @@ class TrainingRun:
         self.writer = CheckpointWriter(layout, model.config, tokenizer_dir, self.config.checkpoints.max_file_bytes)
         self.ledger: LedgerQueue | None = None
         self.journal: Journal | None = None
+        self.segment: dict[str, Json] = {}
         self.energy = _energy_meter(layout).start()
 
     def _initial_model(self) -> Any:
@@ -186,6 +187,7 @@ class TrainingRun:
         path, platform = self.run_dir / "journal.jsonl", str(platform_record()["digest"])
         segment, before = enter_segment(path, platform, self.config.execution.on_environment_change)
         self.journal = Journal(path)
+        self.segment = {"platform": platform, "bitwise_segment": segment}
         if before is not None:
             self.note("environment_change", step=step, platform_before=before, platform=platform)
         self.note(
@@ -194,8 +196,7 @@ class TrainingRun:
             host=socket.gethostname(),
             num_processes=self.world.size,
             shard_size=self.layout.shard_size,
-            platform=platform,
-            bitwise_segment=segment,
+            **self.segment,
         )
 
     def note(self, kind: str, **facts: Json) -> None:
@@ -283,7 +284,8 @@ class TrainingRun:
         self._start_writing(checkpoint_name(step), state, step)
         if self.ledger is not None:
             self.ledger.hold()
-        self.note("checkpoint", step=step, checkpoint_kind=kind, stall_seconds=hex_float(time.monotonic() - started))
+        stall = hex_float(time.monotonic() - started)
+        self.note("checkpoint", step=step, checkpoint_kind=kind, stall_seconds=stall, **self.segment)
         self._note_energy(step)
 
     def _note_energy(self, step: int) -> None:

@@ -7,7 +7,7 @@ from data_recipes.order import Order
 from provenance.canonical import Json
 from provenance.digests import tagged_digest
 from provenance.errors import ResumeMismatch, TrainingError
-from provenance.ledger import read_chain
+from provenance.ledger import read_back, read_chain
 from train.job import TrainingJob
 
 LEDGER_FORMAT = "openwright-ledger/1"
@@ -78,10 +78,11 @@ def enter_segment(journal: Path, platform: str, on_change: str) -> tuple[int, st
     Raises:
         TrainingError: when the platform changed and the config says `stop`.
     """
-    starts = [record for record in read_chain(journal) if "bitwise_segment" in record] if journal.is_file() else []
-    if not starts:
+    # Every checkpoint's record names the segment again, so that a long journal is read back to its last one only.
+    records = read_back(journal) if journal.is_file() else iter(())
+    last = next((record for record in records if "bitwise_segment" in record), None)
+    if last is None:
         return 1, None
-    last = starts[-1]
     if last["platform"] == platform:
         return int(last["bitwise_segment"]), None
     if on_change == "stop":
