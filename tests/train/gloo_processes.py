@@ -12,12 +12,17 @@ import torch.distributed as dist
 from train.layout import Layout, World, make_layout
 
 TIMEOUT_SECONDS = 240
+PRELOADED = [
+    "torch.distributed.fsdp",
+    "train.loop",
+    *(f"transformers.models.{name}.modeling_{name}" for name in ("deepseek_v3", "llama", "olmo3")),
+]
 
 
 def run_processes(function: Callable[..., None], num_processes: int, *args: Any) -> None:
     """Call `function(rank, *args)` in each of some processes; fails when one of them fails or hangs."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch.distributed.fsdp", "transformers.models.deepseek_v3.modeling_deepseek_v3"])
+    context.set_forkserver_preload(PRELOADED)
     processes = [
         context.Process(target=_call, args=(function, rank, *args), daemon=True) for rank in range(num_processes)
     ]
