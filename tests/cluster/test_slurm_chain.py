@@ -1,6 +1,7 @@
 """The chain on a real Slurm: scheduling, requeue and failure on one host. It says nothing about speed or scale."""
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from loopback_slurm import LoopbackSlurm, missing_programs
 from provenance.artifacts import latest_artifact
 from provenance.ledger import read_chain
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(3600)]  # five stages in a row, on a machine that may be busy
 NUM_STEPS = 400
 STORE_NAME = "tiny-second"
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
@@ -52,6 +53,12 @@ class Release:
         values["checkpoints"]["full_every_steps"] = 150
         values["data"]["heldout_every_steps"] = 100
         path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+    def store_with_corpus(self, name: str) -> Path:
+        """A directory of artifacts that has the corpus already, so that its job finds it."""
+        made = self.root / "direct" / STORE_NAME / "corpus"
+        shutil.copytree(made, self.root / name / STORE_NAME / "corpus")
+        return self.root / name
 
     def openwright(self, *arguments: str, environment: dict[str, str] | None = None) -> dict[str, Any]:
         command = [sys.executable, "-m", "openwright", *arguments, "--json"]
@@ -93,14 +100,14 @@ def direct(release: Release) -> str:
     return digest
 
 
-def wait_until(slurm: LoopbackSlurm, what: str, done: Callable[[], bool], seconds: float = 300) -> None:
+def wait_until(slurm: LoopbackSlurm, what: str, done: Callable[[], bool], seconds: float = 900) -> None:
     deadline = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < deadline, f"no {what} after {seconds} s\n{slurm.logs()}"
         time.sleep(0.2)
 
 
-def wait_for_job(slurm: LoopbackSlurm, job_id: str, seconds: float = 300) -> str:
+def wait_for_job(slurm: LoopbackSlurm, job_id: str, seconds: float = 900) -> str:
     """Wait until a job has ended; returns its state."""
     wait_until(slurm, f"end of job {job_id}", lambda: slurm.job(job_id).get("JobState") in ENDED, seconds)
     return slurm.job(job_id)["JobState"]
@@ -118,7 +125,7 @@ def test_a_signalled_job_is_requeued_and_the_chain_ends_with_the_digest_of_a_dir
     assert list(jobs) == ["corpus", "pretrain", "sft", "eval", "release"]
     wait_until(slurm, "steps", lambda: steps_so_far(store) >= 20)
     slurm.call("scancel", "--signal=USR1", "--batch", jobs["pretrain"])
-    wait_until(slurm, "requeue", lambda: slurm.job(jobs["pretrain"])["Restarts"] == "1", 60)
+    wait_until(slurm, "requeue", lambda: slurm.job(jobs["pretrain"])["Restarts"] == "1")
     assert steps_so_far(store) < NUM_STEPS, "the run ended before the signal met it"
     assert slurm.job(jobs["sft"])["JobState"] == "PENDING"
     states = {stage: wait_for_job(slurm, job_id) for stage, job_id in jobs.items()}
@@ -132,20 +139,21 @@ def test_a_signalled_job_is_requeued_and_the_chain_ends_with_the_digest_of_a_dir
     assert log.count("== pretrain") == 2, "the second start appends to the log of the first"
 
 
+@pytest.mark.usefixtures("direct")
 def test_a_failed_stage_stops_the_chain(slurm: LoopbackSlurm, release: Release) -> None:
-    store = release.root / "failing"
+    store = release.store_with_corpus("failing")
     runaway = ("pretrain.optimizer.peak_learning_rate=1.0e+30", "pretrain.optimizer.max_gradient_norm=1.0e+30")
     jobs = release.launch(slurm, store, *runaway)
     assert wait_for_job(slurm, jobs["pretrain"]) == "FAILED"
     assert slurm.job(jobs["pretrain"])["Restarts"] == "0"
-    assert {wait_for_job(slurm, jobs[stage], 60) for stage in ("sft", "eval", "release")} == {"CANCELLED"}
+    assert {wait_for_job(slurm, jobs[stage]) for stage in ("sft", "eval", "release")} == {"CANCELLED"}
     assert not (store / STORE_NAME / "sft").exists()
 
 
 def test_two_node_daemons_on_one_host_give_the_digest_of_one_process(
     slurm: LoopbackSlurm, release: Release, direct: str
 ) -> None:
-    store = release.root / "two-nodes"
+    store = release.store_with_corpus("two-nodes")
     jobs = release.launch(slurm, store, nodes=2)
     state = wait_for_job(slurm, jobs["pretrain"])
     slurm.call("scancel", *jobs.values())
