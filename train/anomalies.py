@@ -1,13 +1,14 @@
 """Steps that went wrong: gradients that are not finite, and losses that jump."""
 
 from collections import deque
+from collections.abc import Iterable
 from statistics import median
 
 from provenance.canonical import Json, hex_float
 from provenance.errors import TrainingError
 from train.batch import StepBatch
 
-_WINDOW_STEPS = 64
+WATCHED_STEPS = 64
 _MIN_STEPS = 16
 
 
@@ -20,7 +21,11 @@ class LossWatch:
 
     def __init__(self, factor: float) -> None:
         self._factor = factor
-        self._losses: deque[float] = deque(maxlen=_WINDOW_STEPS)
+        self._losses: deque[float] = deque(maxlen=WATCHED_STEPS)
+
+    def recall(self, losses: Iterable[float]) -> None:
+        """Remember losses of steps before a resume, so that a spike does not slip through on a second try."""
+        self._losses.extend(losses)
 
     def is_spike(self, loss: float) -> bool:
         """Judge a step's loss, then remember it; nothing is judged before 16 steps were seen."""
@@ -47,7 +52,7 @@ def refuse(kind: str, batch: StepBatch, sources: list[str], run_dir: str) -> Tra
         expected="finite gradients and a loss near those before it",
         where=f"step {batch.step}, windows of {', '.join(sources)}; the journal lists the documents",
         next_command=(
-            f"openwright branch {run_dir} --at STEP --skip {batch.step}:{batch.step}, STEP being a full checkpoint "
-            "before it; or lower the learning rate"
+            f"openwright branch {run_dir} --at STEP --skip {batch.step}:{batch.step} --config CONFIG_DIR --to NEW_DIR, "
+            "STEP being a full checkpoint before it; or lower the learning rate"
         ),
     )

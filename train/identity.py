@@ -69,7 +69,7 @@ def _mismatch(other: Path, step: int, identity: Json) -> ResumeMismatch:
         expected=f"what it was begun with, at commit {found['commit'][:12]}",
         where=str(other),
         next_command=(
-            f"undo the change to go on with it; openwright branch {other} --at {step} to go on from its checkpoint "
-            "with the change; or --fresh to begin anew beside it"
+            f"undo the change to go on with it; openwright branch {other} --at {step} --config CONFIG_DIR --to NEW_DIR "
+            "to go on from its checkpoint with the change; or --fresh to begin anew beside it"
         ),
     )

@@ -20,7 +20,7 @@ from provenance.console import Progress
 from provenance.environment import platform_record
 from provenance.errors import ArtifactError, ResumeMismatch, TrainingError
 from provenance.ledger import ChainPlace, Journal
-from train.anomalies import LossWatch, anomaly_record, refuse
+from train.anomalies import WATCHED_STEPS, LossWatch, anomaly_record, refuse
 from train.batch import StepBatch, build_order, read_batch
 from train.checkpoint import (
     CHECKPOINTS,
@@ -44,7 +44,7 @@ from train.ledger_queue import LedgerQueue
 from train.lm_loss import LanguageModelLoss
 from train.model import build_model, derive_seed, model_parts, open_model, trainable_parameters
 from train.optimizers import build_optimizer
-from train.records import RUN_FORMAT, check_same_run, enter_segment, ledger_totals, start_record
+from train.records import RUN_FORMAT, check_same_run, enter_segment, ledger_totals, recent_losses, start_record
 from train.routing import RouterLoads
 from train.schedule import learning_rate
 from train.settings import PretrainConfig
@@ -136,7 +136,16 @@ class TrainingRun:
             if newest.name == checkpoint_name(record.step):
                 self.ledger.append(record.ledger_record())
             remove_old_checkpoints(self.run_dir, self.config)
+        self._recall_losses()
         return record.step
+
+    def _recall_losses(self) -> None:
+        """Let the loss watch see the steps before a resume; process 0 reads them, the others add zeros."""
+        losses_N = torch.zeros(WATCHED_STEPS, dtype=torch.float64, device=self.world.device)
+        if self.world.rank == 0:
+            found = recent_losses(self.run_dir / "ledger.jsonl", WATCHED_STEPS)
+            losses_N[: len(found)] = torch.tensor(found, dtype=torch.float64)
+        self.loss_watch.recall(loss for loss in self.world.all_reduce(losses_N).tolist() if loss)
 
     def _start_fresh(self, start: dict[str, Json]) -> int:
         self._write_start(start, 0)

@@ -1,6 +1,7 @@
 """Records of a run that are not made by its steps: how it starts, what it must equal to go on, what it amounts to."""
 
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 
 from data_recipes.order import Order
@@ -47,7 +48,10 @@ def check_same_run(run_dir: Path, expected: Mapping[str, Json]) -> None:
             "this run was begun with something else:\n" + "\n".join(f"  {line}" for line in table),
             expected="the recipe, corpus and order that began it",
             where=str(run_dir / "ledger.jsonl"),
-            next_command=f"openwright branch {run_dir} --at STEP, to go on from a checkpoint with something changed",
+            next_command=(
+                f"openwright branch {run_dir} --at STEP --config CONFIG_DIR --to NEW_DIR, to go on from a checkpoint "
+                "with something changed"
+            ),
         )
 
 
@@ -93,6 +97,12 @@ def enter_segment(journal: Path, platform: str, on_change: str) -> tuple[int, st
             next_command="go on where it ran before, or set execution.on_environment_change: continue",
         )
     return int(last["bitwise_segment"]) + 1, str(last["platform"])
+
+
+def recent_losses(ledger: Path, num_steps: int) -> list[float]:
+    """Losses of the last steps of a ledger, the newest last."""
+    losses = (float.fromhex(record["loss"]) for record in read_back(ledger) if record["kind"] == "step")
+    return list(islice(losses, num_steps))[::-1]
 
 
 def ledger_totals(ledger: Path) -> tuple[int, dict[str, Json]]:

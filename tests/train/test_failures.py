@@ -1,0 +1,364 @@
+"""What stops a job without a crash: another job in its directory, a full or read-only disk, steps that go wrong."""
+
+import errno
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small_jobs
+import tiny_runs
+import torch
+from small_jobs import differing, records, run_here, run_job_at, small_config, small_job
+
+import train.checkpoint_writer
+from provenance.errors import ArtifactError, StoppedForRequeue, TrainingError
+from train.anomalies import LossWatch
+from train.batch import StepBatch
+from train.gradients import Passes
+from train.job import LOCK, OUTCOME, STOP_REQUEST
+from train.jobs import launch
+from train.launcher import Launcher
+from train.run_directory import disk_error, lock_directory, read_outcome, report_outcome, unlock_directory
+
+DIRECT = Launcher((sys.executable, "-c", "import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-m', "
+                   "'train.worker', *sys.argv[-2:]]))"))  # fmt: skip
+"""Starts one worker without accelerate's launcher, whose module its command line still names."""
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_runs.make_corpus(tmp_path_factory.mktemp("corpus")).path
+
+
+@pytest.fixture(scope="module")
+def straight(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_jobs.run_small(corpus, tmp_path_factory.mktemp("straight") / "run")
+
+
+# ---- one job at a time ----------------------------------------------------------------------------------------------
+
+HOLDER = (
+    "import sys, time; from pathlib import Path; from train.run_directory import lock_directory\n"
+    "lock = lock_directory(Path(sys.argv[1])); print('held', flush=True); time.sleep(600)\n"
+)
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    """Another process that holds a run's directory."""
+    (tmp_path / "run").mkdir()
+    root = Path(__file__).resolve().parent.parent.parent
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "run")]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_later_jobs_are_refused_and_touch_nothing(
+    holder: "subprocess.Popen[str]", corpus: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    job = small_job(corpus, run_dir, small_config())
+    (run_dir / STOP_REQUEST).touch()
+    for _ in range(2):
+        with pytest.raises(TrainingError, match="another process is training") as refused:
+            launch(job, 1, 1)
+        assert refused.value.exit_code == 1
+        assert refused.value.where == str(run_dir)
+    assert sorted(path.name for path in run_dir.iterdir()) == [LOCK, STOP_REQUEST]
+    holder.kill()
+    holder.wait()
+    lock = lock_directory(run_dir)
+    unlock_directory(run_dir, lock)
+    assert not (run_dir / LOCK).exists()
+
+
+def test_a_lock_on_a_file_that_was_removed_meanwhile_is_taken_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    flock, calls = fcntl.flock, []
+
+    def holder_leaves(file: Any, how: int) -> None:
+        if not calls:
+            (tmp_path / LOCK).unlink()
+        calls.append(how)
+        flock(file, how)
+
+    monkeypatch.setattr("train.run_directory.fcntl.flock", holder_leaves)
+    lock_directory(tmp_path)
+    assert len(calls) == 2
+    assert (tmp_path / LOCK).exists()
+
+
+# ---- full and read-only disks ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 3 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("mounting needs root")
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3M", "none", str(place)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"mounting is not permitted here: {mounted.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def remount(place: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(place)], check=True)
+
+
+def test_a_disk_that_fills_up_and_one_that_is_read_only(corpus: Path, straight: Path, small_disk: Path) -> None:
+    """Through a worker: the error is clear, the last checkpoint whole, and with room the run ends with equal bits."""
+    run_dir = small_disk / "run"
+    job = small_job(corpus, run_dir, small_config(execution={"num_processes": 1}))
+    with pytest.raises(TrainingError, match="the disk is full") as full:
+        launch(job, 1, 1, launcher=DIRECT)
+    assert full.value.exit_code == 1
+    assert "make room" in full.value.next_command
+    kept = sorted(path.name for path in (run_dir / "checkpoints").iterdir())
+    assert "step-00000002" in kept
+    assert "step-00000006" not in kept
+    remount(small_disk, "ro")
+    with pytest.raises(TrainingError, match="the disk is read-only"):
+        launch(job, 1, 1, launcher=DIRECT)
+    remount(small_disk, "rw,size=64M")
+    assert run_here(job)
+    assert [name for name in differing(run_dir, straight) if name not in (OUTCOME, LOCK)] == []
+
+
+def test_a_file_size_limit_while_a_checkpoint_is_written(corpus: Path, straight: Path, tmp_path: Path) -> None:
+    """Without any right to mount: files may not grow beyond some bytes. The ledger may, the optimizer's may not."""
+    run_dir = tmp_path / "run"
+    weights = (straight / "checkpoints" / "step-00000002" / "model.safetensors").stat().st_size
+    assert run_job_at((1, 1), corpus, run_dir, {}, limit_files, weights + 10_000) == [errno.EFBIG]
+    found = json.loads((run_dir / "error.json").read_text())
+    assert "the disk is full" in found["found"]
+    assert found["where"].endswith("step-00000002")
+    assert sorted(path.name for path in (run_dir / "checkpoints").iterdir()) == ["step-00000000", "step-00000001"]
+    (run_dir / "error.json").unlink()
+    assert run_job_at((2, 1), corpus, run_dir, {}) == [0, 0]
+    assert differing(run_dir, straight) == []
+
+
+def test_a_file_size_limit_while_the_ledger_grows(corpus: Path, straight: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    assert run_job_at((1, 1), corpus, run_dir, {}, limit_files_after_step_3) == [errno.EFBIG]
+    assert not (run_dir / "ledger.jsonl").read_bytes().endswith(b"\n")
+    (run_dir / "error.json").unlink()
+    assert run_job_at((1, 1), corpus, run_dir, {}) == [0]
+    assert differing(run_dir, straight) == []
+
+
+def limit_files(run_dir: Path, size_bytes: int) -> None:
+    """Let files grow to some bytes only; a disk error becomes the exit code, its message a file."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, resource.RLIM_INFINITY))
+    write_errors(run_dir)
+
+
+def limit_files_after_step_3(run_dir: Path) -> None:
+    """Leave the ledger room for a hundred bytes once step 3 is done."""
+    train_step = train.loop.TrainingRun.train_step
+
+    def step_then_limit(self: Any, step: int) -> Any:
+        numbers = train_step(self, step)
+        if step == 3:
+            self.finish_checkpoint()
+            size_bytes = (run_dir / "ledger.jsonl").stat().st_size
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes + 100, resource.RLIM_INFINITY))
+        return numbers
+
+    train.loop.TrainingRun.train_step = step_then_limit  # type: ignore[method-assign]
+    # The journal would meet the limit first in some runs; this test is about the ledger.
+    train.loop.TrainingRun.note = lambda *_, **__: None  # type: ignore[method-assign]
+    write_errors(run_dir)
+
+
+def write_errors(run_dir: Path) -> None:
+    run_steps = small_jobs.run_steps
+
+    def run_or_say(run: Any) -> bool:
+        try:
+            return run_steps(run)
+        except OSError as caught:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            error = disk_error(caught)
+            (run_dir / "error.json").write_text(json.dumps({"found": error.found, "where": error.where}))
+            os._exit(caught.errno or 1)
+
+    small_jobs.run_steps = run_or_say  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "full"),
+        (errno.EDQUOT, "quota"),
+        (errno.EFBIG, "file size limit"),
+        (errno.EROFS, "read-only"),
+        (errno.EACCES, "not writable"),
+    ],
+)
+def test_disk_errors_say_what_to_do(number: int, words: str) -> None:
+    error = disk_error(OSError(number, os.strerror(number), "checkpoints/step-00000002"))
+    assert words in error.found
+    assert error.where == "checkpoints/step-00000002"
+    assert error.exit_code == 1
+
+
+def test_other_errors_of_the_system_are_not_called_a_full_disk() -> None:
+    with pytest.raises(ConnectionResetError):
+        disk_error(ConnectionResetError(errno.ECONNRESET, "reset"))
+
+
+def test_an_outcome_goes_where_there_is_room_or_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone, scratch = tmp_path / "gone", tmp_path / "scratch"
+    scratch.mkdir()
+    error = TrainingError("the disk is full", expected="room")
+    report_outcome((gone, scratch), "failed", error)
+    assert read_outcome((gone, scratch))["error"]["found"] == "the disk is full"
+    report_outcome((gone,), "failed", error)
+    assert "the disk is full" in capsys.readouterr().err
+    assert read_outcome((gone,)) == {"outcome": "died"}
+
+
+def test_an_error_on_any_process_names_the_disk_on_all() -> None:
+    number = train.checkpoint_writer._error_number
+    rust = train.checkpoint_writer.SafetensorError("Error while serializing: I/O error: No space left (os error 28)")
+    assert number(None) == 0
+    assert number(rust) == number(OSError(errno.ENOSPC, "x")) == errno.ENOSPC
+    assert number(ValueError("x")) == number(train.checkpoint_writer.SafetensorError("odd")) > 2**16
+
+
+# ---- steps that go wrong --------------------------------------------------------------------------------------------
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    run = Passes.run
+
+    def run_poisoned(self: Passes, batch: StepBatch, places: slice, replica: int, scale: float) -> torch.Tensor:
+        bad = batch.step == step and replica == 2
+        return run(self, batch, places, replica, float("nan") if bad else scale)
+
+    monkeypatch.setattr(Passes, "run", run_poisoned)
+
+
+def test_a_gradient_that_is_not_a_number_stops_with_its_windows(
+    corpus: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = tmp_path / "run"
+    job = small_job(corpus, run_dir, small_config())
+    with monkeypatch.context() as patched:
+        poison(patched, 3)
+        with pytest.raises(TrainingError, match="infinite or not a number") as stopped:
+            run_here(job)
+    assert "step 3" in stopped.value.where
+    assert "alpha" in stopped.value.where
+    assert f"openwright branch {run_dir} --at STEP --skip 3:3" in stopped.value.next_command
+    (note,) = records(run_dir, "anomaly", "journal.jsonl")
+    assert (note["step"], note["loss"]) == (3, None)
+    assert len(note["windows"]) == 4
+    for slot, window in enumerate(note["windows"]):
+        first, last = window["documents"]
+        assert window["slot"] == slot
+        assert window["source"] in ("alpha", "beta")
+        assert 0 <= first <= last
+    assert [record["step"] for record in records(run_dir, "step")][-1] == 2
+    assert run_here(job)
+    assert differing(run_dir, straight) == []
+
+
+LONG: dict[str, Any] = {
+    "phases": [{"num_steps": 20, "sequences_per_step": 4}],
+    "checkpoints": {"weights_until_step": 1, "full_every_steps": 10},
+}
+
+
+def spike(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Make the loss of one step five times what it is."""
+    loss, run = Passes.loss, Passes.run
+    now = [0]
+
+    def remember(self: Passes, batch: StepBatch, *others: Any) -> torch.Tensor:
+        now[0] = batch.step
+        return run(self, batch, *others)
+
+    def loss_or_spike(self: Passes, sums_R: torch.Tensor, num_trained: int) -> float:
+        return loss(self, sums_R, num_trained) * (5.0 if now[0] == step else 1.0)
+
+    monkeypatch.setattr(Passes, "run", remember)
+    monkeypatch.setattr(Passes, "loss", loss_or_spike)
+
+
+def test_a_loss_spike_is_recorded_and_the_run_goes_on(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spike(monkeypatch, 18)
+    run_dir = small_jobs.run_small(corpus, tmp_path / "run", **LONG)
+    (note,) = records(run_dir, "anomaly", "journal.jsonl")
+    assert (note["anomaly"], note["step"]) == ("a loss spike", 18)
+    assert note["loss"] == records(run_dir, "step")[17]["loss"]
+    assert len(note["windows"]) == 4
+
+
+def test_a_loss_spike_stops_where_asked_and_again_after_a_restart(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The losses before the resume count, too: a second try does not slip through."""
+    spike(monkeypatch, 18)
+    run_dir = tmp_path / "run"
+    config = small_config(**LONG, execution={"on_loss_spike": "stop"})
+    for _ in range(2):
+        with pytest.raises(TrainingError, match="a loss spike") as stopped:
+            run_here(small_job(corpus, run_dir, config))
+        assert "step 18" in stopped.value.where
+        assert "--skip 18:18" in stopped.value.next_command
+    assert len(records(run_dir, "anomaly", "journal.jsonl")) == 2
+
+
+def test_a_spike_is_judged_by_the_median_of_enough_steps() -> None:
+    watch = LossWatch(2.0)
+    assert not any(watch.is_spike(loss) for loss in [1.0, 100.0] + [1.0] * 14)
+    assert not watch.is_spike(1.99)
+    assert watch.is_spike(2.01)
+
+
+# ---- what a stop leaves ---------------------------------------------------------------------------------------------
+
+
+def test_a_tampered_ledger_is_not_continued(corpus: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    job = small_job(corpus, run_dir, small_config())
+    assert not run_here(job, small_jobs.stop_after(run_dir, 3))
+    ledger = run_dir / "ledger.jsonl"
+    ledger.write_bytes(ledger.read_bytes().replace(b'"step":3', b'"step":4'))
+    with pytest.raises((TrainingError, ArtifactError), match="ledger"):
+        run_here(job)
+
+
+def test_sigusr1_reaches_the_caller_as_exit_code_75(corpus: Path, tmp_path: Path) -> None:
+    job = small_job(corpus, tmp_path / "run", small_config(phases=[{"num_steps": 4000, "sequences_per_step": 4}]))
+    ask = "import os, sys, time; time.sleep(1); os.kill(int(sys.argv[1]), 10)"
+    with (
+        subprocess.Popen([sys.executable, "-c", ask, str(os.getpid())]),
+        pytest.raises(StoppedForRequeue) as stopped,
+    ):
+        launch(job, 1, 1, launcher=DIRECT)
+    assert stopped.value.exit_code == 75
+    assert list((tmp_path / "run" / "checkpoints").glob("requeue-*"))
