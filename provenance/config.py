@@ -162,6 +162,8 @@ def _explain(
     if first["type"] == "missing":
         return ConfigError(f"key {dotted!r} is missing", expected="a value for it", where=where)
     message = first["msg"].removeprefix("Value error, ")
+    if not location:
+        return ConfigError("values that do not go together", expected=message, where=where)
     return ConfigError(f"{dotted} = {first.get('input')!r}", expected=message, where=where)
 
 
