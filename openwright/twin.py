@@ -195,11 +195,16 @@ def twin_eval(values: dict[str, Any], *_: Any) -> dict[str, Any]:
         "context_tokens": CONVERSATION_TOKENS + 1,
         "min_items": min(2, values["min_items"]),
         "bits_per_byte": {**values["bits_per_byte"], "max_documents": 6, "max_characters": 400},
-        "docstring_choice": {**values["docstring_choice"], "max_items": 8},
-        "cloze": {**values["cloze"], "max_items": 8},
+        "docstring_choice": _few(values["docstring_choice"]),
+        "cloze": _few(values["cloze"]),
         "intervals": {**values["intervals"], "num_resamples": 100},
     }
     return {**values, **few, EXECUTION_SECTION: {"num_processes": 1}}
+
+
+def _few(task: dict[str, Any]) -> dict[str, Any]:
+    """A task with few items; more than one solved example would not fit the twin's context."""
+    return {**task, "max_items": 8, "num_fewshot": min(1, task["num_fewshot"])}
 
 
 def twin_release(values: dict[str, Any], *_: Any) -> dict[str, Any]:

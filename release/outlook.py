@@ -19,7 +19,7 @@ from release.components import component_table, licence_text, needed_licence_ids
 from release.facts import BundleFacts, SourceFacts
 from release.licence_terms import is_copyleft, read_terms
 from release.rule_checks import FAIL, NEEDS_STATEMENT, PASS, Finding, failed, passed, terms_of
-from release.rule_table import Rule, load_rules
+from release.rule_table import Rule, RuleTable, load_rules
 from release.rules import CHECKS, NOTICE, RuleResult, Verdict
 from release.settings import ReleaseConfig
 from release.sources import class_of, pin_of
@@ -78,12 +78,14 @@ class Outlook:
     """The best results that a recipe can reach.
 
     Attributes:
+        table: the rules.
         findings: per rule of the table what the configs say at best, in order.
         risks: rules that end worse if text is kept under a licence that the policy allows.
         sources: per source what stands in its way.
         facts: what is declared.
     """
 
+    table: RuleTable
     findings: tuple[tuple[Rule, Finding], ...]
     risks: tuple[tuple[Rule, Finding], ...]
     sources: dict[str, list[str]]
@@ -91,7 +93,7 @@ class Outlook:
 
     def as_json(self) -> dict[str, Json]:
         """The section `openness` of a plan."""
-        table = load_rules()
+        table = self.table
         declared = self.facts.components
         results = tuple(
             RuleResult(rule, PASS if found.result == LATER else found.result, found.reason, 0, "")
@@ -152,16 +154,16 @@ def openness_outlook(corpus: CorpusConfig, release: ReleaseConfig) -> Outlook:
     with tempfile.TemporaryDirectory(prefix="openwright-outlook-") as empty:
         facts = DeclaredFacts(corpus, release, Path(empty), worst=False)
         careless = DeclaredFacts(corpus, release, Path(empty), worst=True)
-        rules = load_rules().rules
-        findings = tuple((rule, _foresee(rule, facts)) for rule in rules)
-        otherwise = ((rule, _foresee(rule, careless)) for rule in rules)
+        table = load_rules()
+        findings = tuple((rule, _foresee(rule, facts)) for rule in table.rules)
+        otherwise = ((rule, _foresee(rule, careless)) for rule in table.rules)
         risks = tuple(
             (rule, risk)
             for (rule, risk), (_, best) in zip(otherwise, findings, strict=True)
             if risk.result != best.result
         )
         sources = {source.name: _source_problems(source, facts) for source in facts.sources}
-    return Outlook(findings, risks, sources, facts)
+    return Outlook(table, findings, risks, sources, facts)
 
 
 def _foresee(rule: Rule, facts: DeclaredFacts) -> Finding:

@@ -99,15 +99,16 @@ def memory_parts(
     ]
     if wraps:
         note = "bf16 copies" if compute == BF16 else "gathered"
-        outer = compute * shape.num_outer_parameters
+        unit = max(layer, shape.num_outer_parameters)
         parts += [
-            MemoryPart("outer weights", outer, PASS, f"{note}: embedding and head, whole"),
-            MemoryPart("layer weights", 2 * compute * layer, PASS, f"{note}: this layer and the next, whole"),
-            MemoryPart("layer gradients", (compute + 2 * FP32) * layer, ("backward",), "whole, and in exchange"),
+            MemoryPart(
+                "outer weights", compute * shape.num_outer_parameters, PASS, f"{note}: embedding and head, whole"
+            ),
+            MemoryPart("layer weights", 2 * compute * layer, ("forward", "loss"), f"{note}: this layer and the next"),
+            MemoryPart(
+                "unit gradients", (compute + 2 * FP32) * unit, ("backward",), "largest unit: whole, and in exchange"
+            ),
         ]
-    experts = max(layer.num_parameters if layer.num_inactive_parameters else 0 for layer in shape.layers)
-    if experts:
-        parts.append(MemoryPart("expert gradients", 2 * compute * experts, ("backward",), "whole, expert by expert"))
     return [part for part in parts if part.num_bytes]
 
 
