@@ -1,6 +1,6 @@
 """The job description that the launching process hands to its workers, as JSON."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from provenance.canonical import Json, read_json, write_json
@@ -34,6 +34,8 @@ class TrainingJob:
         branch_from: checkpoint directory of another run to go on from, as the recipe's `branch` says; else empty.
         replay_from: checkpoint directory to start a replay from; empty for a training job.
         last_step: last step to run; the recipe's last step for a training job.
+        code: digest of the sources as the launching process sees them; empty where no process launched the job.
+        libraries: versions of the libraries there.
     """
 
     stage: str
@@ -46,6 +48,8 @@ class TrainingJob:
     branch_from: str
     replay_from: str
     last_step: int
+    code: str = ""
+    libraries: dict[str, str] = field(default_factory=dict)
 
     @property
     def config(self) -> RunConfig:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,7 +19,7 @@ from provenance.config import recipe_of
 from provenance.console import fact
 from provenance.digests import Parent
 from provenance.errors import StoppedForRequeue, TrainingError
-from provenance.fingerprint import project_root
+from provenance.fingerprint import library_versions, project_root, sources_digest
 from provenance.stage import StageContext, StageSpec, run_stage
 from train.branch import find_branch_point
 from train.identity import begin_or_go_on, run_identity
@@ -153,7 +154,7 @@ def launch(
         job.save(Path(scratch) / "job.json")
         program = ["--module", "train.worker", str(Path(scratch) / "job.json"), str(num_processes)]
         command = launcher.command(config_file, program)
-        environment = _environment(code_root or project_root(), threads_per_process)
+        environment = _environment(root, threads_per_process)
         with subprocess.Popen(
             command, env=environment, cwd=scratch, start_new_session=True, preexec_fn=die_with_parent
         ) as process:

@@ -102,6 +102,8 @@ def _check_processes(run: TrainingRun) -> None:
         packages=PACKAGES,
         libraries=LIBRARIES,
         needed_bytes=0 if run.job.replay_from else full_checkpoint_bytes,
+        expected_libraries=run.job.libraries or None,
+        expected_code=run.job.code,
     )
 
 
