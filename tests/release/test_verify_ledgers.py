@@ -149,7 +149,7 @@ SCORES = {"loss": "0x1.0000000000000p+0", "bits_per_byte": "0x1.0000000000000p+0
 FORGERIES: list[tuple[str, str, Forgery, str, str]] = [
     # what the ledger promises
     ("reduction of another recipe", "plain", in_ledger(lambda r: r[0].update(reduction="native")), "recipe", "reduc"),
-    ("unknown reduction", "plain", in_ledger(lambda r: r[0].update(reduction="fast")), "ledger", "exact or native"),
+    ("unknown reduction", "plain", in_ledger(lambda r: r[0].update(reduction="fast")), "ledger", "exact|native"),
     ("no reduction", "plain", in_ledger(lambda r: r[0].pop("reduction")), "ledger", "reduction"),
     # stretches that are left out
     ("skip not ordered", "skips", in_recipe(skip_steps=[[2, 3], [4, 4]]), "recipe", "skip_steps"),
