@@ -25,6 +25,7 @@ from provenance.fingerprint import PACKAGES, sources_digest
 from provenance.ledger import read_chain
 from release.documents import dataset_documents, model_documents, terms_documents
 from release.facts import BundleFacts, read_ledger
+from release.known_formats import unknown_version
 from release.verify import CheckResult, verify_bundle
 
 _INDEX_ROW = struct.Struct("<32s32sIHHHBBI")
@@ -48,17 +49,21 @@ def verify_release(bundle: Path, *, expect: str | None, tokens: str) -> list[Che
     """
     results = verify_bundle(bundle, expect=expect, tokens=tokens)
     has_dataset = (bundle / "dataset" / "manifest.json").is_file()
-    checks: list[tuple[str, str, bool, Callable[[Path], CheckResult]]] = [
-        ("document rows", "dataset/documents", True, check_rows),
-        ("texts", "dataset/text", True, check_texts),
-        ("order by numpy", "model/training", False, check_order),
-        ("evaluation rescored", "model/evaluation", False, check_evaluation),
-        ("openness verdict", "model/openness/verdict.json", True, check_verdict),
-        ("generated documents", "model/README.md", True, check_documents),
+    texts = ("dataset/documents/", "model/openness/components")
+    checks: list[tuple[str, str, tuple[str, ...], Callable[[Path], CheckResult]]] = [
+        ("document rows", "dataset/documents", ("dataset/documents/",), check_rows),
+        ("texts", "dataset/text", texts, check_texts),
+        ("order by numpy", "model/training", ("model/training/",), check_order),
+        ("evaluation rescored", "model/evaluation", ("model/evaluation/",), check_evaluation),
+        ("openness verdict", "model/openness/verdict.json", ("model/", "dataset/"), check_verdict),
+        ("generated documents", "model/README.md", ("model/", "dataset/"), check_documents),
     ]
-    for name, where, needs_dataset, check in checks:
-        if needs_dataset and not has_dataset:
+    for name, where, reads, check in checks:
+        other = unknown_version(bundle, *reads)
+        if any(path.startswith("dataset/") for path in reads) and not has_dataset:
             results.append(CheckResult(_RECORDS, name, "UNVERIFIED", "the dataset is not here", where))
+        elif other is not None:
+            results.append(CheckResult(_RECORDS, name, "UNVERIFIED", *other))
         else:
             results.append(_guarded(name, where, check, bundle))
     return results

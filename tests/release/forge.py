@@ -119,6 +119,8 @@ def reseal(bundle: Path) -> None:
     for stage in root["stages"]:
         if (model / "training" / stage["stage"] / "ledger.jsonl").is_file():
             edit_ledger(bundle, stage["stage"], lambda records: _rename_parents(records[0]["parents"], renamed))
+        if stage["stage"] == "eval":
+            _rename_evaluated(model / "evaluation" / "record.json", renamed)
         for holder, values, place in _stage_manifests(bundle, stage["stage"]):
             for kind in ("results", "observations"):
                 there = [item["path"] for item in values[kind] if Path(*place(item["path"])).is_file()]
@@ -151,6 +153,14 @@ def reseal(bundle: Path) -> None:
 def _rename_parents(parents: list[Record], renamed: dict[str, str]) -> None:
     for parent in parents:
         parent["content_digest"] = renamed.get(parent["content_digest"], parent["content_digest"])
+
+
+def _rename_evaluated(path: Path, renamed: dict[str, str]) -> None:
+    record = read(path)
+    before = json.dumps(record)
+    _rename_parents([record["corpus"], *record["models"]], renamed)
+    if json.dumps(record) != before:
+        write(path, record)
 
 
 def _manifest_path(bundle: Path, stage: str) -> Path:
