@@ -140,6 +140,8 @@ def launch(
     Raises:
         StoppedForRequeue, TrainingError: as `pretrain`.
     """
+    root = code_root or project_root()
+    job = replace(job, code=sources_digest(PACKAGES, root), libraries=library_versions(LIBRARIES))
     run_dir = Path(job.run_dir)
     config_file = run_dir / "accelerate.yaml"
     device = job.config.execution.device
