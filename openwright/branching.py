@@ -60,7 +60,7 @@ def write_branch(
     release = yaml.safe_load((config_dir / "release.yaml").read_text(encoding="utf-8"))
     point = keep_branch_point(checkpoints, step, store / str(release["name"]))
     values = before.model_dump(mode="json", exclude={"execution"}) | {"branch": point.model_dump()}
-    values["skip_steps"] = [*values["skip_steps"], *(list(skip) for skip in skips)]
+    values["skip_steps"] = sorted([*values["skip_steps"], *(list(skip) for skip in skips)])
     own = yaml.safe_load((config_dir / f"{stage}.yaml").read_text(encoding="utf-8"))
     if "execution" in own:
         values["execution"] = own["execution"]

@@ -74,7 +74,7 @@ def find_branch_point(store: Path, branch: BranchConfig) -> Path:
 
 
 def check_same_past(before: RunConfig, after: RunConfig, step: int) -> None:
-    """Refuse a branch whose data order up to the branch point is not that of the run it comes from.
+    """Refuse a branch whose data up to the branch point are not those of the run it comes from.
 
     Later phases may differ; the phase that holds the step and those before it may not, since the order of a phase
     follows from its length, batch and mixture.
@@ -88,6 +88,9 @@ def check_same_past(before: RunConfig, after: RunConfig, step: int) -> None:
         "data.split": (before.data.split, after.data.split),
         "data.window_tokens": (before.data.window_tokens, after.data.window_tokens),
         f"phases 0 to {keep - 1}": (before.phases[:keep], after.phases[:keep]),
+        "skip_steps before it": tuple(
+            [stretch for stretch in config.skip_steps if stretch[0] <= step] for config in (before, after)
+        ),
     }
     for name, (old, new) in pairs.items():
         if old != new:

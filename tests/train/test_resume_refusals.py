@@ -1,13 +1,12 @@
 """What a run will not be taken for: another recipe, corpus, order or code; and what another platform means."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import small_jobs
 import tiny_runs
-from small_jobs import differing, records, run_here, small_config, small_job, stop_after
+from small_jobs import differing, launch_here, records, run_here, small_config, small_job, stop_after
 
 import train.jobs
 from provenance.artifacts import Artifact
@@ -17,7 +16,6 @@ from provenance.errors import ResumeMismatch, StoppedForRequeue, TrainingError
 from provenance.ledger import Journal
 from provenance.stage import StageContext
 from train.identity import IDENTITY_NAME, begin_or_go_on, run_identity
-from train.job import TrainingJob
 from train.jobs import pretrain
 from train.records import differences
 
@@ -152,18 +150,6 @@ def test_a_run_without_any_full_checkpoint_holds_nobody_up(unfinished: Path) -> 
     work.mkdir()
     begin_or_go_on(work, identity(recipe={"seed": 2}), fresh=False)
     assert read_json(work / IDENTITY_NAME)["recipe"] == {"seed": 2}
-
-
-def launch_here(stop: bool) -> Callable[..., None]:
-    """In place of `launch`: the job in this process, stopped after step 3 or not."""
-
-    def launch(job: TrainingJob, *_: Any, **__: Any) -> None:
-        run_dir = Path(job.run_dir)
-        if not run_here(job, stop_after(run_dir, 3) if stop else None):
-            raise StoppedForRequeue("stopped")
-        (run_dir / ".stop-requested").unlink(missing_ok=True)
-
-    return launch
 
 
 def test_a_stage_refuses_goes_on_and_begins_anew(
