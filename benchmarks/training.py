@@ -1,0 +1,50 @@
+"""Training against its peers: `python benchmarks/training.py [--json] [--pairs N] [FIGURE ...]`.
+
+Contenders run in turn within one process (or within the same processes), with the same model, data, precision, batch
+and threads; every ratio is a median over pairs of neighbouring blocks. Nothing is fetched.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from figures import Figure, print_figures
+from training_checkpoints import checkpoint_figures, resume_figures
+from training_memory import memory_figures
+from training_speed import BLOCK_STEPS, speed_figures
+from training_workload import write_corpus
+
+AREAS = ("speed", "checkpoints", "resume", "memory")
+
+
+def main() -> None:
+    """Measure the areas named on the command line, or all of them."""
+    parser = argparse.ArgumentParser(description="Training against its peers.")
+    parser.add_argument("areas", nargs="*", metavar="AREA", help=f"of {', '.join(AREAS)}; all by default")
+    parser.add_argument("--json", action="store_true", help="one JSON record per figure")
+    parser.add_argument("--pairs", type=int, default=5, help="pairs of runs of every timed figure (default 5)")
+    parser.add_argument("--block-steps", type=int, default=BLOCK_STEPS, help="steps of a block of the speed figures")
+    arguments = parser.parse_args()
+    unknown = sorted(set(arguments.areas) - set(AREAS))
+    if unknown or arguments.pairs < 1 or arguments.block_steps < 1:
+        parser.error(f"areas are {', '.join(AREAS)}; pairs and block steps are positive")
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory(prefix="openwright-benchmark-") as scratch:
+        corpus, directory = Path(scratch) / "corpus", Path(scratch) / "runs"
+        write_corpus(corpus)
+        for area in arguments.areas or AREAS:
+            print(f"measuring {area} ...", file=sys.stderr)
+            if area == "speed":
+                figures += speed_figures(corpus, directory, arguments.pairs, arguments.block_steps)
+            elif area == "checkpoints":
+                figures += checkpoint_figures(corpus, directory, 3 * arguments.pairs)
+            elif area == "resume":
+                figures += resume_figures(corpus, directory, arguments.pairs)
+            else:
+                figures += memory_figures(corpus, directory)
+    print_figures(figures, arguments.json)
+
+
+if __name__ == "__main__":
+    main()
