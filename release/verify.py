@@ -1252,6 +1252,7 @@ class Verifier:
             "data.window_tokens": (recipe["data"]["window_tokens"], order.window_tokens),
             "num_logical_replicas": (recipe["num_logical_replicas"], start["num_logical_replicas"]),
             "reduction": (recipe["reduction"], start["reduction"]),
+            "branch": (recipe.get("branch"), start.get("branch")),
             "skip_steps": (skips, ledger.skipped),
             "phases": ([self._phase(phase, order, where) for phase in recipe["phases"]], order.phases),
         }

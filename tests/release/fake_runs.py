@@ -71,6 +71,7 @@ class FakeRun:
                 "heldout_every_steps": 3,
             },
             "phases": [{"num_steps": self.num_steps, "sequences_per_step": 2, "mixture": dict.fromkeys(sources, 1)}],
+            "branch": None,
             "skip_steps": [list(stretch) for stretch in self.skip_steps],
             "optimizer": {"name": self.optimizer, "peak_learning_rate": hex_float(1e-3)},
             "checkpoints": {**schedule, "published_full_steps": [], "max_file_bytes": 2**30, **self.checkpoints},
@@ -143,13 +144,16 @@ def make_run(
     work = start_stage(context, shape.stage)
     order, entry = _read_order(corpus.path, shape)
     recipe = shape.recipe([source["name"] for source in entry["sources"]])
-    write_json(work / "recipe.json", recipe)
-    (work / "accelerate.yaml").write_text("num_processes: 1\nuse_cpu: true\n")
     weights = {name: tensor.clone() for name, tensor in weights.items()}
     if shape.has_experts:
         weights[BIAS] = torch.zeros(4)
+    if shape.branch_step:
+        state = state_digest({**weights, **_optimizer_state(shape, weights, shape.branch_step)})
+        recipe["branch"] = {"ledger_head": PARENT_HEAD, "step": shape.branch_step, "state_digest": state}
+    write_json(work / "recipe.json", recipe)
+    (work / "accelerate.yaml").write_text("num_processes: 1\nuse_cpu: true\n")
     ledger = ChainWriter(work / "ledger.jsonl")
-    ledger.append(_start_record(shape, recipe, order, parents, weights))
+    ledger.append(_start_record(shape, recipe, order, parents))
     evaluations: list[dict[str, Any]] = []
     num_tokens, final = 0, {}
     for step in _steps_of(shape, ledger):
@@ -226,11 +230,7 @@ def _windows(corpus: Path, entry: Mapping[str, Any], order: Order, step: int) ->
 # -------------------------------------------------------------------------------- records
 
 
-def _start_record(
-    shape: FakeRun, recipe: Any, order: Order, parents: Sequence[Parent], weights: Tensors
-) -> dict[str, Any]:
-    state = {**weights, **_optimizer_state(shape, weights, shape.branch_step)}
-    branch = {"ledger_head": PARENT_HEAD, "step": shape.branch_step, "state_digest": state_digest(state)}
+def _start_record(shape: FakeRun, recipe: Any, order: Order, parents: Sequence[Parent]) -> dict[str, Any]:
     return {
         "kind": "start",
         "format": "openwright-ledger/1",
@@ -255,7 +255,7 @@ def _start_record(
             ],
         },
         "parents": [parent.as_json() for parent in sorted(parents)],
-        **({"branch": branch} if shape.branch_step else {}),
+        **({"branch": recipe["branch"]} if recipe["branch"] else {}),
     }
 
 

@@ -184,6 +184,7 @@ FORGERIES: list[tuple[str, str, Forgery, str, str]] = [
         "ledger",
         "out of place",
     ),
+    ("another parent", "branch", in_ledger(lambda r: r[0]["branch"].update(ledger_head="d" * 64)), "recipe", "branch"),
     ("branch from elsewhere", "branch", in_ledger(lambda r: r[0]["branch"].update(step=1)), "ledger", "out of place"),
     ("branch denied", "branch", in_ledger(lambda r: r[0].pop("branch")), "ledger", "out of place"),
     ("branch without head", "branch", in_ledger(lambda r: r[0]["branch"].pop("ledger_head")), "ledger", "ledger_head"),
