@@ -39,7 +39,9 @@ def prepare_model(module: LanguageModelLoss, config: RunConfig, layout: Layout) 
             layer.compile(dynamic=False)
     if layout.shard_size == 1 and config.precision == "fp32":
         if config.reduction == "native" and layout.world.size > 1:
-            return DistributedDataParallel(module, gradient_as_bucket_view=True)
+            # DDP else regroups gradients after its first backward pass in a process, and with three or more processes
+            # a resumed run would add them in another order than the straight one.
+            return DistributedDataParallel(module, gradient_as_bucket_view=True, find_unused_parameters=True)
         return module
     assert layout.mesh is not None, "sharding and bf16 need a process group"
     mesh = layout.mesh[SHARD] if config.reduction == "exact" else layout.mesh
