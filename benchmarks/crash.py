@@ -27,6 +27,7 @@ import small_jobs  # noqa: E402
 import tiny_runs  # noqa: E402
 
 from provenance.errors import TrainingError  # noqa: E402
+from train.job import LOCK, OUTCOME  # noqa: E402
 from train.run_directory import lock_directory, unlock_directory  # noqa: E402
 
 LAYOUTS = [(1, 1), (2, 1), (2, 2)]
@@ -107,7 +108,9 @@ class CrashTest:
         if not (self._run_dir / "run.json").is_file():
             self.tally.differing.append(f"{self._run_dir.name} did not get to its end")
         names = small_jobs.differing(self._run_dir, self._straight)
-        self.tally.differing += [f"{self._run_dir.name}/{name}" for name in names if name != ".lock"]
+        # Files by which a launched job speaks with its launcher; the next launch removes what a killed one left.
+        names = [name for name in names if name not in (LOCK, OUTCOME)]
+        self.tally.differing += [f"{self._run_dir.name}/{name}" for name in names]
         self.tally.num_runs += 1
 
     # ---- kinds of kills: each returns whether the job was killed before its end --------------------------------------
@@ -157,14 +160,18 @@ class CrashTest:
         paths = [str(ROOT), str(ROOT / "tests" / "train")]
         arguments = [paths, str(self._corpus), str(self._run_dir), list(layout), RECIPE]
         words = [argument if isinstance(argument, str) else json.dumps(argument) for argument in arguments]
-        with subprocess.Popen([sys.executable, "-c", LAUNCHED, *words], stderr=subprocess.DEVNULL) as process:
+        with subprocess.Popen([sys.executable, "-c", LAUNCHED, *words]) as process:
             try:
                 code = process.wait(self._draw.uniform(2.0, 45.0))
+                if code:
+                    self.tally.differing.append(
+                        f"{self._run_dir.name}: a launched job ended with code {code} by itself"
+                    )
+                return False
             except subprocess.TimeoutExpired:
                 process.kill()
-                code = process.wait()
         self._wait_for_workers()
-        return code != 0
+        return True
 
     def _wait_for_workers(self) -> None:
         """Nobody holds the run's directory soon after its job was killed."""
