@@ -27,7 +27,7 @@ from train.accounting import (
 from train.batch import build_order
 from train.devices import ASSUMED_MFU, Device, find_device
 from train.jobs import default_processes
-from train.memory import measure_activations, memory_parts, peak_bytes, snapshot_bytes
+from train.memory import RESIDENT_PER_LIVE, measure_activations, memory_parts, peak_bytes, snapshot_bytes
 from train.settings import ModelConfig, RunConfig
 
 PLAN_FORMAT = "openwright-plan/1"
@@ -220,6 +220,7 @@ def _memory(
         ],
         "peak_bytes": peak,
         "peak_moment": moment,
+        "resident_bytes": round(RESIDENT_PER_LIVE * peak) if device is None else None,
         "snapshot_bytes": snapshot_bytes(shape, config, num_processes),
         "usable_bytes": usable,
         "fits": None if usable is None else peak <= usable,

@@ -98,6 +98,8 @@ def _memory_lines(memory: Mapping[str, Any]) -> Iterator[str]:
         (part["part"], large_size(part["bytes"]), "*" if moment in part["moments"] else "", part["note"])
         for part in memory["parts"]
     ]
+    if memory["resident_bytes"] is not None:
+        yield _row("", f"on CPUs about {large_size(memory['resident_bytes'])} resident beside the libraries")
     yield from (_row("", line) for line in table_lines(("part", "bytes", "peak", ""), rows))
     snapshot = large_size(memory["snapshot_bytes"])
     yield _row("", f"and {snapshot} of host memory while a full checkpoint is being written")

@@ -26,6 +26,9 @@ MOMENTS: tuple[Moment, ...] = ("forward", "loss", "backward", "update")
 ALWAYS = MOMENTS
 PASS: tuple[Moment, ...] = ("forward", "loss", "backward")
 FP32, BF16 = 4, 2
+RESIDENT_PER_LIVE = 1.24
+"""Resident memory of a process on CPUs, beyond that of its libraries, over its live tensors: what glibc keeps of freed
+memory. Measured, see docs/plan.md; sharded runs over gloo need more."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,8 @@ class Activations:
     layer_input: int
 
     def kept(self, *, recomputed: bool) -> int:
-        """Bytes kept until the backward pass; recomputed layers keep their input, and one layer at a time is whole."""
-        if not recomputed:
-            return sum(self.by_layer) + self.outside
-        return len(self.by_layer) * self.layer_input + max(self.by_layer) + self.outside
+        """Bytes kept until the backward pass; of layers that are computed again only what enters them."""
+        return self.outside + (len(self.by_layer) * self.layer_input if recomputed else sum(self.by_layer))
 
 
 def memory_parts(
@@ -93,7 +94,7 @@ def memory_parts(
         MemoryPart("partial sums", FP32 * own * levels, PASS, f"exact reduction: log2 of {passes} passes, P/S each"),
         MemoryPart("gradients", FP32 * own, ("backward", "update"), "fp32, P/S"),
         MemoryPart("exchange", 2 * FP32 * own * (rows > 1), ("backward", "update"), "sent and received between copies"),
-        MemoryPart("activations", _activation_bytes(shape, config, activations, windows), ("forward", "loss"), ""),
+        *_activation_parts(shape, config, activations, windows),
         MemoryPart("logits", logits, ("loss",), "whole" if config.loss.chunk_tokens is None else "one chunk"),
         MemoryPart("optimizer step", FP32 * adam, ("update",), "AdamW: square roots of the second moment"),
     ]
@@ -119,14 +120,19 @@ def peak_bytes(parts: list[MemoryPart]) -> tuple[int, Moment]:
     return sums[moment], moment
 
 
-def _activation_bytes(shape: ModelShape, config: RunConfig, activations: Activations, windows: int) -> int:
-    kept = activations.kept(recomputed=config.execution.activation_checkpointing)
-    if config.data.document_masking:
-        # Full attention then has a mask as well: one square per layer, in the dtype of the attention.
+def _activation_parts(
+    shape: ModelShape, config: RunConfig, activations: Activations, windows: int
+) -> Iterator[MemoryPart]:
+    recomputed = config.execution.activation_checkpointing
+    square = 0
+    if config.data.document_masking:  # full attention then has a mask as well, in the dtype of the attention
         square = config.data.window_tokens**2 * (BF16 if config.precision == "bf16" else FP32)
-        masked = sum(layer.window_tokens is None for layer in shape.layers)
-        kept += square * (1 if config.execution.activation_checkpointing else masked)
-    return windows * kept
+    masks = square * sum(layer.window_tokens is None for layer in shape.layers)
+    kept = activations.kept(recomputed=recomputed) + (0 if recomputed else masks)
+    yield MemoryPart("activations", windows * kept, ("forward", "loss"), "inputs of layers" if recomputed else "")
+    if recomputed:
+        again = windows * (max(activations.by_layer) + square)
+        yield MemoryPart("layer done again", again, ("forward", "backward"), "activations of the largest layer")
 
 
 def _logits_bytes(shape: ModelShape, config: RunConfig, windows: int, compute: int) -> int:

@@ -1,0 +1,110 @@
+"""The memory table of `plan` against the tensors that a real step allocates."""
+
+import pytest
+import torch.distributed as dist
+from tiny_runs import make_corpus, make_job, pretrain_config
+from torch.distributed import HashStore
+from torch.profiler import ProfilerActivity, profile
+
+from provenance.canonical import read_json
+from train.accounting import meta_model, model_shape
+from train.layout import World, make_layout
+from train.loop import TrainingRun
+from train.memory import measure_activations, memory_parts, peak_bytes
+
+OLMO3 = {
+    "model_type": "olmo3",
+    "fields": {
+        "hidden_size": 198,
+        "intermediate_size": 505,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 3,
+        "max_position_embeddings": 64,
+        "sliding_window": 16,
+    },
+}
+MOE = {
+    "model_type": "deepseek_v3",
+    "fields": {
+        "hidden_size": 126,
+        "intermediate_size": 330,
+        "moe_intermediate_size": 90,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 3,
+        "n_routed_experts": 8,
+        "n_shared_experts": 1,
+        "num_experts_per_tok": 2,
+        "n_group": 1,
+        "topk_group": 1,
+        "first_k_dense_replace": 1,
+        "kv_lora_rank": 12,
+        "q_lora_rank": 24,
+        "qk_nope_head_dim": 10,
+        "qk_rope_head_dim": 6,
+        "v_head_dim": 10,
+        "max_position_embeddings": 64,
+    },
+}
+FOUR = {"num_logical_replicas": 4, "phases": [{"num_steps": 10, "sequences_per_step": 16}]}
+ONE = {"num_logical_replicas": 1, "phases": [{"num_steps": 10, "sequences_per_step": 64}]}
+RECIPES = {
+    "four passes": FOUR,
+    "one large pass": ONE,
+    "recomputed": {**ONE, "execution": {"activation_checkpointing": True}},
+    "chunks": {**ONE, "loss": {"chunk_tokens": 100}},
+    "z-loss": {**ONE, "loss": {"z_loss": 1e-4}},
+    "documents": {**ONE, "data_masking": True},
+    "muon": {**FOUR, "optimizer": {"name": "muon", "peak_learning_rate": 1e-3}},
+    "bf16": {**FOUR, "precision": "bf16"},
+    "experts": {**FOUR, "model": MOE},
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return make_corpus(tmp_path_factory.mktemp("corpus")).path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def group():
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def config_of(changes):
+    values = {"model": OLMO3, "schedule": {"warmup_steps": 1, "decay_steps": 1}, **changes}
+    masking = values.pop("data_masking", False)
+    config = pretrain_config(**values)
+    return config.model_copy(update={"data": config.data.model_copy(update={"document_masking": masking})})
+
+
+def live_bytes(config, corpus, run_dir):
+    """Most bytes of tensors at any time of the second step: weights and optimizer, and what the step allocates."""
+    run = TrainingRun(make_job("pretrain", config, corpus, run_dir), make_layout(World(), 1))
+    run.train_step(1)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run.train_step(2)
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    live = most = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        live += event.nbytes()
+        most = max(most, live)
+    held = sum(part.tensor.nbytes for part in [*run.weights, *run.optimizer.state()])
+    return held + most
+
+
+def planned(config, vocab_size, num_processes=1, shard_size=1):
+    shape = model_shape(meta_model(config.model, vocab_size, config.data.window_tokens))
+    activations = measure_activations(config.model, config.precision, vocab_size, config.data.window_tokens)
+    return memory_parts(shape, config, activations, num_processes, shard_size)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_peak_is_within_a_tenth_of_what_a_step_allocates(recipe, corpus, tmp_path):
+    config = config_of(RECIPES[recipe])
+    vocab_size = read_json(corpus / "tokens" / "tokens.json")["vocab_size"]
+    expected = peak_bytes(planned(config, vocab_size))[0]
+    assert live_bytes(config, corpus, tmp_path / "run") == pytest.approx(expected, rel=0.1)
