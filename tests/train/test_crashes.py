@@ -35,11 +35,11 @@ def test_a_kill_before_any_change_of_the_disk_loses_nothing(corpus: Path, straig
     """Kills before file operations and in half-written lines, at changing layouts; then a run to the end."""
     draw, run_dir = random.Random(20261125), tmp_path / "run"
     kills = 0
-    for layout in ((1, 1), (2, 2), (1, 1), (2, 1), (1, 1), (1, 1), (1, 1), (1, 1)):
+    for layout in ((1, 1), (2, 2), (1, 1), (2, 1), (1, 1), (1, 1)):
         codes = run_job_at(layout, corpus, run_dir, LONG, kill_points.at_change, draw.randint(1, 90))
         kills += codes[0] == KILLED
         assert codes[0] in (0, KILLED)
-    assert kills >= 5
+    assert kills >= 4
     assert run_job_at((2, 2), corpus, run_dir, LONG) == [0, 0]
     assert differing(run_dir, straight) == []
 
