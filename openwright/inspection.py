@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from data_recipes.order import Order
 from data_recipes.windows import TokenWindows
 from openwright.bundles import open_bundle
+from provenance.canonical import read_json
 from provenance.errors import BundleError, ConfigError
 
 PRETRAIN = "pretrain"
@@ -36,6 +37,8 @@ class Readings:
         self.order = Order.from_json({k: v for k, v in start.items() if k not in ("split", "window_tokens")})
         self.split = str(start["split"])
         self.windows = TokenWindows(self.bundle.dataset, self.split, int(start["window_tokens"]))
+        recipe = read_json(self.bundle.model / "training" / stage / "recipe.json")
+        self.skipped: list[tuple[int, int]] = [(first, last) for first, last in recipe["skip_steps"]]
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -57,7 +60,12 @@ class Readings:
 
         Documents are named where windows are cut from whole documents (layout `stream`); a row of fine-tuning is one
         conversation, and its text tells which.
+
+        Raises:
+            ConfigError: for a step that the recipe leaves out.
         """
+        if self._is_skipped(step):
+            raise ConfigError(f"step {step} was left out of this run", expected="a step that was run")
         tokenizer = Tokenizer.from_file(str(self.bundle.model / "tokenizer.json"))
         found = []
         for slot, draw in enumerate(self.order.step_draws(step)):
@@ -110,7 +118,10 @@ class Readings:
         first = bisect_left(numbers, ordinal, key=lambda window: self.windows.documents_of(source, window)[1])
         end = bisect_right(numbers, ordinal, key=lambda window: self.windows.documents_of(source, window)[0])
         steps = {step for window in numbers[first:end] for step in self.order.steps_that_read(source, window)}
-        return sorted(steps)
+        return sorted(step for step in steps if not self._is_skipped(step))
+
+    def _is_skipped(self, step: int) -> bool:
+        return any(first <= step <= last for first, last in self.skipped)
 
 
 def step_lines(windows: list[dict[str, Any]]) -> list[str]:

@@ -239,6 +239,12 @@ class RunConfig(Config):
                     f"skip_steps {first} to {last}: stretches rise, lie apart, and end before the last step"
                 )
             before = last
+        every = self.checkpoints.full_every_steps
+        for step in self.checkpoints.published_full_steps:
+            if not 0 < step <= self.num_steps or (step % every and step != self.num_steps) or self.is_skipped(step):
+                raise ValueError(
+                    f"checkpoints.published_full_steps {step} has no full checkpoint: they are made every {every} steps"
+                )
         return self
 
     @model_validator(mode="after")

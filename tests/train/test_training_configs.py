@@ -22,6 +22,12 @@ from train.settings import ModelConfig, PretrainConfig, ScheduleConfig
         ({"execution": {"num_processes": 3}}, "power of two up to 8"),
         ({"execution": {"num_processes": 16}}, "power of two up to 8"),
         ({"precision": "fp16"}, "fp32"),
+        ({"skip_steps": [[3, 4], [4, 5]]}, "stretches rise"),
+        ({"skip_steps": [[9, 10]]}, "end before the last step"),
+        ({"checkpoints": {"full_every_steps": 3, "published_full_steps": [4]}}, "has no full checkpoint"),
+        ({"schedule": {"name": "cosine", "warmup_steps": 2, "decay_steps": 3}}, "belongs to wsd"),
+        ({"execution": {"num_processes": 4, "shard_size": 3}}, "must divide by execution.shard_size"),
+        ({"execution": {"shard_size": 2}}, "needs execution.num_processes"),
     ],
 )
 def test_what_cannot_be_exact_is_refused(changes: dict[str, Any], message: str) -> None:
