@@ -53,7 +53,7 @@ def _stage_lines(stage: Mapping[str, Any], config_dir: str) -> Iterator[str]:
     steps = " to ".join(f"{tokens:,}" for tokens in stage["tokens_per_step"])
     yield _row("data", f"{quantity(stage['num_tokens'])} tokens in {stage['num_steps']:,} steps of {steps}")
     yield _row("epochs", _epochs(stage))
-    yield _row("FLOPs", _flops(stage["flops"]))
+    yield _row("FLOPs", _flops(stage["flops"], recomputed=layout["activation_checkpointing"]))
     copies = "a whole model on each"
     if layout["shard_size"] > 1:
         copies = f"each model sharded over {layout['shard_size']} (copies: {layout['num_copies']})"
@@ -68,10 +68,11 @@ def _stage_lines(stage: Mapping[str, Any], config_dir: str) -> Iterator[str]:
     yield _row("time", _time(stage["time"], config_dir, layout["num_processes"]))
 
 
-def _flops(flops: Mapping[str, Any]) -> str:
+def _flops(flops: Mapping[str, Any], *, recomputed: bool) -> str:
     more = f"{flops['computed'] / flops['model'] - 1:+.0%}"
+    why = "masked attention, layers done twice" if recomputed else "masked attention"
     asked = f"{flops['model']:.3g} for training, {flops['heldout']:.2g} for held-out losses"
-    return f"{asked}; {flops['computed']:.3g} computed ({more}: masked attention, layers done twice)"
+    return f"{asked}; {flops['computed']:.3g} computed ({more}: {why})"
 
 
 def _epochs(stage: Mapping[str, Any]) -> str:
@@ -114,6 +115,8 @@ def _time(time: Mapping[str, Any] | None, config_dir: str, num_devices: int) -> 
 
 
 def _hours(seconds: float) -> str:
+    if seconds < 3600:
+        return f"{seconds / 60:,.1f} minutes"
     return f"{seconds / 86400:,.1f} days" if seconds >= 2 * 86400 else f"{seconds / 3600:,.1f} hours"
 
 

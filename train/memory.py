@@ -19,9 +19,10 @@ from train.accounting import ModelShape, optimizer_elements
 from train.model import build_model
 from train.settings import ModelConfig, RunConfig
 
-Moment = Literal["forward", "loss", "backward", "update"]
-MOMENTS: tuple[Moment, ...] = ("forward", "loss", "backward", "update")
-"""Of a step's last pass: activations whole; logits and their gradients; gradients whole; the optimizer."""
+Moment = Literal["forward", "loss", "backward", "exchange", "update"]
+MOMENTS: tuple[Moment, ...] = ("forward", "loss", "backward", "exchange", "update")
+"""Of a step's last pass: activations whole; logits and their gradients; gradients whole; copies add theirs up; the
+optimizer."""
 
 ALWAYS = MOMENTS
 PASS: tuple[Moment, ...] = ("forward", "loss", "backward")
@@ -77,40 +78,50 @@ def memory_parts(
         num_processes: processes in all.
         shard_size: processes that share one copy of the model.
     """
-    shards, rows = shard_size, num_processes // shard_size
+    shards, copies = shard_size, num_processes // shard_size
     passes = max(1, config.num_logical_replicas // num_processes)
     windows = max(phase.sequences_per_step for phase in config.phases) // config.num_logical_replicas or 1
+    exact = config.reduction == "exact"
     own = -(-shape.num_parameters // shards)
     state = -(-optimizer_elements(shape, config.optimizer.name) // shards)
-    wraps = shards > 1 or config.precision == "bf16"
-    compute = BF16 if config.precision == "bf16" else FP32
-    layer = max(layer.num_parameters for layer in shape.layers)
-    levels = passes.bit_length() - 1 if config.reduction == "exact" else 0
-    logits = _logits_bytes(shape, config, windows, compute)
+    sums = own * (passes.bit_length() - 1) * exact
+    exchange = (2 * own + own // copies) * (exact and copies > 1)
     adam = own - (shape.num_matrix_parameters // shards if config.optimizer.name == "muon" else 0)
+    logits = _logits_bytes(shape, config, windows)
     parts = [
         MemoryPart("master weights", FP32 * own, ALWAYS, "fp32, P/S"),
         MemoryPart("optimizer state", FP32 * state, ALWAYS, f"fp32, {config.optimizer.name}"),
-        MemoryPart("partial sums", FP32 * own * levels, PASS, f"exact reduction: log2 of {passes} passes, P/S each"),
-        MemoryPart("gradients", FP32 * own, ("backward", "update"), "fp32, P/S"),
-        MemoryPart("exchange", 2 * FP32 * own * (rows > 1), ("backward", "update"), "sent and received between copies"),
+        MemoryPart("partial sums", FP32 * sums, PASS, f"exact reduction: log2 of {passes} passes, P/S each"),
+        MemoryPart("gradients", FP32 * own, ("backward", "exchange", "update"), "fp32, P/S"),
+        MemoryPart("exchange", FP32 * exchange, ("exchange",), "sent and received between copies, and a share"),
         *_activation_parts(shape, config, activations, windows),
         MemoryPart("logits", logits, ("loss",), "whole" if config.loss.chunk_tokens is None else "one chunk"),
+        *_unit_parts(shape, config, shards, passes),
         MemoryPart("optimizer step", FP32 * adam, ("update",), "AdamW: square roots of the second moment"),
     ]
-    if wraps:
-        note = "bf16 copies" if compute == BF16 else "gathered"
-        unit = max(layer, shape.num_outer_parameters)
-        parts += [
-            MemoryPart(
-                "outer weights", compute * shape.num_outer_parameters, PASS, f"{note}: embedding and head, whole"
-            ),
-            MemoryPart("layer weights", 2 * compute * layer, ("forward", "loss"), f"{note}: this layer and the next"),
-            MemoryPart(
-                "unit gradients", (compute + 2 * FP32) * unit, ("backward",), "largest unit: whole, and in exchange"
-            ),
-        ]
     return [part for part in parts if part.num_bytes]
+
+
+def _unit_parts(shape: ModelShape, config: RunConfig, shards: int, passes: int) -> Iterator[MemoryPart]:
+    """What `fully_shard` holds of its units (a layer; embedding and head): copies to compute with, and gradients."""
+    compute = _compute_bytes(config)
+    if shards == 1 and compute == FP32:
+        return
+    kind = "bf16 copies" if compute == BF16 else "gathered"
+    layer, outer = max(layer.num_parameters for layer in shape.layers), shape.num_outer_parameters
+    yield MemoryPart("outer weights", compute * outer, PASS, f"{kind}: embedding and head, whole")
+    yield MemoryPart("layer weights", 2 * compute * layer, ("forward", "loss"), f"{kind}: this layer and the next")
+    buffers = 4 if shards > 1 else 2  # sent and received; of two units, since one process runs ahead of another
+    unit = (compute + buffers * FP32) * max(layer, outer)
+    yield MemoryPart("unit gradients", unit, ("backward",), "largest unit: whole, and in exchange")
+    if config.reduction == "native" and shards > 1 and passes > 1:
+        yield MemoryPart(
+            "whole gradients", FP32 * shape.num_parameters, PASS, "native: not sharded until the last pass"
+        )
+
+
+def _compute_bytes(config: RunConfig) -> int:
+    return BF16 if config.precision == "bf16" else FP32
 
 
 def peak_bytes(parts: list[MemoryPart]) -> tuple[int, Moment]:
@@ -126,7 +137,7 @@ def _activation_parts(
     recomputed = config.execution.activation_checkpointing
     square = 0
     if config.data.document_masking:  # full attention then has a mask as well, in the dtype of the attention
-        square = config.data.window_tokens**2 * (BF16 if config.precision == "bf16" else FP32)
+        square = config.data.window_tokens**2 * _compute_bytes(config)
     masks = square * sum(layer.window_tokens is None for layer in shape.layers)
     kept = activations.kept(recomputed=recomputed) + (0 if recomputed else masks)
     yield MemoryPart("activations", windows * kept, ("forward", "loss"), "inputs of layers" if recomputed else "")
@@ -135,8 +146,9 @@ def _activation_parts(
         yield MemoryPart("layer done again", again, ("forward", "backward"), "activations of the largest layer")
 
 
-def _logits_bytes(shape: ModelShape, config: RunConfig, windows: int, compute: int) -> int:
+def _logits_bytes(shape: ModelShape, config: RunConfig, windows: int) -> int:
     """Logits with what the loss makes of them: logarithms of the softmax, and the gradients of both."""
+    compute = _compute_bytes(config)
     tokens = windows * config.data.window_tokens
     if config.loss.chunk_tokens is None:
         copies = 3 * FP32 + (compute if compute != FP32 else 0) + (2 * FP32 if config.loss.z_loss else 0)

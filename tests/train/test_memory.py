@@ -10,7 +10,7 @@ from provenance.canonical import read_json
 from train.accounting import meta_model, model_shape
 from train.layout import World, make_layout
 from train.loop import TrainingRun
-from train.memory import measure_activations, memory_parts, peak_bytes
+from train.memory import measure_activations, memory_parts, peak_bytes, snapshot_bytes
 
 OLMO3 = {
     "model_type": "olmo3",
@@ -108,3 +108,35 @@ def test_the_peak_is_within_a_tenth_of_what_a_step_allocates(recipe, corpus, tmp
     vocab_size = read_json(corpus / "tokens" / "tokens.json")["vocab_size"]
     expected = peak_bytes(planned(config, vocab_size))[0]
     assert live_bytes(config, corpus, tmp_path / "run") == pytest.approx(expected, rel=0.1)
+
+
+def parts_of(changes, num_processes=1, shard_size=1):
+    parts = planned(config_of(changes), 331, num_processes, shard_size)
+    return {part.name: part.num_bytes for part in parts}
+
+
+def test_sharding_divides_what_is_held_and_adds_what_is_gathered():
+    whole, halves = parts_of(FOUR), parts_of(FOUR, 2, 2)
+    for name in ("master weights", "optimizer state", "gradients", "optimizer step"):
+        assert halves[name] == -(-whole[name] // 8) * 4
+    assert halves["activations"] == whole["activations"]
+    assert {"outer weights", "layer weights", "unit gradients"} == set(halves) - set(whole)
+
+
+def test_partial_sums_follow_the_passes_of_a_process():
+    weights = parts_of(FOUR)["master weights"]
+    assert parts_of(FOUR)["partial sums"] == 2 * weights
+    assert parts_of(FOUR, 2)["partial sums"] == weights
+    assert parts_of(FOUR, 2)["exchange"] == pytest.approx(2.5 * weights, abs=8)
+    assert "partial sums" not in parts_of(ONE)
+    native = parts_of({**FOUR, "reduction": "native"}, 2, 2)
+    assert native["whole gradients"] == weights
+    assert {"partial sums", "exchange"} & set(native) == set()
+
+
+def test_the_largest_process_copies_its_files_for_a_checkpoint():
+    config = config_of({**FOUR, "checkpoints": {"max_file_bytes": 2**20}})
+    shape = model_shape(meta_model(config.model, 331, 24))
+    alone = snapshot_bytes(shape, config, 1)
+    assert alone == 12 * shape.num_parameters
+    assert alone / 4 <= snapshot_bytes(shape, config, 4) <= alone / 4 + 2**20
