@@ -34,14 +34,22 @@ class TakingTurns:
         warm_up_steps: steps of a first block that is not measured.
         block_steps: steps of each block after it.
         deterministic: names of the loops that run with torch's deterministic algorithms, as our worker does.
+        processor_time: measure the seconds that this process computed, in all its threads, instead of the clock's.
     """
 
     def __init__(
-        self, loops: Mapping[str, Loop], *, warm_up_steps: int, block_steps: int, deterministic: frozenset[str]
+        self,
+        loops: Mapping[str, Loop],
+        *,
+        warm_up_steps: int,
+        block_steps: int,
+        deterministic: frozenset[str],
+        processor_time: bool = False,
     ) -> None:
         self._loops = dict(loops)
         self._warm_up_steps, self._block_steps = warm_up_steps, block_steps
         self._deterministic = deterministic
+        self._now = time.process_time if processor_time else time.perf_counter
         self._turn = list(loops)
         self._changed = threading.Condition()
         self._error: BaseException | None = None
@@ -83,7 +91,7 @@ class TakingTurns:
         if measured < 0 or measured % self._block_steps:
             return
         if measured:
-            runner.block_seconds.append(time.perf_counter() - runner.began)
+            runner.block_seconds.append(self._now() - runner.began)
         with self._changed:
             self._turn.append(self._turn.pop(0))
             self._changed.notify_all()
@@ -95,4 +103,4 @@ class TakingTurns:
         if self._error is not None:
             raise _OtherFailed
         torch.use_deterministic_algorithms(runner.name in self._deterministic)
-        runner.began = time.perf_counter()
+        runner.began = self._now()

@@ -12,10 +12,10 @@ from pathlib import Path
 from figures import Figure, print_figures
 from training_checkpoints import checkpoint_figures, resume_figures
 from training_memory import memory_figures
-from training_speed import BLOCK_STEPS, speed_figures
+from training_speed import BLOCK_STEPS, SpeedOptions, process_figures, speed_figures
 from training_workload import write_corpus
 
-AREAS = ("speed", "checkpoints", "resume", "memory")
+AREAS = ("speed", "processes", "checkpoints", "resume", "memory")
 
 
 def main() -> None:
@@ -25,10 +25,16 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON record per figure")
     parser.add_argument("--pairs", type=int, default=5, help="pairs of runs of every timed figure (default 5)")
     parser.add_argument("--block-steps", type=int, default=BLOCK_STEPS, help="steps of a block of the speed figures")
+    parser.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="speed and resume by the seconds that a process computed, for a machine that is not quiet",
+    )
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.areas) - set(AREAS))
     if unknown or arguments.pairs < 1 or arguments.block_steps < 1:
         parser.error(f"areas are {', '.join(AREAS)}; pairs and block steps are positive")
+    options = SpeedOptions(arguments.pairs, arguments.block_steps, arguments.processor_time)
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="openwright-benchmark-") as scratch:
         corpus, directory = Path(scratch) / "corpus", Path(scratch) / "runs"
@@ -36,11 +42,13 @@ def main() -> None:
         for area in arguments.areas or AREAS:
             print(f"measuring {area} ...", file=sys.stderr)
             if area == "speed":
-                figures += speed_figures(corpus, directory, arguments.pairs, arguments.block_steps)
+                figures += speed_figures(corpus, directory, options)
+            elif area == "processes":
+                figures += process_figures(corpus, directory, options)
             elif area == "checkpoints":
                 figures += checkpoint_figures(corpus, directory, 3 * arguments.pairs)
             elif area == "resume":
-                figures += resume_figures(corpus, directory, arguments.pairs)
+                figures += resume_figures(corpus, directory, arguments.pairs, processor_time=arguments.processor_time)
             else:
                 figures += memory_figures(corpus, directory)
     print_figures(figures, arguments.json)

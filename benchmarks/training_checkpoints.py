@@ -119,30 +119,32 @@ def write_long_run(layout: Layout, corpus: str, directory: str, num_steps: int) 
     return {"ledger_bytes": (run.run.run_dir / "ledger.jsonl").stat().st_size}
 
 
-def measure_resumes(layout: Layout, corpus: str, directories: list[str], pairs: int) -> Json:
+def measure_resumes(layout: Layout, corpus: str, directories: list[str], pairs: int, processor_time: bool) -> Json:
     """Seconds from building a run to the end of its first step, for each directory in turn."""
+    now = time.process_time if processor_time else time.perf_counter
     seconds: list[list[float]] = [[] for _ in directories]
     for number in range(pairs + 1):
         for place, directory in enumerate(directories):
-            began = time.perf_counter()
+            began = now()
             run = _Run(layout, corpus, Path(directory))
             run.steps(1)
             if number:  # the first round warms up
-                seconds[place].append(time.perf_counter() - began)
+                seconds[place].append(now() - began)
     return seconds
 
 
-def resume_figures(corpus: Path, directory: Path, pairs: int) -> list[Figure]:
-    """Figure 5."""
+def resume_figures(corpus: Path, directory: Path, pairs: int, *, processor_time: bool = False) -> list[Figure]:
+    """Figure 5; in seconds of the clock, or of processor time."""
+    unit = "processor seconds" if processor_time else "seconds"
     directories = [str(directory / f"resume-{step}") for step in (EARLY_STEP, LATE_STEP)]
     for path, step in zip(directories, (EARLY_STEP, LATE_STEP), strict=True):
         measure_in_processes(write_long_run, 1, str(corpus), path, step)
-    early, late = measure_in_processes(measure_resumes, 1, str(corpus), directories, pairs)[0]
+    early, late = measure_in_processes(measure_resumes, 1, str(corpus), directories, pairs, processor_time)[0]
     for path in directories:
         shutil.rmtree(path)
     return [
         make_figure(
-            f"5. seconds to the first step: resume at step {LATE_STEP:,} against step {EARLY_STEP}",
+            f"5. {unit} to the first step: resume at step {LATE_STEP:,} against step {EARLY_STEP}",
             median(late),
             median(early),
             ratio=median(a / b for a, b in zip(late, early, strict=True)),

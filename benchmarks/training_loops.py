@@ -46,12 +46,16 @@ def our_loop(work: Work, after_step: AfterStep) -> None:
 def our_steps_alone(work: Work, after_step: AfterStep) -> None:
     """Our passes, exact reduction, clipping and optimizer, without any record."""
     run = TrainingRun(make_job(work.config, work.corpus, work.directory), work.layout)
-    optimizer = work.config.optimizer
     for step in range(1, work.config.num_steps + 1):
-        gradients = run.gradients.compute(read_batch(run.windows, run.order, step))
-        clip_(list(gradients.by_name.values()), gradients.norm, optimizer.max_gradient_norm)
-        run.optimizer.step(gradients.by_name, optimizer.peak_learning_rate)
+        _our_step(run, step)
         after_step()
+
+
+def _our_step(run: TrainingRun, step: int) -> None:
+    optimizer = run.config.optimizer
+    gradients = run.gradients.compute(read_batch(run.windows, run.order, step))
+    clip_(list(gradients.by_name.values()), gradients.norm, optimizer.max_gradient_norm)
+    run.optimizer.step(gradients.by_name, optimizer.peak_learning_rate)
 
 
 def bare_loop(work: Work, after_step: AfterStep, *, fused: bool | None = None) -> None:

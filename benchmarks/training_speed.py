@@ -1,6 +1,7 @@
 """Tokens per second, ours against a bare loop, DDP and the Trainer; every pair is two neighbouring blocks of steps."""
 
 from collections.abc import Callable
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -17,7 +18,7 @@ from train.layout import Layout
 BLOCK_STEPS = 25
 """As many as lie between two full checkpoints of the recipe: every block has one of them, in its middle."""
 
-FASTEST = ("loss.chunk_tokens=128", "compile=true")
+FASTEST = ("loss.chunk_tokens=256", "compile=true")
 LOOPS: dict[str, tuple[Callable[[Work, AfterStep], None], tuple[str, ...]]] = {
     "ours": (our_loop, ()),
     "ours, fastest": (our_loop, FASTEST),
@@ -29,7 +30,18 @@ LOOPS: dict[str, tuple[Callable[[Work, AfterStep], None], tuple[str, ...]]] = {
 OURS = frozenset(name for name in LOOPS if name.startswith("ours"))
 
 
-def measure_blocks(layout: Layout, corpus: str, directory: str, names: list[str], pairs: int, block_steps: int) -> Json:
+@dataclass(frozen=True)
+class SpeedOptions:
+    """How long the speed figures measure, and by which seconds."""
+
+    pairs: int
+    block_steps: int
+    processor_time: bool
+
+
+def measure_blocks(
+    layout: Layout, corpus: str, directory: str, names: list[str], pairs: int, block_steps: int, processor_time: bool
+) -> Json:
     """Seconds of each block of steps of each loop, in one process of a layout."""
     warm_up_steps = (block_steps + 1) // 2
     num_steps = warm_up_steps + block_steps * pairs
@@ -39,40 +51,59 @@ def measure_blocks(layout: Layout, corpus: str, directory: str, names: list[str]
         loop, overrides = LOOPS[name]
         config = load_workload(num_steps, processes, *overrides)
         loops[name] = partial(loop, Work(config, Path(corpus), Path(directory) / name, layout))
-    turns = TakingTurns(loops, warm_up_steps=warm_up_steps, block_steps=block_steps, deterministic=OURS)
+    turns = TakingTurns(
+        loops,
+        warm_up_steps=warm_up_steps,
+        block_steps=block_steps,
+        deterministic=OURS,
+        processor_time=processor_time,
+    )
     return turns.run()
 
 
-def speed_figures(corpus: Path, directory: Path, pairs: int, block_steps: int) -> list[Figure]:
-    """Figures 1 to 3."""
+class _Speeds:
+    """Blocks of several loops in some processes; per second of the clock, or of processor time of the first process."""
 
-    def blocks(num_processes: int, *names: str) -> dict[str, list[float]]:
-        where = str(directory / f"{num_processes}-processes")
-        arguments = (str(corpus), where, list(names), pairs, block_steps)
-        found: dict[str, list[float]] = measure_in_processes(measure_blocks, num_processes, *arguments)[0]
-        return found
+    def __init__(
+        self, corpus: Path, directory: Path, num_processes: int, names: list[str], options: SpeedOptions
+    ) -> None:
+        arguments = (str(corpus), str(directory / f"speed-{num_processes}"), names, *astuple(options))
+        self._seconds: dict[str, list[float]] = measure_in_processes(measure_blocks, num_processes, *arguments)[0]
+        self._tokens = options.block_steps * TOKENS_PER_STEP
+        self._unit = "tokens per processor second" if options.processor_time else "tokens/s"
 
-    def compare(figure: str, seconds: dict[str, list[float]], ours: str, peer: str, at_least: float) -> Figure:
-        tokens = block_steps * TOKENS_PER_STEP
-        ratios = [b / a for a, b in zip(seconds[ours], seconds[peer], strict=True)]
+    def compare(self, figure: str, ours: str, peer: str, at_least: float) -> Figure:
+        """Compare two loops pair by pair."""
+        pairs = zip(self._seconds[ours], self._seconds[peer], strict=True)
         return make_figure(
-            f"{figure}, tokens/s",
-            tokens / median(seconds[ours]),
-            tokens / median(seconds[peer]),
-            ratio=median(ratios),
-            runs=len(ratios),
+            f"{figure}, {self._unit}",
+            self._tokens / median(self._seconds[ours]),
+            self._tokens / median(self._seconds[peer]),
+            ratio=median(theirs / own for own, theirs in pairs),
+            runs=len(self._seconds[ours]),
             at_least=at_least,
         )
 
-    one = blocks(1, "ours", "bare", "bare, fused", "Trainer", "ours, fastest")
-    two = blocks(2, "ours", "bare", "bare, fused", "ours, steps alone")
+
+def speed_figures(corpus: Path, directory: Path, options: SpeedOptions) -> list[Figure]:
+    """Figures 1 and 2, one process."""
+    names = ["ours", "bare", "bare, fused", "Trainer", "ours, fastest"]
+    speeds = _Speeds(corpus, directory, 1, names, options)
     return [
-        compare("1. 1 process against a bare loop, AdamW of torch's choice", one, "ours", "bare", 0.97),
-        compare("1. 1 process against a bare loop, fused AdamW", one, "ours", "bare, fused", 0.97),
-        compare("1. 2 processes against a bare DDP loop, AdamW of torch's choice", two, "ours", "bare", 0.97),
-        compare("1. 2 processes against a bare DDP loop, fused AdamW", two, "ours", "bare, fused", 0.97),
-        compare("2. 1 process against Trainer", one, "ours", "Trainer", 1.0),
-        compare("2. 1 process, chunked loss, compiled, against Trainer", one, "ours, fastest", "Trainer", 1.2),
-        compare("3. 2 processes, exact reduction against DDP", two, "ours, steps alone", "bare", 0.95),
-        compare("3. 2 processes, exact reduction against DDP, fused", two, "ours, steps alone", "bare, fused", 0.95),
+        speeds.compare("1. 1 process against a bare loop, AdamW of torch's choice", "ours", "bare", 0.97),
+        speeds.compare("1. 1 process against a bare loop, fused AdamW", "ours", "bare, fused", 0.97),
+        speeds.compare("2. 1 process against Trainer", "ours", "Trainer", 1.0),
+        speeds.compare("2. 1 process, chunked loss, compiled, against Trainer", "ours, fastest", "Trainer", 1.2),
+    ]
+
+
+def process_figures(corpus: Path, directory: Path, options: SpeedOptions) -> list[Figure]:
+    """Figures 1 and 3, two processes."""
+    names = ["ours", "bare", "bare, fused", "ours, steps alone"]
+    speeds = _Speeds(corpus, directory, 2, names, options)
+    return [
+        speeds.compare("1. 2 processes against a bare DDP loop, AdamW of torch's choice", "ours", "bare", 0.97),
+        speeds.compare("1. 2 processes against a bare DDP loop, fused AdamW", "ours", "bare, fused", 0.97),
+        speeds.compare("3. 2 processes, exact reduction against DDP", "ours, steps alone", "bare", 0.95),
+        speeds.compare("3. 2 processes, exact reduction against DDP, fused", "ours, steps alone", "bare, fused", 0.95),
     ]
