@@ -1,6 +1,7 @@
 """Kill training jobs again and again, at every kind of moment and at changing layouts; the results must not show it.
 
     python benchmarks/crash.py --kills 50 2>/dev/null
+    python benchmarks/crash.py --sweep 2>/dev/null
 
 Each kill is `kill -9`. When a run has got to its end in spite of them, every result file is compared with that of the
 straight run, and the next run begins. Exit code 1 when any file differs.
@@ -10,6 +11,7 @@ import argparse
 import json
 import multiprocessing
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -40,6 +42,10 @@ RECIPE: dict[str, Any] = {
         "keep_last_full": 2,
         "published_full_steps": [9, 15],
     },
+}
+SHORT_RECIPE: dict[str, Any] = {
+    "phases": [{"num_steps": 5, "sequences_per_step": 4}],
+    "checkpoints": {"weights_until_step": 2, "full_every_steps": 1, "keep_last_full": 1},
 }
 LAUNCHED = """
 import json, sys
@@ -75,13 +81,15 @@ class CrashTest:
     Args:
         place: directory for corpus and runs.
         seed: of the moments and layouts.
+        recipe: what differs from the small recipe of the tests.
     """
 
-    def __init__(self, place: Path, seed: int) -> None:
+    def __init__(self, place: Path, seed: int, recipe: dict[str, Any]) -> None:
         self._draw = random.Random(seed)
         self._place = place
+        self._recipe = recipe
         self._corpus = tiny_runs.make_corpus(place / "corpus").path
-        self._straight = small_jobs.run_small(self._corpus, place / "straight", **RECIPE)
+        self._straight = small_jobs.run_small(self._corpus, place / "straight", **self._recipe)
         self.tally = Tally()
 
     def run(self, num_kills: int) -> None:
@@ -97,8 +105,23 @@ class CrashTest:
                 print(f"kill {self.tally.num_kills}: {kind.__name__.strip('_')} at {layout}", flush=True)
             else:
                 self._compare()
-        small_jobs.run_job_at((1, 1), self._corpus, self._run_dir, RECIPE)
+        small_jobs.run_job_at((1, 1), self._corpus, self._run_dir, self._recipe)
         self._compare()
+
+    def sweep(self) -> None:
+        """One run for every single change of the disk: killed before that change, then gone on with."""
+        number = 0
+        while True:
+            number += 1
+            codes = small_jobs.run_job_at(
+                (1, 1), self._corpus, self._run_dir, self._recipe, kill_points.at_change, number
+            )
+            if codes == [0]:
+                return
+            self.tally.kills["at each change"] += 1
+            small_jobs.run_job_at((1, 1), self._corpus, self._run_dir, self._recipe)
+            self._compare()
+            shutil.rmtree(self._place / f"run-{self.tally.num_runs - 1}")
 
     @property
     def _run_dir(self) -> Path:
@@ -116,7 +139,7 @@ class CrashTest:
     # ---- kinds of kills: each returns whether the job was killed before its end --------------------------------------
 
     def _start(self, layout: tuple[int, int], *point: Any) -> Any:
-        return small_jobs.start_job(*layout, self._corpus, self._run_dir, RECIPE, *(point or (None,)))
+        return small_jobs.start_job(*layout, self._corpus, self._run_dir, self._recipe, *(point or (None,)))
 
     def _end(self, processes: Any) -> bool:
         codes = small_jobs.end_job(processes)
@@ -158,7 +181,7 @@ class CrashTest:
         """The process that called `launch`, at a random moment from its imports on; its workers must end with it."""
         self._run_dir.mkdir(exist_ok=True)
         paths = [str(ROOT), str(ROOT / "tests" / "train")]
-        arguments = [paths, str(self._corpus), str(self._run_dir), list(layout), RECIPE]
+        arguments = [paths, str(self._corpus), str(self._run_dir), list(layout), self._recipe]
         words = [argument if isinstance(argument, str) else json.dumps(argument) for argument in arguments]
         with subprocess.Popen([sys.executable, "-c", LAUNCHED, *words]) as process:
             try:
@@ -190,12 +213,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=20261125)
+    parser.add_argument("--sweep", action="store_true", help="instead: one kill before every single change of the disk")
     options = parser.parse_args()
     multiprocessing.set_start_method("forkserver")
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="openwright-crash-") as place:
-        test = CrashTest(Path(place), options.seed)
-        test.run(options.kills)
+        test = CrashTest(Path(place), options.seed, SHORT_RECIPE if options.sweep else RECIPE)
+        if options.sweep:
+            test.sweep()
+        else:
+            test.run(options.kills)
     tally = test.tally
     print(f"{tally.num_kills} kills in {tally.num_runs} runs, {time.monotonic() - started:.0f} s")
     for counter in (tally.kills, tally.layouts):
