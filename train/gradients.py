@@ -123,9 +123,11 @@ class ExactGradients:
     def _close_next_bucket(self) -> None:
         bucket = len(self._totals)
         self._trees[bucket].push([self._passes.take(index) for index in self._buckets[bucket]])
-        self._totals.append(self._trees[bucket].total())
-        if self._reducer:
-            self._reducer.send(self._totals[bucket])
+        total = self._trees[bucket].total()
+        if self._reducer:  # it keeps a copy; the memory of this one is free again
+            self._reducer.send(total)
+            total = []
+        self._totals.append(total)
 
     def compute(self, batch: StepBatch) -> StepGradients:
         """Compute the gradients of a step's batch.
@@ -149,10 +151,12 @@ class ExactGradients:
         self._is_last_pass = False
         while len(self._totals) < len(self._buckets):
             self._close_next_bucket()
-        gradients = [gradient for total in self._totals for gradient in total]
+        if self._reducer:
+            gradients, norm = self._reducer.receive()
+        else:
+            gradients = [gradient for total in self._totals for gradient in total]
+            norm = exact_norm(gradients, passes.layout.world)
         self._totals = []
-        world = passes.layout.world
-        norm = self._reducer.receive(gradients) if self._reducer else exact_norm(gradients, world)
         by_name = dict(zip(passes.names, gradients, strict=True))
         return StepGradients(by_name, norm, passes.loss(sums_R, batch.num_trained))
 

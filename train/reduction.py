@@ -14,6 +14,7 @@ The gradient norm is an exact sum in integers: independent of any order. Legend:
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -112,7 +113,7 @@ class ReplicaReducer:
     """Adds the gradients of all rows of the grid, bucket by bucket, and finds the norm of the sum.
 
     Buckets are fixed runs of parameters, so that a bucket can be on its way while the backward pass still computes the
-    next one, and no second copy of all gradients is ever made.
+    next one. The sums come back in the memory from which the gradients were sent.
 
     Args:
         sizes: elements that this process holds of each parameter, in the order in which gradients become ready.
@@ -122,7 +123,7 @@ class ReplicaReducer:
     def __init__(self, sizes: Sequence[int], layout: Layout) -> None:
         self._layout = layout
         self._buckets = _buckets(sizes)
-        self._pending: list[tuple[torch.Tensor, torch.Tensor, dist.Work]] = []
+        self._pending: list[_Exchange] = []
 
     @property
     def buckets(self) -> list[range]:
@@ -133,43 +134,52 @@ class ReplicaReducer:
         """Start the exchange of the next bucket; called once per bucket, in order.
 
         Args:
-            gradients: this row's sums for the bucket's parameters.
+            gradients: this row's sums for the bucket's parameters; they are copied.
         """
         rows = self._layout.num_replicas
         num_elements = sum(gradient.numel() for gradient in gradients)
-        flat_N = torch.zeros(math.ceil(num_elements / rows) * rows, device=self._layout.world.device)
+        flat_N = torch.empty(math.ceil(num_elements / rows) * rows, device=self._layout.world.device)
         torch.cat([gradient.reshape(-1) for gradient in gradients], out=flat_N[:num_elements])
+        flat_N[num_elements:] = 0.0
         received_N = torch.empty_like(flat_N)
         work = dist.all_to_all_single(received_N, flat_N, group=self._layout.replicate_group, async_op=True)
-        self._pending.append((flat_N, received_N, work))
+        self._pending.append(_Exchange(flat_N, received_N, work, [gradient.shape for gradient in gradients]))
 
-    def receive(self, gradients: Sequence[torch.Tensor]) -> float:
-        """Finish all buckets: put the sums into `gradients` and return their norm.
+    def receive(self) -> tuple[list[torch.Tensor], float]:
+        """Finish all buckets.
 
-        Args:
-            gradients: one tensor per parameter in the order of `sizes`; overwritten with the sum over all rows.
+        Returns:
+            The sums over all rows, one tensor per parameter in the order of `sizes`, and their norm.
 
         Raises:
             TrainingError: when a gradient is not finite.
         """
         rows, group = self._layout.num_replicas, self._layout.replicate_group
-        own_chunks, gathers = [], []
-        for flat_N, received_N, work in self._pending:
-            work.wait()
-            own_N = _add_chunks(received_N, rows)
+        own_chunks, gathers, sums = [], [], []
+        for exchange in self._pending:
+            exchange.work.wait()
+            own_N = _add_chunks(exchange.received, rows)
             own_chunks.append(own_N)
-            gathers.append(dist.all_gather_single(flat_N, own_N, group=group, async_op=True))
+            gathers.append(dist.all_gather_single(exchange.sent, own_N, group=group, async_op=True))
         norm = exact_norm(own_chunks, self._layout.world)
-        for places, (flat_N, _, _), gather in zip(self._buckets, self._pending, gathers, strict=True):
+        for exchange, gather in zip(self._pending, gathers, strict=True):
             gather.wait()
-            pieces = torch.split(flat_N, [*(gradients[i].numel() for i in places), _padding(flat_N, gradients, places)])
-            torch._foreach_copy_([gradients[i].view(-1) for i in places], list(pieces[:-1]))
+            first = 0
+            for shape in exchange.shapes:
+                sums.append(exchange.sent[first : first + shape.numel()].view(shape))
+                first += shape.numel()
         self._pending = []
-        return norm
+        return sums, norm
 
 
-def _padding(flat_N: torch.Tensor, gradients: Sequence[torch.Tensor], places: range) -> int:
-    return flat_N.numel() - sum(gradients[i].numel() for i in places)
+@dataclass(frozen=True)
+class _Exchange:
+    """A bucket on its way: what was sent, what comes in, and the shapes of its gradients."""
+
+    sent: torch.Tensor
+    received: torch.Tensor
+    work: dist.Work
+    shapes: list[torch.Size]
 
 
 def _buckets(sizes: Sequence[int]) -> list[range]:
