@@ -1,6 +1,5 @@
 """The command line `openwright`. Everything heavy is imported inside the commands, so that `--help` is instant."""
 
-import errno
 import os
 import sys
 import traceback
@@ -10,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 from typer import Argument, Option
 
-from provenance.errors import ConfigError, OpenwrightError
+from provenance.errors import DISK_ERRORS, ConfigError, OpenwrightError
 
 EXIT_FAIL = 1
 
@@ -322,10 +321,10 @@ def invoke(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return EXIT_FAIL
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in DISK_ERRORS:
             return _show_bug()
         full = OpenwrightError(
-            "the disk is full",
+            f"the disk is {DISK_ERRORS[error.errno]}",
             expected="free space for artifacts and checkpoints",
             where=str(error.filename or "artifacts"),
             next_command="make room and run the same command again; it goes on from what is there",

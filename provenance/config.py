@@ -29,6 +29,15 @@ class Config(BaseModel):
 ConfigType = TypeVar("ConfigType", bound=Config)
 
 
+class _YamlLoader(yaml.SafeLoader):
+    """YAML 1.1 with the floats of YAML 1.2: `1e-3` is a number here, not a text."""
+
+
+_YamlLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
 def load_config(path: Path, model: type[ConfigType], overrides: Sequence[str] = ()) -> ConfigType:
     """Read a YAML file into `model`.
 
@@ -90,10 +99,10 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[str | int, ...], 
         ) from None
     lines: dict[tuple[str | int, ...], int] = {}
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_YamlLoader)
         if root is not None:
             _collect_lines(root, (), lines, path)
-        values = yaml.safe_load(text)
+        values = _YamlLoader(text).get_single_data()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -136,7 +145,7 @@ def _apply_override(values: dict[str, Any], override: str, lines: dict[tuple[str
         else:
             raise ConfigError(f"override {override!r} goes through a value", where=str(path))
     try:
-        value = yaml.safe_load(text)
+        value = _YamlLoader(text).get_single_data()
     except yaml.YAMLError:
         raise ConfigError(f"override {override!r}", expected="a YAML value after =", where=str(path)) from None
     if not isinstance(target, dict):

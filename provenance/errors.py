@@ -17,6 +17,17 @@
 Every message says what was found, what was expected, where, and the next command.
 """
 
+import errno
+
+DISK_ERRORS = {
+    errno.ENOSPC: "full",
+    errno.EDQUOT: "full (quota)",
+    errno.EFBIG: "full (file size limit)",
+    errno.EROFS: "read-only",
+    errno.EACCES: "not writable for this user",
+}
+"""What the number of an OSError says of a disk that takes no more."""
+
 
 class OpenwrightError(Exception):
     """Base of all errors shown to a user.

@@ -1,6 +1,5 @@
 """A run's directory while a job works in it: who holds it, how the job ended, and what a full disk means."""
 
-import errno
 import fcntl
 import json
 import os
@@ -10,16 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from provenance.errors import OpenwrightError, TrainingError
+from provenance.errors import DISK_ERRORS, OpenwrightError, TrainingError
 from train.job import LOCK, OUTCOME
-
-_DISK_ERRORS = {
-    errno.ENOSPC: "full",
-    errno.EDQUOT: "full (quota)",
-    errno.EFBIG: "full (file size limit)",
-    errno.EROFS: "read-only",
-    errno.EACCES: "not writable for this user",
-}
 
 
 def lock_directory(run_dir: Path) -> IO[str]:
@@ -86,10 +77,10 @@ def disk_error(error: OSError) -> OpenwrightError:
     Raises:
         OSError: the error itself when it is of another kind.
     """
-    if error.errno not in _DISK_ERRORS:
+    if error.errno not in DISK_ERRORS:
         raise error
     return TrainingError(
-        f"the disk is {_DISK_ERRORS[error.errno]}",
+        f"the disk is {DISK_ERRORS[error.errno]}",
         expected="room for checkpoints and ledger",
         where=str(error.filename or "the run directory"),
         next_command="make room and run the same command again; the last full checkpoint is whole",

@@ -132,6 +132,7 @@ def test_json_stands_alone_on_standard_output(verdicts, capfd):
         (ReleaseError("found this", expected="that", where="here", next_command="do"), 1, "here: found this"),
         (StoppedForRequeue("stopped with a checkpoint"), 75, "stopped"),
         (OSError(errno.ENOSPC, "No space left on device", "artifacts/x"), 1, "the disk is full"),
+        (OSError(errno.EROFS, "Read-only file system", "artifacts/x"), 1, "the disk is read-only"),
         (KeyError("oops"), 1, "this is a bug"),
         (OSError(errno.EACCES, "denied"), 1, "this is a bug"),
     ],

@@ -59,6 +59,13 @@ def test_a_good_file_fills_the_model(tmp_path):
     assert [phase.num_steps for phase in config.phases] == [3, 4]
 
 
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.0e-3", "+1e-3", "0.001"])
+def test_numbers_may_be_written_as_people_write_them(tmp_path, text):
+    written = load_config(write(tmp_path, GOOD.replace("0.1", text)), Recipe)
+    overridden = load_config(write(tmp_path, GOOD), Recipe, [f"optimizer.peak_learning_rate={text}"])
+    assert written.optimizer.peak_learning_rate == overridden.optimizer.peak_learning_rate == 1e-3
+
+
 def test_models_are_frozen(tmp_path):
     config = load_config(write(tmp_path, GOOD), Recipe)
     with pytest.raises(ValueError, match="frozen"):

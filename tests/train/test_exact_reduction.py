@@ -92,5 +92,3 @@ def test_norm_does_not_depend_on_order_or_cuts(values: list[float], draw: "objec
 def test_norm_refuses_what_is_not_finite(bad: float) -> None:
     with pytest.raises(TrainingError, match="not a number"):
         exact_norm([torch.tensor([1.0, bad, 2.0])], World())
-
-
