@@ -24,7 +24,6 @@ DISK_ERRORS = {
     errno.EDQUOT: "full (quota)",
     errno.EFBIG: "full (file size limit)",
     errno.EROFS: "read-only",
-    errno.EACCES: "not writable for this user",
 }
 """What the number of an OSError says of a disk that takes no more."""
 

@@ -1,5 +1,6 @@
 """A run's directory while a job works in it: who holds it, how the job ended, and what a full disk means."""
 
+import errno
 import fcntl
 import json
 import os
@@ -77,10 +78,11 @@ def disk_error(error: OSError) -> OpenwrightError:
     Raises:
         OSError: the error itself when it is of another kind.
     """
-    if error.errno not in DISK_ERRORS:
+    meanings = {**DISK_ERRORS, errno.EACCES: "not writable for this user"}
+    if error.errno not in meanings:
         raise error
     return TrainingError(
-        f"the disk is {DISK_ERRORS[error.errno]}",
+        f"the disk is {meanings[error.errno]}",
         expected="room for checkpoints and ledger",
         where=str(error.filename or "the run directory"),
         next_command="make room and run the same command again; the last full checkpoint is whole",
