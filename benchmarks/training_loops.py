@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 from training_workload import make_job, plain_model, read_windows
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from train.batch import read_batch
 from train.gradients import clip_
@@ -146,4 +146,5 @@ def trainer_loop(work: Work, after_step: AfterStep) -> None:
     trainer = Trainer(
         model=plain_model(config), args=arguments, train_dataset=_Rows(windows), callbacks=[_AfterStep(after_step)]
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.train()

@@ -55,12 +55,13 @@ def write_corpus(directory: Path, seed: int = 11) -> None:
 
 
 def load_workload(num_steps: int, *overrides: str) -> PretrainConfig:
-    """The quickstart's recipe over a number of steps, without held-out losses."""
+    """The quickstart's recipe over some steps, without held-out losses and the checkpoints of its first steps."""
     values = [
         f"phases=[{{num_steps: {num_steps}, sequences_per_step: 8, mixture: proportional}}]",
         f"schedule={{name: wsd, warmup_steps: {min(15, num_steps)}, decay_steps: 0, final_fraction: 0.0}}",
         f"data.heldout_every_steps={NEVER}",
         "data.heldout_windows=2",
+        "checkpoints.weights_until_step=0",
         *overrides,
     ]
     return load_config(QUICKSTART, PretrainConfig, values)
