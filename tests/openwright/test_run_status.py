@@ -12,7 +12,6 @@ from provenance.errors import ArtifactError
 from provenance.ledger import ChainWriter
 
 START = {"kind": "start", "stage": "pretrain", "order": {"phases": [{"num_steps": 30}, {"num_steps": 10}]}}
-BEGAN = datetime.now(UTC) - timedelta(seconds=100)
 
 
 class FakeRun:
@@ -22,7 +21,7 @@ class FakeRun:
         self.directory = directory
         self.ledger = ChainWriter(directory / "ledger.jsonl")
         self.journal = ChainWriter(directory / "journal.jsonl")
-        self.seen = BEGAN
+        self.seen = datetime.now(UTC) - timedelta(seconds=100)
         self.ledger.append(START)
         self.ledger.append({"kind": "checkpoint", "step": 0})
         self.note("start", step=0)
