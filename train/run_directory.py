@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,19 +14,25 @@ from typing import IO, Any
 from provenance.errors import DISK_ERRORS, OpenwrightError, TrainingError
 from train.job import LOCK, OUTCOME
 
+_GRACE_SECONDS = 3.0
+
 
 def lock_directory(run_dir: Path) -> IO[str]:
     """Hold a run directory; the lock of a dead process is gone with it.
 
     Raises:
-        TrainingError: when a living process holds it.
+        TrainingError: when a living process holds it, and still does after some seconds: killed ones take a moment.
     """
+    deadline = time.monotonic() + _GRACE_SECONDS
     while True:
         file = (run_dir / LOCK).open("w")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             file.close()
+            if time.monotonic() < deadline:
+                time.sleep(0.05)
+                continue
             raise TrainingError(
                 "another process is training in this directory",
                 where=str(run_dir),

@@ -1,6 +1,7 @@
 """Digests of tensors: the state digest (`state/1`) and the parameter checksum (`parameter-checksum/1`)."""
 
 import hashlib
+import time
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -12,7 +13,7 @@ from train.layout import Layout, Part
 _DTYPE_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float64: "F64", torch.int64: "I64"}
 _BIT_VIEWS = {4: torch.int32, 2: torch.int16, 8: torch.int64}
 _BLOCK_ELEMENTS = 65_536
-_DIGEST_BYTES = 32
+_ROWS_BETWEEN_YIELDS = 64
 
 
 def tensor_digest(name: str, tensor: torch.Tensor) -> bytes:
@@ -29,7 +30,12 @@ def row_digests(tensor: torch.Tensor) -> bytes:
     rows = contiguous.reshape(contiguous.shape[0], -1) if contiguous.dim() >= 2 else contiguous.reshape(1, -1)
     row_bytes = rows.shape[1] * rows.element_size()
     data = rows.view(torch.uint8).numpy().reshape(-1).data
-    return b"".join(hashlib.sha256(data[i : i + row_bytes]).digest() for i in range(0, len(data), row_bytes))
+    digests = []
+    for number, start in enumerate(range(0, len(data), row_bytes)):
+        digests.append(hashlib.sha256(data[start : start + row_bytes]).digest())
+        if number % _ROWS_BETWEEN_YIELDS == 0:
+            time.sleep(0)  # short rows are hashed with Python's lock held; the loop that trains needs it too
+    return b"".join(digests)
 
 
 def _digest_of_rows(name: str, dtype: torch.dtype, shape: tuple[int, ...], leaves: bytes) -> bytes:

@@ -144,7 +144,6 @@ def test_kill_at_random_moments_and_going_on_gives_the_same_bytes(
         assert process.poll() is None, "the run ended before it could be killed"
         process.kill()
         process.wait()
-        time.sleep(0.3)
     run(corpus, run_dir, 1, **LONG)
     assert results(run_dir) == results(long_straight)
 
