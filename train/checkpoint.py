@@ -190,10 +190,7 @@ def plan_files(parts: Iterable[Part], stem: str, max_file_bytes: int) -> list[Te
 
 def whole_bytes(part: Part) -> int:
     """Bytes of the whole tensor."""
-    size = part.tensor.element_size()
-    for length in part.shape:
-        size *= length
-    return size
+    return part.num_elements * part.tensor.element_size()
 
 
 def index_of(files: Sequence[TensorFile]) -> Json:

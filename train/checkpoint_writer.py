@@ -110,7 +110,7 @@ class CheckpointWriter:
     def _whole(self, part: Part, writer: int) -> torch.Tensor | None:
         """The whole tensor, on the CPU of the process that writes it; None elsewhere."""
         is_writer = writer == self._layout.world.rank
-        if part.is_whole:
+        if not part.is_sharded:
             return part.tensor.detach().to("cpu", copy=True) if is_writer else None
         rows = -(-part.shape[0] // self._layout.shard_size)
         sent = part.tensor.new_zeros((rows, *part.shape[1:]))

@@ -5,6 +5,7 @@ the model, cut into `shard_size` parts along the first dimension of every tensor
 every process holds everything; with one row nothing is held twice.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,29 +108,29 @@ class Part:
             May have no rows at all.
         shape: shape of the whole tensor.
         first_row: number of the first row held.
+        is_sharded: whether the processes of a row of the grid hold different rows. All of them agree on it; shapes do
+            not tell, since one process may hold all rows of a short tensor and the others none.
     """
 
     name: str
     tensor: torch.Tensor
     shape: tuple[int, ...]
     first_row: int = 0
+    is_sharded: bool = False
 
     @property
-    def is_whole(self) -> bool:
-        """Whether this process holds the whole tensor."""
-        return tuple(self.tensor.shape) == self.shape
+    def num_elements(self) -> int:
+        """Elements of the whole tensor."""
+        return math.prod(self.shape)
 
     @property
     def first_element(self) -> int:
         """Number of the first element held, in the flat order of the whole tensor."""
-        row = 1
-        for size in self.shape[1:]:
-            row *= size
-        return self.first_row * row
+        return self.first_row * math.prod(self.shape[1:])
 
     def like(self, name: str, tensor: torch.Tensor) -> "Part":
         """The same range of another tensor of the same shape, such as an optimizer's state."""
-        return Part(name, tensor, self.shape, self.first_row)
+        return Part(name, tensor, self.shape, self.first_row, self.is_sharded)
 
 
 def part_of(name: str, tensor: torch.Tensor, layout: Layout) -> Part:
@@ -138,4 +139,5 @@ def part_of(name: str, tensor: torch.Tensor, layout: Layout) -> Part:
         return Part(name, tensor.detach(), tuple(tensor.shape))
     rows = tensor.shape[0]
     chunk = -(-rows // layout.shard_size)  # as torch.chunk cuts: full chunks first, then what is left
-    return Part(name, tensor.to_local().detach(), tuple(tensor.shape), min(rows, layout.shard * chunk))
+    first = min(rows, layout.shard * chunk)
+    return Part(name, tensor.to_local().detach(), tuple(tensor.shape), first, layout.shard_size > 1)

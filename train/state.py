@@ -62,13 +62,13 @@ def digest_parts(parts: Sequence[Part], layout: Layout) -> dict[str, bytes]:
     Rows are hashed where they lie and only the digests travel; tensors under two dimensions travel themselves.
     """
     own = [
-        row_digests(part.tensor) if part.is_whole or len(part.shape) >= 2 else part.tensor.cpu().numpy().tobytes()
+        part.tensor.cpu().numpy().tobytes() if part.is_sharded and len(part.shape) < 2 else row_digests(part.tensor)
         for part in parts
     ]
     gathered = [own] if layout.shard_size == 1 else _gather_bytes(own, layout)
     digests = {}
     for index, part in enumerate(parts):
-        if part.is_whole:
+        if not part.is_sharded:
             leaves = own[index]
         else:
             leaves = b"".join(each[index] for each in gathered)
@@ -117,10 +117,7 @@ class ParameterChecksum:
         first = 0
         for part in sorted(parts, key=lambda part: part.name):
             self._places.append((first + part.first_element, part.tensor))
-            size = 1
-            for length in part.shape:
-                size *= length
-            first += size
+            first += part.num_elements
         self._numbers_N = torch.arange(1, _BLOCK_ELEMENTS + 1, dtype=torch.int64, device=layout.world.device)
 
     def total(self) -> str:
