@@ -61,6 +61,21 @@ def test_a_run_under_way(tmp_path):
     assert "last sign of life" in line
 
 
+def test_utilisation_is_told_where_a_peak_is_known_and_said_to_be_unknown_elsewhere(tmp_path):
+    fake = FakeRun(tmp_path)
+    fake.steps(1, 1)
+    assert "FLOP/s" not in status_of(tmp_path).line()  # a journal of before
+    rate = {"seconds": (2.0).hex(), "tokens_per_second": (1000.0).hex()}
+    fake.note("step", step=2, flops=5_000_000_000, **rate)
+    status = status_of(tmp_path)
+    assert (status.flops_per_second, status.mfu) == (2.5e9, None)
+    assert "2.5 GFLOP/s (MFU not known: no peak of this device is)" in status.line()
+    fake.note("step", step=3, flops=8 * 10**14, mfu=(0.4).hex(), **rate)
+    status = status_of(tmp_path)
+    assert (status.flops_per_second, status.mfu) == (4e14, 0.4)
+    assert "400.0 TFLOP/s (MFU 40.0%)" in status.line()
+
+
 def test_before_the_first_step_nothing_is_claimed(tmp_path):
     status = status_of(write_run(tmp_path, 0))
     assert (status.step, status.loss, status.tokens_per_second, status.seconds_left) == (0, None, None, None)
@@ -168,10 +183,14 @@ def test_ctrl_c_ends_following_in_peace(project_copy, tmp_path):
     write_run(tmp_path / "abc", 5)
     command = [sys.executable, "-u", "-m", "openwright", "status", str(tmp_path), "--follow", "--every", "0.1"]
     with subprocess.Popen(command, cwd=project_copy, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert b"step 5 of 40" in process.stdout.readline()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 0
-        assert process.stderr.read() == b""
+        try:
+            assert b"step 5 of 40" in process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert errors == b""
 
 
 def test_help_says_that_status_does_not_verify(openwright):
