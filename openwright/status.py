@@ -40,6 +40,8 @@ class RunStatus:
         heldout_bits_per_byte: of the last held-out evaluation, None before the first.
         last_checkpoint: step of the last checkpoint in the ledger, None before the first.
         tokens_per_second: of the last step that the journal tells of, None where it tells of none.
+        flops_per_second: of the same step, forward and backward, None where it tells of none.
+        mfu: share of the devices' published peak that this is, None where no peak is known, as on CPUs.
         seconds_left: at the pace of the last steps since the last restart, None where they are too few.
         num_restarts: how often the run was resumed.
         last_sign_of_life: time of the last journal record (ISO, UTC), None without a journal.
@@ -55,6 +57,8 @@ class RunStatus:
     heldout_bits_per_byte: float | None
     last_checkpoint: int | None
     tokens_per_second: float | None
+    flops_per_second: float | None
+    mfu: float | None
     seconds_left: float | None
     num_restarts: int
     last_sign_of_life: str | None
@@ -73,6 +77,10 @@ class RunStatus:
             parts.append(f"held-out {self.heldout_bits_per_byte:.4f} bits per byte")
         if self.tokens_per_second is not None:
             parts.append(f"{self.tokens_per_second:,.0f} tokens/s")
+        if self.flops_per_second is not None:
+            share = "not known: no peak of this device is" if self.mfu is None else f"{self.mfu:.1%}"
+            size, unit = (1e12, "TFLOP/s") if self.flops_per_second >= 1e12 else (1e9, "GFLOP/s")
+            parts.append(f"{self.flops_per_second / size:,.1f} {unit} (MFU {share})")
         if self.last_checkpoint is not None:
             parts.append(f"checkpoint at step {self.last_checkpoint:,}")
         if self.num_restarts:
@@ -155,6 +163,8 @@ class RunReader:
             heldout_bits_per_byte=float.fromhex(evaluation["bits_per_byte"]) if evaluation else None,
             last_checkpoint=int(checkpoint["step"]) if checkpoint else None,
             tokens_per_second=float.fromhex(self._paced[-1]["tokens_per_second"]) if self._paced else None,
+            flops_per_second=_flops_per_second(self._paced[-1]) if self._paced else None,
+            mfu=float.fromhex(self._paced[-1]["mfu"]) if self._paced and "mfu" in self._paced[-1] else None,
             seconds_left=self._seconds_left(num_steps - done),
             num_restarts=self._num_restarts,
             last_sign_of_life=seen,
@@ -220,6 +230,10 @@ class RunReader:
         if num_steps < 1:
             return None
         return max(0, num_steps_left) * (last - first).total_seconds() / num_steps
+
+
+def _flops_per_second(step: dict[str, Any]) -> float | None:
+    return float(step["flops"]) / float.fromhex(step["seconds"]) if "flops" in step else None
 
 
 def status_of(run: Path) -> RunStatus:

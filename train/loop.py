@@ -51,6 +51,7 @@ from train.settings import PretrainConfig
 from train.sharding import prepare_model
 from train.state import ParameterChecksum, digest_parts
 from train.trackers import StepListener
+from train.utilisation import Utilisation
 
 
 class TrainingRun:
@@ -78,6 +79,7 @@ class TrainingRun:
         ends_with = self.windows.eos_id if data.document_masking else None
         self.module = LanguageModelLoss(model, self.config.loss, ends_with).to(self.world.device)
         self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.utilisation = Utilisation(model, self.config.precision, self.world.device, self.world.size)
         trained = prepare_model(self.module, self.config, layout)
         parameters = trainable_parameters(model)
         self.weights = model_parts(model, layout)
@@ -205,6 +207,7 @@ class TrainingRun:
             host=socket.gethostname(),
             num_processes=self.world.size,
             shard_size=self.layout.shard_size,
+            **self.utilisation.of_devices(),
             **self.segment,
         )
 
@@ -407,9 +410,17 @@ def run_steps(run: TrainingRun, listeners: Sequence[StepListener] = ()) -> bool:
         numbers = run.train_step(step)
         seconds = time.monotonic() - started
         run.after_step(step)
-        tokens = run.order.phases[run.order.locate_step(step)[0]].sequences_per_step * config.data.window_tokens
+        sequences = run.order.phases[run.order.locate_step(step)[0]].sequences_per_step
+        window_tokens = config.data.window_tokens
+        tokens = sequences * window_tokens
         numbers["tokens_per_second"] = tokens / seconds
-        run.note("step", step=step, seconds=hex_float(seconds), tokens_per_second=hex_float(tokens / seconds))
+        run.note(
+            "step",
+            step=step,
+            seconds=hex_float(seconds),
+            tokens_per_second=hex_float(tokens / seconds),
+            **run.utilisation.of_step(sequences, window_tokens, seconds),
+        )
         if run.world.rank == 0:
             bar.advance(1, f"loss {numbers['loss']:.3f}, {tokens / seconds:,.0f} tokens/s")
         for listener in listeners:
