@@ -282,22 +282,24 @@ def optimizer_elements(shape: ModelShape, optimizer: str) -> int:
 
 def plan_checkpoints(shape: ModelShape, config: RunConfig) -> CheckpointPlan:
     """Which checkpoints the schedule and the retention of a config leave, and how large they are."""
-    settings = config.checkpoints
-    last = config.num_steps
-    full = [*range(settings.full_every_steps, last, settings.full_every_steps), last]
-    kept = _kept_full(full, settings)
-    weights = sorted({step for step in _weights_steps(settings, last) if step not in kept})
     size = FP32_BYTES * shape.num_parameters
     state = FP32_BYTES * optimizer_elements(shape, config.optimizer.name)
-    return CheckpointPlan(tuple(weights), tuple(sorted(kept)), size, size + state)
+    return kept_checkpoints(config, size, size + state)
 
 
-def _kept_full(full: list[int], settings: CheckpointConfig) -> set[int]:
-    if settings.keep_last_full is None:
-        return set(full)
-    *earlier, last = full
-    published = {step for step in full if step in settings.published_full_steps}
-    return {last, *earlier[-settings.keep_last_full :], *published}
+def kept_checkpoints(config: RunConfig, weights_bytes: int, full_bytes: int) -> CheckpointPlan:
+    """Which checkpoints the schedule and the retention of a config leave, given the sizes of the two kinds.
+
+    A branch makes none before the step with whose checkpoint it begins, and none falls on a step that is left out.
+    """
+    settings, last = config.checkpoints, config.num_steps
+    first = config.branch.step if config.branch else 0
+    every = range(settings.full_every_steps, last, settings.full_every_steps)
+    made = [step for step in every if step > first and not config.is_skipped(step)]
+    kept = {last, first} - {0} | {step for step in made if step in settings.published_full_steps}
+    kept |= set(made if settings.keep_last_full is None else made[-settings.keep_last_full :])
+    weights = {step for step in _weights_steps(settings, last) if step >= first and not config.is_skipped(step)}
+    return CheckpointPlan(tuple(sorted(weights - kept)), tuple(sorted(kept)), weights_bytes, full_bytes)
 
 
 def _weights_steps(settings: CheckpointConfig, last: int) -> Iterator[int]:

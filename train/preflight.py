@@ -23,6 +23,8 @@ from provenance.digests import tagged_digest
 from provenance.environment import platform_record
 from provenance.errors import TrainingError
 from provenance.fingerprint import library_versions, sources_digest
+from train.accounting import CheckpointPlan
+from train.checkpoint import CHECKPOINTS, requeue_name
 from train.layout import World
 
 _SAMPLED_FILES = 32
@@ -78,7 +80,7 @@ def preflight(
         splits: splits that the job reads.
         packages: packages whose sources the stage may import.
         libraries: distributions whose version may change its results.
-        needed_bytes: what the checkpoints still to come take at least.
+        needed_bytes: what the checkpoints still to come take (`checkpoint_bytes_to_come`).
         expected_libraries: versions in the stage's fingerprint; None compares the processes only.
         expected_code: digest of the sources in the stage's fingerprint; empty compares the processes only.
 
@@ -248,11 +250,26 @@ def check_room(records: Sequence[ProcessRecord], needed_bytes: int, run_dir: Pat
     least = min(records, key=lambda record: record.free_bytes)
     if least.free_bytes < needed_bytes:
         raise TrainingError(
-            f"{least.free_bytes / 1e9:,.1f} GB are free",
-            expected=f"at least {needed_bytes / 1e9:,.1f} GB for the checkpoints to come",
+            f"{_size(least.free_bytes)} are free",
+            expected=f"at least {_size(needed_bytes)} for the checkpoints that this run is still to keep",
             where=f"{run_dir}, {least.place}",
-            next_command="make room, or keep fewer checkpoints (keep_last_full, full_every_steps)",
+            next_command="make room, or keep fewer checkpoints (keep_last_full, full_every_steps, weights_every_steps)",
         )
+
+
+def checkpoint_bytes_to_come(plan: CheckpointPlan, run_dir: Path) -> int:
+    """Bytes of the planned checkpoints beyond what is on the disk already.
+
+    What a crash left half-written counts as there, since the start removes it. A checkpoint made for a requeue does
+    not: it is not planned, and goes when the next one is whole.
+    """
+    there = (run_dir / CHECKPOINTS).glob("*/*")
+    present = sum(path.stat().st_size for path in there if not path.parent.match(requeue_name("*")))
+    return max(0, plan.total_bytes - present)
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 10**9 else f"{num_bytes / 1e6:,.1f} MB"
 
 
 def _differences(field: str, odd: ProcessRecord, usual: str, records: Sequence[ProcessRecord]) -> str:

@@ -15,13 +15,15 @@ from torch.distributed import HashStore  # type: ignore[attr-defined]
 from provenance.canonical import hex_float, write_json
 from provenance.environment import environment_record
 from provenance.errors import OpenwrightError, TrainingError
+from train.accounting import kept_checkpoints
+from train.checkpoint import whole_bytes
 from train.job import OUTCOME, STOP_REQUEST, TrainingJob
 from train.jobs import LIBRARIES, PACKAGES
 from train.launcher import LAUNCHER_MODULE
 from train.layout import World, make_layout
 from train.lifetime import die_with_parent
 from train.loop import TrainingRun, run_steps
-from train.preflight import preflight
+from train.preflight import checkpoint_bytes_to_come, preflight
 from train.run_directory import disk_error, lock_directory, report_outcome, unlock_directory
 from train.settings import RunConfig
 from train.trackers import StepListener, check_installed, start_trackers, tracker_dir
@@ -93,7 +95,9 @@ def _be_deterministic(num_threads: int) -> None:
 def _check_processes(run: TrainingRun) -> None:
     """Compare the processes before the first step."""
     data = run.config.data
-    full_checkpoint_bytes = 3 * 4 * run.num_parameters
+    weights_bytes = sum(whole_bytes(part) for part in run.weights)
+    state_bytes = sum(whole_bytes(part) for part in run.optimizer.state())
+    plan = kept_checkpoints(run.config, weights_bytes, weights_bytes + state_bytes)
     preflight(
         run.world,
         run_dir=run.run_dir,
@@ -101,7 +105,7 @@ def _check_processes(run: TrainingRun) -> None:
         splits=(data.split, data.heldout_split),
         packages=PACKAGES,
         libraries=LIBRARIES,
-        needed_bytes=0 if run.job.replay_from else full_checkpoint_bytes,
+        needed_bytes=0 if run.job.replay_from else checkpoint_bytes_to_come(plan, run.run_dir),
         expected_libraries=run.job.libraries or None,
         expected_code=run.job.code,
     )

@@ -179,6 +179,16 @@ def test_kept_checkpoints_follow_schedule_and_retention():
     assert kept.total_bytes == 3 * kept.weights_bytes + 3 * kept.full_bytes
 
 
+def test_a_branch_keeps_what_it_begins_with_and_nothing_from_before():
+    shape = model_shape(built("olmo3"))
+    branch = {"ledger_head": "a" * 64, "state_digest": "b" * 64, "step": 4}
+    whole = plan_checkpoints(shape, pretrain_config(branch=branch, skip_steps=[(6, 7)]))
+    assert (whole.weights_steps, whole.full_steps) == ((), (4, 9, 10))
+    kept = {"weights_until_step": 8, "full_every_steps": 2, "keep_last_full": 1}
+    few = plan_checkpoints(shape, pretrain_config(branch=branch, checkpoints=kept))
+    assert (few.weights_steps, few.full_steps) == ((), (4, 8, 10))
+
+
 def test_muon_keeps_one_state_for_a_matrix():
     shape = model_shape(built("olmo3"))
     muon = plan_checkpoints(shape, pretrain_config(optimizer={"name": "muon", "peak_learning_rate": 0.01}))

@@ -18,7 +18,7 @@ from small_jobs import differing, run_here, run_job_at, small_config, small_job
 
 import train.checkpoint_writer
 from provenance.errors import ArtifactError, StoppedForRequeue, TrainingError
-from train.job import LOCK, OUTCOME, STOP_REQUEST
+from train.job import LOCK, OUTCOME, STOP_REQUEST, TrainingJob
 from train.jobs import launch
 from train.launcher import Launcher
 from train.run_directory import disk_error, lock_directory, read_outcome, report_outcome, unlock_directory
@@ -102,12 +102,12 @@ def test_a_lock_on_a_file_that_was_removed_meanwhile_is_taken_again(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of 3 MB."""
+    """A file system of its own, of 16 MB."""
     place = tmp_path / "disk"
     place.mkdir()
     if os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("mounting needs root")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3M", "none", str(place)], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16M", "none", str(place)], capture_output=True)
     if mounted.returncode:
         pytest.skip(f"mounting is not permitted here: {mounted.stderr.decode().strip()}")
     yield place
@@ -118,21 +118,65 @@ def remount(place: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(place)], check=True)
 
 
+BREAKS = (
+    "import train.worker\n"
+    "run_steps = train.worker.run_steps\n"
+    "def breaking(run, listeners):\n"
+    "    return run_steps(run, [*listeners, lambda step, _: step == 3 and breakage(run)])\n"
+    "train.worker.run_steps = breaking\n"
+    "def weights(run):\n"
+    "    run.finish_checkpoint()\n"
+    "    return (run.run_dir / 'checkpoints' / 'step-00000002' / 'model.safetensors').stat().st_size\n"
+)
+"""A worker whose disk breaks once step 3 is done, one step before a full checkpoint."""
+
+LIMITED = (
+    "import resource\n"
+    "def breakage(run):\n"
+    "    resource.setrlimit(resource.RLIMIT_FSIZE, (weights(run) + 10_000, resource.RLIM_INFINITY))\n"
+)
+FULL = (
+    "import shutil\n"
+    "def breakage(run):\n"
+    "    left = 2 * weights(run)  # room for the weights, not for the optimizer's state\n"
+    "    filler = run.run_dir.parent / 'filler'\n"
+    "    filler.write_bytes(bytes(shutil.disk_usage(run.run_dir).free - left))\n"
+)
+READ_ONLY = (
+    "import os, subprocess\n"
+    "def breakage(run):\n"
+    "    place = str(run.run_dir / 'checkpoints')\n"
+    "    weights(run)\n"
+    "    if os.geteuid():\n"
+    "        return os.chmod(place, 0o500)\n"
+    "    for words in (['--bind', place, place], ['-o', 'remount,ro,bind', place]):\n"
+    "        subprocess.run(['mount', *words], check=True)\n"
+)
+
+
+def launch_and_break(job: TrainingJob, breakage: str, words: str) -> None:
+    """Run a job's worker, whose disk breaks: the error is clear, the last checkpoint whole, the next one absent."""
+    program = [sys.executable, "-c", f"{BREAKS}{breakage}train.worker.main()"]
+    start = f"import subprocess, sys; sys.exit(subprocess.call([*{program}, *sys.argv[-2:]]))"
+    with pytest.raises(TrainingError, match=words) as broken:
+        launch(job, 1, 1, launcher=Launcher((sys.executable, "-c", start)))
+    assert broken.value.exit_code == 1
+    assert "step-00000004" in broken.value.where
+    assert "make room" in broken.value.next_command
+    kept = sorted(path.name for path in (Path(job.run_dir) / "checkpoints").iterdir())
+    assert kept == ["step-00000000", "step-00000001", "step-00000002"]
+
+
 def test_a_disk_that_fills_up_and_one_that_is_read_only(corpus: Path, straight: Path, small_disk: Path) -> None:
-    """Through a worker: the error is clear, the last checkpoint whole, and with room the run ends with equal bits."""
+    """Full in the middle of a run, then read-only from the start; with room the run ends with equal bits."""
     run_dir = small_disk / "run"
     job = small_job(corpus, run_dir, small_config(execution={"num_processes": 1}))
-    with pytest.raises(TrainingError, match="the disk is full") as full:
-        launch(job, 1, 1, launcher=DIRECT)
-    assert full.value.exit_code == 1
-    assert "make room" in full.value.next_command
-    kept = sorted(path.name for path in (run_dir / "checkpoints").iterdir())
-    assert "step-00000002" in kept
-    assert "step-00000006" not in kept
+    launch_and_break(job, FULL, r"the disk is full\n")
+    (small_disk / "filler").unlink()
     remount(small_disk, "ro")
     with pytest.raises(TrainingError, match="the disk is read-only"):
         launch(job, 1, 1, launcher=DIRECT)
-    remount(small_disk, "rw,size=64M")
+    remount(small_disk, "rw")
     assert run_here(job)
     assert [name for name in differing(run_dir, straight) if name not in (OUTCOME, LOCK)] == []
 
@@ -149,6 +193,45 @@ def test_a_file_size_limit_while_a_checkpoint_is_written(corpus: Path, straight:
     (run_dir / "error.json").unlink()
     assert run_job_at((2, 1), corpus, run_dir, {}) == [0, 0]
     assert differing(run_dir, straight) == []
+
+
+@pytest.fixture
+def breakable(tmp_path: Path) -> Iterator[Path]:
+    """A run's directory that is mended afterwards, whatever the worker did to it."""
+    place = tmp_path / "run" / "checkpoints"
+    place.mkdir(parents=True)
+    yield place.parent
+    mend(place)
+
+
+def mend(place: Path) -> None:
+    while f" {place} " in Path("/proc/self/mounts").read_text():  # a bind mount has the device of its directory
+        subprocess.run(["umount", str(place)], check=True)
+    place.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    ("breakage", "words"), [(LIMITED, "full .file size limit"), (READ_ONLY, "read-only|not writable")]
+)
+def test_a_disk_that_breaks_while_a_run_goes_on(
+    breakage: str, words: str, corpus: Path, straight: Path, breakable: Path
+) -> None:
+    """While a checkpoint is written, or before; once mended, the run ends with equal bits."""
+    if breakage is READ_ONLY and not os.geteuid() and not may_mount(breakable):
+        pytest.skip("root may not mount here")
+    job = small_job(corpus, breakable, small_config(execution={"num_processes": 1}))
+    launch_and_break(job, breakage, words)
+    mend(breakable / "checkpoints")
+    step_2 = "checkpoints/step-00000002"
+    assert differing(breakable / step_2, straight / step_2) == []
+    assert run_here(job)
+    assert [name for name in differing(breakable, straight) if name not in (OUTCOME, LOCK)] == []
+
+
+def may_mount(place: Path) -> bool:
+    bound = subprocess.run(["mount", "--bind", str(place), str(place)], capture_output=True).returncode == 0
+    mend(place)
+    return bound
 
 
 def test_a_file_size_limit_while_the_ledger_grows(corpus: Path, straight: Path, tmp_path: Path) -> None:

@@ -4,15 +4,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import small_jobs
 import tiny_runs
 import torch
 import torch.distributed as dist
 from gloo_processes import joined, run_processes
 
+import train.worker
 from provenance.errors import TrainingError
 from provenance.fingerprint import library_versions, sources_digest
 from train import preflight as preflight_module
-from train.layout import World
+from train.accounting import kept_checkpoints
+from train.layout import Layout, World
+from train.loop import TrainingRun
 from train.preflight import (
     ProcessRecord,
     arithmetic_digest,
@@ -20,6 +24,7 @@ from train.preflight import (
     check_collectives,
     check_expected,
     check_room,
+    checkpoint_bytes_to_come,
     preflight,
     sampled_data_digest,
 )
@@ -139,6 +144,37 @@ def test_too_little_room_is_refused_before_the_first_step(corpus: Path, tmp_path
     with pytest.raises(TrainingError, match="rank 1 on node1"):
         check_room([record(0), record(1, free_bytes=5)], 6, tmp_path)
     check_room([record(0, free_bytes=6)], 6, tmp_path)
+
+
+def test_room_is_asked_for_all_checkpoints_that_are_not_there_yet(corpus: Path, tmp_path: Path) -> None:
+    config = small_jobs.small_config(checkpoints={"weights_until_step": 1, "full_every_steps": 2})
+    run_dir = tmp_path / "run"
+    job = small_jobs.small_job(corpus, run_dir, config)
+    run = TrainingRun(job, Layout(World()))
+    size = sum(part.tensor.nbytes for part in run.weights)
+    plan = kept_checkpoints(config, size, 3 * size)  # weights at 0 and 1, full at 2, 4 and 6
+    assert checkpoint_bytes_to_come(plan, run_dir) == plan.total_bytes == 11 * size
+    assert not small_jobs.run_here(job, small_jobs.stop_after(run_dir, 3))
+    (run_dir / "checkpoints" / ".step-00000004.tmp").mkdir()
+    (run_dir / "checkpoints" / ".step-00000004.tmp" / "model.safetensors").write_bytes(bytes(1000))
+    assert (run_dir / "checkpoints" / "requeue-00000003").is_dir()
+    left = checkpoint_bytes_to_come(plan, run_dir)
+    assert left == pytest.approx(6 * size - 1000, abs=3 * 30_000)  # tokenizer and config lie beside the tensors
+    assert left < 6 * size - 1000
+    assert small_jobs.run_here(job)
+    assert checkpoint_bytes_to_come(plan, run_dir) == 0
+
+
+def test_a_worker_asks_for_that_room(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = TrainingRun(small_jobs.small_job(corpus, tmp_path, small_jobs.small_config()), Layout(World()))
+    size = sum(part.tensor.nbytes for part in run.weights)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=11 * size))
+    train.worker._check_processes(run)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=11 * size - 1))
+    with pytest.raises(TrainingError, match="MB are free") as refused:
+        train.worker._check_processes(run)
+    assert "still to keep" in refused.value.expected
 
 
 def test_arithmetic_is_the_same_twice_and_another_with_other_values(monkeypatch: pytest.MonkeyPatch) -> None:
