@@ -1,5 +1,8 @@
 """What a run will not be taken for: another recipe, corpus, order or code; and what another platform means."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +202,36 @@ def test_a_run_goes_on_elsewhere_in_a_new_bitwise_segment(
     assert kinds.count("environment_change") == 1
     assert [record["bitwise_segment"] for record in starts] == [1, 2, 2]
     assert differing(run_dir, straight) == []  # here the platform is the same in truth
+
+
+ELSEWHERE = (
+    "import sys; from pathlib import Path; from small_jobs import *; from provenance.errors import TrainingError\n"
+    "corpus, run_dir = Path(sys.argv[1]), Path(sys.argv[2])\n"
+    "try: run_here(small_job(corpus, run_dir, small_config(execution={'on_environment_change': 'stop'})))\n"
+    "except TrainingError as error: print(error.found)\n"
+    "assert run_here(small_job(corpus, run_dir, small_config()))\n"
+)
+
+
+def test_a_run_goes_on_where_torch_really_computes_with_other_kernels(
+    corpus: Artifact, stopped: Path, straight: Path, tmp_path: Path
+) -> None:
+    """Nothing is forged: torch reads this variable once, so that a process of its own goes on with plain kernels."""
+    run_dir = small_jobs.copy_run(stopped, tmp_path / "run")
+    tests = Path(__file__).resolve().parent
+    environment = {**os.environ, "PYTHONPATH": f"{tests}:{tests.parent.parent}", "ATEN_CPU_CAPABILITY": "default"}
+    command = [sys.executable, "-c", ELSEWHERE, str(corpus.path), str(run_dir)]
+    said = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    before = records(stopped, "start", "journal.jsonl")[0]["platform"]
+    (change,) = records(run_dir, "environment_change", "journal.jsonl")
+    assert (change["step"], change["platform_before"]) == (3, before)
+    assert said.startswith(f"the platform is {change['platform'][:12]}, and the run was on {before[:12]} before")
+    starts = [note for note in records(run_dir, name="journal.jsonl") if note["kind"] in ("start", "resume")]
+    assert [(note["bitwise_segment"], note["platform"]) for note in starts] == [(1, before), (2, change["platform"])]
+    here, there = (records(path, "step") for path in (straight, run_dir))
+    assert here[:3] == there[:3]
+    losses = [[float.fromhex(record["loss"]) for record in found] for found in (here, there)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
 def test_a_run_stops_on_another_platform_where_the_config_says_so(
