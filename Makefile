@@ -1,6 +1,6 @@
 # make setup   create .venv with the locked versions (quick when it is there already)
 # make demo    the quickstart on real data: run, verify, replay one random segment, summary
-# make test    the whole test suite, without a network; what needs Slurm is skipped where Slurm is not installed
+# make test    the whole test suite on all cores, without a network; what needs Slurm is skipped where Slurm is not installed
 # make test-slurm  the tests on a real Slurm of their own (slurmctld, slurmd, munge), which must be installed
 # make check   lint, format, types
 # make clean   remove .venv and caches; artifacts/ stays, it may hold hours of work
@@ -28,7 +28,7 @@ demo: setup
 	$(BIN)/python -m openwright.demo configs/quickstart
 
 test: setup
-	$(BIN)/python -m pytest -q -rs $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest -q -rs --numprocesses=logical --dist=loadfile $(PYTEST_OPTIONS)
 
 test-slurm: setup
 	$(BIN)/python -m pytest -q -m slurm
