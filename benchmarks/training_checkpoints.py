@@ -11,7 +11,8 @@ from training_workload import load_workload, make_job
 
 from provenance.canonical import Json, hex_float
 from provenance.ledger import read_back
-from train.checkpoint import CHECKPOINTS, checkpoint_name, optimizer_parts
+from train.checkpoint import optimizer_parts
+from train.checkpoint_records import CHECKPOINTS, checkpoint_name
 from train.layout import Layout
 from train.loop import TrainingRun
 

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from provenance.errors import ResumeMismatch
-from train.checkpoint import checkpoint_name, read_record
+from train.checkpoint_records import checkpoint_name, read_record
 from train.settings import BranchConfig, RunConfig
 
 BRANCHES = "branches"

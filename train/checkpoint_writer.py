@@ -22,16 +22,8 @@ from provenance.artifacts import sync_path
 from provenance.canonical import write_json
 from provenance.errors import TrainingError
 from provenance.ledger import ChainPlace
-from train.checkpoint import (
-    MODEL_STEM,
-    OPTIMIZER_STEM,
-    CheckpointRecord,
-    TensorFile,
-    index_of,
-    make_record,
-    plan_files,
-    remove_checkpoint,
-)
+from train.checkpoint import MODEL_STEM, TensorFile, index_of, make_record, plan_files
+from train.checkpoint_records import OPTIMIZER_STEM, CheckpointRecord, remove_checkpoint
 from train.layout import Layout, Part
 from train.state import tensor_digest
 

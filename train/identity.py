@@ -12,7 +12,7 @@ from provenance.canonical import Json, read_json, write_json
 from provenance.digests import Parent, hash_files
 from provenance.errors import ResumeMismatch
 from provenance.fingerprint import library_versions, package_files, project_root
-from train.checkpoint import newest_resumable, read_record
+from train.checkpoint_records import newest_resumable, read_record
 from train.records import differences
 
 IDENTITY_NAME = "identity.json"

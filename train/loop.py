@@ -22,17 +22,15 @@ from provenance.errors import ArtifactError, ResumeMismatch, TrainingError
 from provenance.ledger import ChainPlace, Journal
 from train.anomalies import WATCHED_STEPS, LossWatch, anomaly_record, refuse
 from train.batch import StepBatch, build_order, read_batch
-from train.checkpoint import (
+from train.checkpoint import make_record, optimizer_parts, restore_checkpoint
+from train.checkpoint_records import (
     CHECKPOINTS,
     checkpoint_kind,
     checkpoint_name,
-    make_record,
     newest_resumable,
-    optimizer_parts,
     read_record,
     remove_old_checkpoints,
     requeue_name,
-    restore_checkpoint,
 )
 from train.checkpoint_writer import CheckpointWriter
 from train.energy import EnergyMeter

@@ -24,7 +24,7 @@ from provenance.environment import platform_record
 from provenance.errors import TrainingError
 from provenance.fingerprint import library_versions, sources_digest
 from train.accounting import CheckpointPlan
-from train.checkpoint import CHECKPOINTS, requeue_name
+from train.checkpoint_records import CHECKPOINTS, requeue_name
 from train.layout import World
 
 _SAMPLED_FILES = 32

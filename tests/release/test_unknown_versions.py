@@ -127,7 +127,7 @@ def test_another_family_is_a_failure_and_no_other_version(copy_of: Callable[[str
 
 def test_the_versions_written_out_are_those_of_the_program() -> None:
     from data_recipes.corpus import SOURCES_FORMAT
-    from train.checkpoint import CHECKPOINT_FORMAT
+    from train.checkpoint_records import CHECKPOINT_FORMAT
 
     assert known_formats.SOURCES_FORMAT == SOURCES_FORMAT
     assert known_formats.CHECKPOINT_FORMAT == CHECKPOINT_FORMAT

@@ -9,7 +9,7 @@ from typing import Any
 
 from small_jobs import die
 
-import train.checkpoint
+import train.checkpoint_records
 import train.checkpoint_writer
 import train.loop
 from provenance.canonical import canonical_json
@@ -104,7 +104,7 @@ def before_the_end_record(run_dir: Path) -> None:
 
 def while_retention_removes(run_dir: Path) -> None:
     """A record was changed to `weights`, or a directory renamed; its files are still there."""
-    _before_call(train.checkpoint, "_remove_optimizer_of_weights", 1)
+    _before_call(train.checkpoint_records, "_remove_optimizer_of_weights", 1)
 
 
 def after_some_time(run_dir: Path, seconds: float) -> None:

@@ -12,7 +12,7 @@ import small_jobs
 import tiny_runs
 from small_jobs import differing, end_job, records, run_job_at, start_job
 
-from train.checkpoint import CHECKPOINTS, newest_resumable, read_record, requeue_name
+from train.checkpoint_records import CHECKPOINTS, newest_resumable, read_record, requeue_name
 from train.job import STOP_REQUEST
 from train.worker import _stop_on_signals
 

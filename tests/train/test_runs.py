@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from provenance.artifacts import Artifact
 from provenance.errors import ConfigError, StoppedForRequeue, TrainingError
 from provenance.ledger import read_chain
-from train.checkpoint import read_record, requeue_name
+from train.checkpoint_records import read_record, requeue_name
 from train.jobs import finetune, launch, pretrain
 from train.replay import REPLAY_FORMAT
 from train.state import state_digest
