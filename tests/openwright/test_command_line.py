@@ -51,6 +51,14 @@ def test_help_is_instant_and_loads_nothing_heavy(openwright):
     assert loaded.stdout.strip() == "[]"
 
 
+def test_starting_stages_and_replays_does_not_load_torch():
+    """Their processes do; loading it in those that wait for them cost seconds at every stage."""
+    starters = "openwright.pipeline, openwright.branching, train.replay, eval.stage, release.bundle, release.checks"
+    probe = f"import sys, {starters}; print('torch' in sys.modules or 'transformers' in sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "False"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
