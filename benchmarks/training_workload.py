@@ -10,10 +10,9 @@ import torch
 from data_recipes.bpe import encode_texts, save_tokenizer, token_id, train_tokenizer
 from data_recipes.settings import TokenizerConfig
 from data_recipes.shards import TokenSequence, write_split, write_tokens_json
-from data_recipes.windows import TokenWindows
 from provenance.config import load_config, recipe_of
 from provenance.digests import sha256_bytes, sha256_file
-from train.batch import build_order
+from train.batch import build_order, open_windows
 from train.job import TrainingJob
 from train.model import build_model, derive_seed
 from train.settings import PretrainConfig
@@ -86,9 +85,9 @@ def make_job(config: PretrainConfig, corpus: Path, run_dir: Path) -> TrainingJob
 
 def read_windows(config: PretrainConfig, corpus: Path) -> torch.Tensor:
     """Every window that the recipe reads, in order and in memory: int64 [steps, windows of a step, tokens + 1]."""
-    windows = TokenWindows(corpus, config.data.split, config.data.window_tokens)
+    windows = open_windows(config, corpus)
     order = build_order(config, windows)
-    steps = [windows.read_step(order, step)[0] for step in range(1, config.num_steps + 1)]
+    steps = [windows.read_draws(order, order.step_draws(step))[0] for step in range(1, config.num_steps + 1)]
     return torch.from_numpy(np.stack(steps))
 
 

@@ -1,4 +1,4 @@
-"""`order/1` vectorised with numpy: the fast path for recomputing millions of steps.
+"""The data order vectorised with numpy: the fast path for recomputing millions of steps.
 
 It gives exactly what `data_recipes.order` gives. Where a product of ideal places would not fit in 64 bits (phases of
 more than about 2^31 sequences) it uses the plain implementation, which is slower and has no such limit.
@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from data_recipes.order import MIX_FACTOR_1, MIX_FACTOR_2, Order, half_bits
+from data_recipes.order import Order
+from data_recipes.permutation import MIX_FACTOR_1, MIX_FACTOR_2, half_bits
 
 U64Array = npt.NDArray[np.uint64]
 

@@ -2,7 +2,6 @@
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_recipes.order import Draw, Order, OrderSource
+from data_recipes.order import OrderSource
 from provenance.canonical import Json, read_json
 from provenance.digests import sha256_file, tagged_digest
 from provenance.errors import DataError
@@ -130,25 +129,6 @@ class TokenWindows:
         mask = np.ones(len(ids), np.uint8) if shard.mask is None else np.array(shard.mask[begin:end])
         mask[0] = 0
         return ids, mask
-
-    def read_step(self, order: Order, step: int) -> tuple[TokenIds, Mask]:
-        """Token ids and masks [N, L+1] of the N windows of a step, in slot order.
-
-        Raises:
-            DataError: when the order is not one over this split.
-        """
-        return self.read_draws(order, order.step_draws(step))
-
-    def read_draws(self, order: Order, draws: Sequence[Draw]) -> tuple[TokenIds, Mask]:
-        """Token ids and masks [N, L+1] of N draws of an order; raises as `read_step`."""
-        if order.tokens_digest != self.tokens_digest or order.sources != self.sources:
-            raise DataError(
-                "the order was made for other shards or another window length",
-                expected=f"tokens {self.tokens_digest[:12]} with windows of {self.window_tokens}",
-                where=f"split {self.split!r}",
-            )
-        windows = [self.read(draw.source, draw.window) for draw in draws]
-        return np.stack([ids for ids, _ in windows]), np.stack([mask for _, mask in windows])
 
     def documents_of(self, source: int, window: int) -> tuple[int, int]:
         """First and last document that a window touches, as ordinals within the source (rows: the row itself)."""

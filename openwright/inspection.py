@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
 from data_recipes.order import Order
-from data_recipes.windows import TokenWindows
+from data_recipes.pools import WindowPools
 from openwright.bundles import open_bundle
 from provenance.canonical import read_json
 from provenance.errors import BundleError, ConfigError
@@ -34,9 +34,11 @@ class Readings:
     def __init__(self, bundle_dir: Path, stage: str = PRETRAIN) -> None:
         self.bundle = open_bundle(bundle_dir)
         start = next(self.bundle.ledger(stage))["order"]
-        self.order = Order.from_json({k: v for k, v in start.items() if k not in ("split", "window_tokens")})
+        self.order = Order.from_json(start)
         self.split = str(start["split"])
-        self.windows = TokenWindows(self.bundle.dataset, self.split, int(start["window_tokens"]))
+        usual = int(start["window_tokens"])
+        lengths = dict.fromkeys(source.window_tokens or usual for source in self.order.sources)
+        self.windows = WindowPools(self.bundle.dataset, self.split, list(lengths))
         recipe = read_json(self.bundle.model / "training" / stage / "recipe.json")
         self.skipped: list[tuple[int, int]] = [(first, last) for first, last in recipe["skip_steps"]]
 
@@ -70,7 +72,7 @@ class Readings:
         found = []
         for slot, draw in enumerate(self.order.step_draws(step)):
             source = self.order.sources[draw.source].name
-            ids, _ = self.windows.read(draw.source, draw.window)
+            ids, _ = self.windows.read(draw)
             documents = []
             if self.windows.layout == "stream":
                 first, last = self.windows.documents_of(draw.source, draw.window)
@@ -111,14 +113,22 @@ class Readings:
     def _steps_of(self, row: dict[str, Any]) -> list[int]:
         if self.windows.layout != "stream":
             raise BundleError("documents are not read as such", expected="a stage that reads windows of text")
-        source = [entry.name for entry in self.order.sources].index(row["source"])
         ordinal = self.kept[row["source"]].index(row)
-        numbers = range(self.order.sources[source].num_windows)
-        # Both ends of the windows' document ranges grow with the window, so the windows that touch it are a stretch.
-        first = bisect_left(numbers, ordinal, key=lambda window: self.windows.documents_of(source, window)[1])
-        end = bisect_right(numbers, ordinal, key=lambda window: self.windows.documents_of(source, window)[0])
-        steps = {step for window in numbers[first:end] for step in self.order.steps_that_read(source, window)}
+        pools = [index for index, pool in enumerate(self.order.sources) if pool.name == row["source"]]
+        steps = {
+            step
+            for pool in pools
+            for window in self._windows_of(pool, ordinal)
+            for step in self.order.steps_that_read(pool, window)
+        }
         return sorted(step for step in steps if not self._is_skipped(step))
+
+    def _windows_of(self, pool: int, ordinal: int) -> range:
+        """The windows of a pool that touch a document; both ends of their document ranges grow with the window."""
+        numbers = range(self.order.sources[pool].num_windows)
+        first = bisect_left(numbers, ordinal, key=lambda window: self.windows.documents_of(pool, window)[1])
+        end = bisect_right(numbers, ordinal, key=lambda window: self.windows.documents_of(pool, window)[0])
+        return numbers[first:end]
 
     def _is_skipped(self, step: int) -> bool:
         return any(first <= step <= last for first, last in self.skipped)

@@ -20,11 +20,11 @@ from train.accounting import (
     TrainingFlops,
     meta_model,
     model_shape,
-    num_sequences,
+    num_tokens,
     plan_checkpoints,
     training_flops,
 )
-from train.batch import build_order
+from train.batch import build_order, open_windows
 from train.devices import ASSUMED_MFU, Device, find_device
 from train.jobs import default_processes
 from train.memory import RESIDENT_PER_LIVE, measure_activations, memory_parts, peak_bytes, snapshot_bytes
@@ -149,17 +149,16 @@ def _stage(
     device: Device | None,
     options: PlanOptions,
 ) -> dict[str, Any]:
-    window_tokens = config.data.window_tokens
-    shape = model_shape(meta_model(model, vocab_size, window_tokens))
+    shape = model_shape(meta_model(model, vocab_size, config.longest_window))
     flops = training_flops(shape, config, model.attention)
     num_processes = config.execution.num_processes or default_processes(config.num_logical_replicas)
-    num_tokens = num_sequences(config) * window_tokens
+    tokens = num_tokens(config)
     return {
         "stage": stage,
         "model": _model(shape),
         "num_steps": config.num_steps,
-        "num_tokens": num_tokens,
-        "tokens_per_step": sorted({phase.sequences_per_step * window_tokens for phase in config.phases}),
+        "num_tokens": tokens,
+        "tokens_per_step": sorted({p.sequences_per_step * config.window_tokens_of(p) for p in config.phases}),
         "epochs": None if corpus is None else _epochs(config, corpus),
         "mixtures": [phase.mixture for phase in config.phases],
         "flops": {"model": flops.model, "computed": flops.computed, "heldout": flops.heldout},
@@ -173,7 +172,7 @@ def _stage(
         },
         "memory": _memory(shape, config, model, vocab_size, num_processes, device),
         "checkpoints": _checkpoints(shape, config),
-        "time": _time(flops, num_tokens, num_processes, config.precision, device, options),
+        "time": _time(flops, tokens, num_processes, config.precision, device, options),
     }
 
 
@@ -189,16 +188,12 @@ def _model(shape: ModelShape) -> dict[str, Any]:
 
 
 def _epochs(config: RunConfig, corpus: Artifact) -> dict[str, float]:
-    """How often the stage reads each source."""
-    from data_recipes.windows import TokenWindows
-
-    windows = TokenWindows(corpus.path, config.data.split, config.data.window_tokens)
-    order = build_order(config, windows)
-    draws = [sum(phase.counts[index] for phase in order.phases) for index in range(len(windows.sources))]
-    return {
-        source.name: count / source.num_windows if source.num_windows else 0.0
-        for source, count in zip(windows.sources, draws, strict=True)
-    }
+    """How often the stage reads each source, at all window lengths together."""
+    order = build_order(config, open_windows(config, corpus.path))
+    epochs = dict.fromkeys((source.name for source in order.sources), 0.0)
+    for source, count in zip(order.sources, order.draws_until(order.num_steps), strict=True):
+        epochs[source.name] += count / source.num_windows if source.num_windows else 0.0
+    return epochs
 
 
 def _memory(
@@ -209,8 +204,10 @@ def _memory(
     num_processes: int,
     device: Device | None,
 ) -> dict[str, Any]:
-    activations = measure_activations(model, config.precision, vocab_size, config.data.window_tokens)
-    parts = memory_parts(shape, config, activations, num_processes, config.execution.shard_size)
+    measured = [measure_activations(model, config.precision, vocab_size, length) for length in config.window_lengths]
+    shards = config.execution.shard_size
+    tables = [memory_parts(shape, config, activations, num_processes, shards) for activations in measured]
+    parts = max(tables, key=lambda table: peak_bytes(table)[0])  # of the phases that need most
     peak, moment = peak_bytes(parts)
     usable = None if device is None else round(USABLE_SHARE * device.memory_bytes)
     return {

@@ -7,7 +7,8 @@ The rule, for all configs alike:
   rows of a multiple of 16 bytes): hidden size 72, experts of 24, 8 of them, at most 3 chosen, at most 2 groups and 2
   shared; multi-head latent attention with ranks 24 and 16 and head sizes 16 + 8 and 20.
 * **Depth.** One layer of each kind that the real model has (dense and experts; sliding and full attention), at least 2.
-* **Context.** Windows of 48 tokens (127 for conversations), sliding windows of 16, 256 positions.
+* **Context.** Windows of 48 tokens (127 for conversations), 96 in phases whose windows are longer than the usual ones
+  and 24 where they are shorter; sliding windows of 16, 256 positions.
 * **Batch.** At most 4 logical replicas with one window each; two in phases whose batch grows.
 * **Steps.** One per phase, at least 3 in all, the first phase taking what is missing; a full checkpoint at step 2;
   warm-up, decay and a skipped stretch are one step long where they exist.
@@ -31,7 +32,7 @@ from openwright.configs import RELEASE, StageConfigs, config_model
 from openwright.twin_corpus import write_twin_source
 from provenance.config import EXECUTION_SECTION
 from train.accounting import meta_model, model_shape
-from train.settings import ModelConfig, RunConfig
+from train.settings import ModelConfig, PhaseConfig, RunConfig
 
 SUFFIX = "-twin"
 CONFIG_FOLDER = "config"
@@ -115,11 +116,19 @@ def _phases(config: RunConfig, replicas: int) -> list[dict[str, Any]]:
             "num_steps": 1,
             "sequences_per_step": replicas * (2 if phase.sequences_per_step > smallest else 1),
             "mixture": phase.mixture if isinstance(phase.mixture, str) else dict(phase.mixture),
+            "window_tokens": _window_tokens(config, phase),
         }
         for phase in config.phases
     ]
     phases[0]["num_steps"] += max(0, MIN_STEPS - len(phases))
     return phases
+
+
+def _window_tokens(config: RunConfig, phase: PhaseConfig) -> int | None:
+    length, usual = config.window_tokens_of(phase), config.data.window_tokens
+    if length == usual:
+        return None
+    return 2 * WINDOW_TOKENS if length > usual else WINDOW_TOKENS // 2
 
 
 def _checkpoints(values: dict[str, Any], config: RunConfig) -> dict[str, Any]:

@@ -170,8 +170,7 @@ def stage_row(facts: BundleFacts, stage: str) -> dict[str, Any]:
         "num_steps": run["num_steps"],
         "num_trained_tokens": ledger.num_trained_tokens,
         "tokens_read": sum(ledger.tokens_by_source.values()),
-        "window_tokens": order["window_tokens"],
-        "sequences_per_step": sorted({phase["sequences_per_step"] for phase in order["phases"]}),
+        "batches": _batches(order),
         "seed": order["seed"],
         "num_logical_replicas": ledger.start["num_logical_replicas"],
         "reduction": ledger.start["reduction"],
@@ -190,6 +189,14 @@ def stage_row(facts: BundleFacts, stage: str) -> dict[str, Any]:
         "ledger_head": run["ledger"]["head"],
         "code": facts.stage_manifest(stage)["code"],
     }
+
+
+def _batches(order: dict[str, Any]) -> list[dict[str, Any]]:
+    """Sequences per step for each window length of a run, in the order in which its phases use them."""
+    found: dict[int, set[int]] = {}
+    for phase in order["phases"]:
+        found.setdefault(phase.get("window_tokens", order["window_tokens"]), set()).add(phase["sequences_per_step"])
+    return [{"window_tokens": length, "sequences": sorted(counts)} for length, counts in found.items()]
 
 
 def document_values(facts: BundleFacts) -> dict[str, Any]:

@@ -161,8 +161,8 @@ def check_order(bundle: Path) -> CheckResult:
     for path in sorted((bundle / "model" / "training").glob("*/ledger.jsonl")):
         facts = read_ledger(path)
         order = Order.from_json(facts.start["order"])
-        computed = order_digests(order, 1, order.num_steps)
-        expected = {step: computed[step - 1] for step in facts.recorded_steps}
+        computed = order_digests(order, order.first_step, order.num_steps)
+        expected = {step: computed[step - order.first_step] for step in facts.recorded_steps}
         recorded = {r["step"]: r["order_digest"] for r in read_chain(path) if r["kind"] == "step"}
         if recorded.keys() != expected.keys():
             problem = problem or f"{path.parent.name} records {len(recorded)} of {len(expected)} steps"

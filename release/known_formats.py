@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from data_recipes.documents import CODES_FORMAT
-from data_recipes.order import ORDER_VERSION
+from data_recipes.order import ORDER_VERSIONS
 from data_recipes.summary import CORPUS_FORMAT
 from data_recipes.windows import TOKENS_FORMAT
 from eval.baselines import BASELINES_FORMAT
@@ -64,13 +64,14 @@ def unknown_version(bundle: Path, *folders: str) -> tuple[str, str] | None:
     for pattern, expected in FORMATS.items():
         for path in sorted(bundle.glob(pattern)) if pattern.startswith(folders) else ():
             for found, known in _versions(path, expected):
-                if found != known and str(found).partition("/")[0] == known.partition("/")[0]:
-                    return f"format {found}; this program reads {known}", path.relative_to(bundle).as_posix()
+                if found not in known and str(found).partition("/")[0] == known[0].partition("/")[0]:
+                    told = f"format {found}; this program reads {' and '.join(known)}"
+                    return told, path.relative_to(bundle).as_posix()
     return None
 
 
-def _versions(path: Path, expected: str) -> Iterator[tuple[Any, str]]:
-    """Versions that a file names, each with the one that is known here."""
+def _versions(path: Path, expected: str) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    """Versions that a file names, each with those that are known here."""
     try:
         with path.open("rb") as file:
             data = file.readline() if path.suffix == ".jsonl" else file.read()
@@ -78,6 +79,6 @@ def _versions(path: Path, expected: str) -> Iterator[tuple[Any, str]]:
     except (OSError, OpenwrightError, yaml.YAMLError):
         return
     if isinstance(value, dict):
-        yield value.get("format"), expected
+        yield value.get("format"), (expected,)
         if isinstance(value.get("order"), dict):
-            yield value["order"].get("version"), ORDER_VERSION
+            yield value["order"].get("version"), ORDER_VERSIONS

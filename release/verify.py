@@ -7,8 +7,7 @@ file is the one listed, and every content digest follows from the files) and `re
 shards say agrees, and what follows from them is recomputed). Each check is PASS, FAIL or UNVERIFIED. Training itself
 is not replayed here: numbers that only training can confirm (losses, parameter checksums) are taken as recorded.
 
-The file reads from the small to the large: strict JSON; what every file has to look like, as tables; files and hash
-chains; the data order; token shards; digests of tensors; ledgers; then the checks, in the order of the report.
+The file reads from the small to the large, from strict JSON to ledgers; then the checks, in the order of the report.
 """
 
 from __future__ import annotations
@@ -26,29 +25,30 @@ import sys
 import unicodedata
 from array import array
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, namedtuple
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache, partial
+from itertools import accumulate
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
 Json = Any
-
 PASS, FAIL, UNVERIFIED = "PASS", "FAIL", "UNVERIFIED"
 BYTES, RECORDS = "bytes", "records"
 
 # What a stranger can make this program read or hold.
 MAX_FILES, MAX_DEPTH, MAX_NAME_BYTES = 1_000_000, 32, 255
 MAX_JSON_BYTES, MAX_JSON_ITEMS, MAX_LINE_BYTES, MAX_HEADER_BYTES = 64 * 2**20, 4_000_000, 4 * 2**20, 16 * 2**20
-MAX_JSON_DEPTH, MAX_SAFE_INTEGER, MASK_64 = 64, 2**53 - 1, 2**64 - 1
-MAX_SEQUENCES_PER_STEP, MAX_DIMENSIONS = 2**20, 16
+MAX_JSON_DEPTH, MAX_SEQUENCES_PER_STEP, MAX_DIMENSIONS, MAX_SAFE_INTEGER = 64, 2**20, 16, 2**53 - 1
 # What one run recomputes of each ledger: beyond that a sample, and the check says so.
 MAX_ORDER_STEPS, MAX_ORDER_SEQUENCES, NUM_TOKEN_STEPS = 10_000, 4_000_000, 200
-
-BLOCK_BYTES = 1 << 20
-ORDER_VERSION = "order/1"
+BLOCK_BYTES, MASK_64 = 1 << 20, 2**64 - 1
+ORDER_VERSIONS, PHASE = ("order/1", "order/2"), ("num_steps", "sequences_per_step", "window_tokens", "counts")
+Pool = namedtuple(
+    "Pool", ("name", "window_tokens", "num_windows", "draws_before", "first_id")
+)  # a source at one length
 PACKAGES = ("provenance/", "data_recipes/", "train/", "eval/", "release/", "openwright/")
 INDEX_ROW = struct.Struct("<32s32sIHHHBBI")
 UNSIGNED = {1: "B", 2: "H", 4: "I", 8: "Q"}
@@ -106,9 +106,7 @@ def need(there: object, detail: str, where: str = "") -> None:
         raise Unverifiable(detail, where)
 
 
-def unverified(reason: str) -> str:
-    """End a check as UNVERIFIED."""
-    raise Unverifiable(reason)
+unverified: Callable[[str], Any] = partial(need, False)  # ends a check as UNVERIFIED
 
 
 def refuse_first(problems: Iterable[tuple[str, str]], noun: str) -> None:
@@ -127,12 +125,9 @@ def show(value: object) -> str:
 
 
 # ---- canonical JSON and strict parsing ------------------------------------------------------------------------------
-
-
 def canonical_json(value: Json) -> bytes:
     """Bytes of `canonical-json/1`; the value has been through `parse_json` or is made of plain values here."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.encode("utf-8")
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8")
 
 
 def tagged_digest(construction: str, value: Json) -> str:
@@ -149,16 +144,13 @@ def parse_json(data: bytes, where: str) -> Json:
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_without_duplicates, **number)
         _check_plain(value, 0)
-    except RecursionError:
-        raise Mismatch("not strict JSON: nested too deeply", where) from None
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise Mismatch(f"not strict JSON: {show(str(error))}", where) from None
     return value
 
 
 def _without_duplicates(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
+    if len(result := dict(pairs)) != len(pairs):
         raise ValueError("duplicate key")
     return result
 
@@ -180,7 +172,6 @@ def _check_plain(value: Json, depth: int) -> None:
 
 
 # ---- what a value from a stranger has to look like ------------------------------------------------------------------
-
 KINDS: dict[str, Callable[[Json], bool]] = {
     "any": lambda value: True,
     "null": lambda value: value is None,
@@ -196,6 +187,7 @@ KINDS: dict[str, Callable[[Json], bool]] = {
     "checksum": lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{16}-[0-9a-f]{16}", value) is not None,
 }
 
+ORDER_FIELDS = "version:text tokens_digest:sha256 split:text seed:integer window_tokens:positive"
 OBJECTS = {
     "object": "*:any",
     # files of formats with a name
@@ -238,10 +230,12 @@ OBJECTS = {
     "ledger start": "format:text stage:text recipe_digest:sha256 reduction:exact|native"
     " num_logical_replicas:positive order:object parents:[parent] branch?:branch",
     "branch": "ledger_head:sha256 step:positive state_digest:sha256",
-    "order": "version:text tokens_digest:sha256 split:text seed:integer window_tokens:positive sources:[windows]"
-    " phases:[phase]",
+    "order/1": f"{ORDER_FIELDS} sources:[windows] phases:[phase]",
     "windows": "name:text num_windows:count",
     "phase": "num_steps:positive sequences_per_step:positive counts:[count]",
+    "order/2": f"{ORDER_FIELDS} first_step:positive sources:[pool] phases:[stretch]",
+    "pool": "name:text num_windows:count window_tokens:positive draws_before:count",
+    "stretch": "num_steps:positive sequences_per_step:positive window_tokens:positive counts:[count]",
     "ledger step": "step:count order_digest:sha256 token_digest:sha256 tokens_by_source:read_of"
     " num_trained_tokens:positive loss:float gradient_norm:float learning_rate:float parameter_checksum:checksum"
     " router?:routers",
@@ -257,7 +251,9 @@ OBJECTS = {
     "recipe": "seed:integer data:data phases:[steps] skip_steps:[[positive]] checkpoints:checkpoints reduction:text"
     " num_logical_replicas:positive *:any",
     "data": "split:text window_tokens:positive heldout_every_steps:positive *:any",
-    "steps": "num_steps:positive sequences_per_step:positive mixture:any *:any",
+    "steps": "num_steps:positive sequences_per_step:positive mixture:any window_tokens?:positive|null *:any",
+    "drawn": "step:count pools:[draws]",
+    "draws": "source:text window_tokens:positive num_draws:positive",
     "weights": "*:count",
     "checkpoints": "weights_until_step:count weights_every_steps:count full_every_steps:positive"
     " keep_last_full:positive|null published_full_steps:[count] *:any",
@@ -324,8 +320,6 @@ def check_format(value: Json, expected: str, where: str) -> None:
 
 
 # ---- files and hash chains ------------------------------------------------------------------------------------------
-
-
 class Tree:
     """The plain files below a directory, found without following links; problems are collected, not raised."""
 
@@ -489,63 +483,60 @@ def read_chain(tree: Tree, path: str) -> Iterator[ChainLine]:
             yield ChainLine(record, where, before, place)
 
 
-# ---- order/1 --------------------------------------------------------------------------------------------------------
-
-
+# ---- order/1 and order/2 --------------------------------------------------------------------------------------------
 class Order:
-    """The order of a run as a start record states it at `where`."""
+    """The order of a run as a start record states it at `where`; `order/1` has a pool for each source."""
 
     def __init__(self, stated: Json, where: str) -> None:
-        version = stated.get("version")
-        need(version == ORDER_VERSION, f"order {show(version)}; this program reads {ORDER_VERSION}", where)
-        fit(stated, "order", where)
-        self.tokens_digest: str = stated["tokens_digest"]
-        self.seed: int = stated["seed"]
-        self.split: str = stated["split"]
-        self.window_tokens: int = stated["window_tokens"]
-        self.names: list[str] = [source["name"] for source in stated["sources"]]
-        self.sizes: list[int] = [source["num_windows"] for source in stated["sources"]]  # in windows
-        self.phases = [(p["num_steps"], p["sequences_per_step"], p["counts"]) for p in stated["phases"]]
-        require(len(set(self.names)) == len(self.names), "a source stands twice in the order", where)
+        self.version, known = stated.get("version"), " and ".join(ORDER_VERSIONS)
+        need(self.version in ORDER_VERSIONS, f"order {show(self.version)}; this program reads {known}", where)
+        fit(stated, self.version, where)
+        self.tokens_digest, self.split, self.seed = stated["tokens_digest"], stated["split"], stated["seed"]
+        self.window_tokens, self.first_step = stated["window_tokens"], stated.get("first_step", 1)
+        usual, self.pools = {"window_tokens": self.window_tokens}, list[Pool]()
+        for source in stated["sources"]:
+            first_id = sum(pool.num_windows for pool in self.pools)
+            self.pools.append(Pool(**{**usual, "draws_before": 0, "first_id": first_id, **source}))
+        self.phases = [tuple({**usual, **phase}[key] for key in PHASE) for phase in stated["phases"]]
+        self.lengths = list(dict.fromkeys(pool.window_tokens for pool in self.pools))
+        require(len({pool[:2] for pool in self.pools}) == len(self.pools), "a source stands twice in the order", where)
         require(self.phases, "an order without phases", where)
-        self._drawn_before, self._first_steps = [[0] * len(self.sizes)], [0]
-        for num_steps, width, counts in self.phases:
+        self._drawn_before, self._first_steps = [[pool.draws_before for pool in self.pools]], [self.first_step - 1]
+        require(self.first_step > 1 or not any(self._drawn_before[0]), "draws before step 1", where)
+        for num_steps, width, length, counts in self.phases:
             need(width <= MAX_SEQUENCES_PER_STEP, f"{width} sequences in a step: more than this program reads", where)
-            fits = len(counts) == len(self.sizes) and sum(counts) == num_steps * width
+            fits = len(counts) == len(self.pools) and sum(counts) == num_steps * width
             require(fits, f"counts that do not add up to {num_steps * width} sequences over all sources", where)
-            is_possible = all(size for count, size in zip(counts, self.sizes, strict=True) if count)
-            require(is_possible, "draws from a source without windows", where)
+            drawn = zip(self.pools, counts, strict=True)
+            is_possible = all(pool.num_windows and pool.window_tokens == length for pool, count in drawn if count)
+            require(is_possible, "draws from a source without windows of the phase's length", where)
             self._drawn_before.append([sum(pair) for pair in zip(self._drawn_before[-1], counts, strict=True)])
             self._first_steps.append(self._first_steps[-1] + num_steps)
-        self._offsets = [sum(self.sizes[:m]) for m in range(len(self.sizes))]
         self.num_steps = self._first_steps[-1]
-        self.num_sequences = sum(self._drawn_before[-1])
+        self.num_sequences = sum(self._drawn_before[-1]) - sum(self._drawn_before[0])
 
-    def step_windows(self, step: int) -> list[tuple[int, int]]:
-        """(source, window) of every slot of a step, from 1."""
+    def step_windows(self, step: int) -> list[tuple[Pool, int]]:
+        """(pool, window) of every slot of a step."""
         phase = bisect_right(self._first_steps, step - 1) - 1
-        _, width, counts = self.phases[phase]
+        _, width, _, counts = self.phases[phase]
         drawn = draws_before(counts, (step - 1 - self._first_steps[phase]) * width)
         windows = []
         for _ in range(width):
-            source = earliest(counts, drawn)
-            epoch, place = divmod(self._drawn_before[phase][source] + drawn[source], self.sizes[source])
-            drawn[source] += 1
-            keys = round_keys(self.tokens_digest, self.seed, self.names[source], epoch)
-            windows.append((source, permute(keys, self.sizes[source], place)))
+            m = earliest(counts, drawn)
+            pool, r = self.pools[m], self._drawn_before[phase][m] + drawn[m]
+            drawn[m] += 1
+            other = pool.window_tokens if pool.window_tokens != self.window_tokens else 0
+            keys = round_keys(self.tokens_digest, self.seed, pool.name, r // pool.num_windows, other)
+            windows.append((pool, permute(keys, pool.num_windows, r % pool.num_windows)))
         return windows
-
-    def order_digest(self, windows: Sequence[tuple[int, int]]) -> str:
-        """`order_digest` of a step's windows."""
-        ids = (self._offsets[source] + window for source, window in windows)
-        return hashlib.sha256(b"".join(i.to_bytes(8, "little") for i in ids)).hexdigest()
 
 
 @lru_cache(4096)
-def round_keys(tokens_digest: str, seed: int, source: str, epoch: int) -> tuple[int, ...]:
-    """The eight round keys of one epoch of a source."""
-    value = {"tokens_digest": tokens_digest, "seed": seed, "source": source, "epoch": epoch}
-    halves = (tagged_digest(ORDER_VERSION, {**value, "half": half}) for half in (0, 1))
+def round_keys(tokens_digest: str, seed: int, source: str, epoch: int, other_length: int) -> tuple[int, ...]:
+    """The eight round keys of one epoch of a source, or of a pool of it at another length than the usual one."""
+    value: Json = {"tokens_digest": tokens_digest, "seed": seed, "source": source, "epoch": epoch}
+    value |= {"window_tokens": other_length} if other_length else {}
+    halves = (tagged_digest(ORDER_VERSIONS[bool(other_length)], {**value, "half": half}) for half in (0, 1))
     return struct.unpack("<8Q", bytes.fromhex("".join(halves)))
 
 
@@ -599,8 +590,6 @@ def shares(total: int, weights: Sequence[int]) -> list[int]:
 
 
 # ---- token shards ---------------------------------------------------------------------------------------------------
-
-
 class Split:
     """One split as `tokens.json` states it at `where`, its digest `tokens/1` recomputed."""
 
@@ -614,9 +603,9 @@ class Split:
         self.item_bytes = 2 if stated["dtype"] == "u16" else 4
         fits = self.width >= 2 if self.layout == "rows" else self.width == 0
         require(fits, f"width {self.width} of layout {self.layout}", where)
-        self.sources: list[tuple[str, list[Json]]] = [(s["name"], s["shards"]) for s in stated["sources"]]
-        self.shards = [shard for _, shards in self.sources for shard in shards]
-        names = [name for name, _ in self.sources]
+        self.sources: dict[str, list[Json]] = {source["name"]: source["shards"] for source in stated["sources"]}
+        self.shards = [shard for shards in self.sources.values() for shard in shards]
+        names = [source["name"] for source in stated["sources"]]
         require(names == sorted(set(names)), "sources are not sorted by name", where)
         for shard in self.shards:
             fit(shard["files"], self.layout, where)
@@ -632,29 +621,29 @@ class Split:
         is_same = self.digest == tagged_digest("tokens/1", value)
         require(is_same, "the digest tokens/1 does not follow from the shards", where)
 
-    def num_windows(self, shard: Json, window_tokens: int) -> int:
-        """Windows of a shard."""
-        num_tokens: int = shard["num_tokens"]
-        return max(0, num_tokens - 1) // window_tokens if self.layout == "stream" else num_tokens // self.width
+    def num_windows(self, shards: Sequence[Json], window_tokens: int) -> int:
+        """Windows of some shards."""
+        sizes = [shard["num_tokens"] for shard in shards]
+        return sum(max(0, n - 1) // window_tokens if self.layout == "stream" else n // self.width for n in sizes)
 
-    def is_here(self, tree: Tree, source: int) -> bool:
+    def is_here(self, tree: Tree, source: str) -> bool:
         """Whether all shards of a source are in the bundle."""
-        shards = self.sources[source][1]
+        shards = self.sources[source]
         return all(file["path"] in tree.files for shard in shards for file in shard["files"].values())
 
-    def read_window(self, tree: Tree, window_tokens: int, source: int, window: int) -> tuple[bytes, bytes]:
-        """Token ids as u32 and mask as u8 of a window of a source."""
-        for shard in self.sources[source][1]:
-            if window < self.num_windows(shard, window_tokens):
+    def read_window(self, tree: Tree, pool: Pool, window: int) -> tuple[bytes, bytes]:
+        """Token ids as u32 and mask as u8 of a window of a pool."""
+        for shard in self.sources[pool.name]:
+            if window < self.num_windows([shard], pool.window_tokens):
                 break
-            window -= self.num_windows(shard, window_tokens)
-        begin = window * (window_tokens if self.layout == "stream" else self.width)
-        tokens, length = shard["files"]["tokens"]["path"], window_tokens + 1
+            window -= self.num_windows([shard], pool.window_tokens)
+        begin = window * (pool.window_tokens if self.layout == "stream" else self.width)
+        tokens, length = shard["files"]["tokens"]["path"], pool.window_tokens + 1
         data = tree.read(tokens, begin * self.item_bytes, length * self.item_bytes)
         ids = struct.pack(f"<{length}I", *unpack(data, self.item_bytes))
         if self.layout == "stream":
-            return ids, b"\0" + b"\1" * window_tokens
-        return ids, b"\0" + tree.read(shard["files"]["mask"]["path"], begin + 1, window_tokens)
+            return ids, b"\0" + b"\1" * pool.window_tokens
+        return ids, b"\0" + tree.read(shard["files"]["mask"]["path"], begin + 1, pool.window_tokens)
 
 
 def unpack(data: bytes, item_bytes: int) -> tuple[int, ...]:
@@ -663,8 +652,6 @@ def unpack(data: bytes, item_bytes: int) -> tuple[int, ...]:
 
 
 # ---- state/1 --------------------------------------------------------------------------------------------------------
-
-
 def tensor_digests(tree: Tree, path: str) -> dict[str, bytes]:
     """Digest of each tensor of a safetensors file, by name; the tensors have to tile the file exactly."""
     size, where = tree.files.get(path, 0), tree.place(path)
@@ -712,8 +699,6 @@ def state_digest(*parts: dict[str, bytes]) -> str:
 
 
 # ---- ledgers --------------------------------------------------------------------------------------------------------
-
-
 @dataclass
 class Ledger:
     """A ledger whose chain and grammar hold."""
@@ -768,6 +753,7 @@ def read_ledger(tree: Tree, path: str) -> Ledger:
     check_record(first)
     begin = start["branch"]["step"] if "branch" in start else 0
     ledger = Ledger(path, start, first.where, Order(start["order"], f"{first.where}: order"), begin)
+    require(ledger.order.first_step <= begin + 1, "its order begins after its first step", first.where)
     places, num_steps = {"step": 0, "evaluation": 1, "checkpoint": 2, "end": 3}, ledger.order.num_steps
     # The state that a branch begins with is no result of its steps: nothing but its checkpoint record stands there.
     step, place = begin, places["evaluation"] if begin else -1
@@ -845,8 +831,6 @@ class Schedule:
 
 
 # ---- the checks -----------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Stage:
     """A stage as the root manifest names it."""
@@ -860,9 +844,8 @@ class Stage:
 
     def place(self, path: str) -> str:
         """Path in that tree of a file of the artifact."""
-        if len(self.folders) > 1 and path.startswith("checkpoints/"):
-            return self.folders[1] + path.removeprefix("checkpoints/")
-        return self.folders[0] + path
+        is_checkpoint = len(self.folders) > 1 and path.startswith("checkpoints/")
+        return self.folders[1] + path.removeprefix("checkpoints/") if is_checkpoint else self.folders[0] + path
 
 
 @dataclass
@@ -926,9 +909,8 @@ class Verifier:
 
     def _check(self, check: str, name: str, where: str, body: Callable[[], str]) -> None:
         """Run one check; whatever it meets becomes a result, never a traceback."""
-        verdict = PASS
         try:
-            detail = body()
+            verdict, detail = PASS, body()
         except Mismatch as error:
             verdict = UNVERIFIED if isinstance(error, Unverifiable) else FAIL
             detail, where = error.detail, error.where or where
@@ -1167,7 +1149,9 @@ class Verifier:
         need(self.splits, "tokens.json could not be read")
         tree, num_absent, index = self.dataset, 0, "dataset/documents/index-00000.bin"
         streams = [split for split in self.splits.values() if split.layout == "stream"]
-        for key, shards in (((split.name, name), shards) for split in streams for name, shards in split.sources):
+        for key, shards in (
+            ((split.name, name), shards) for split in streams for name, shards in split.sources.items()
+        ):
             counts, where, first = kept.pop(key, array("I")), f"split and source {show(key)}", 0
             held = [sum(shard[total] for shard in shards) for total in ("num_tokens", "num_documents")]
             told = f"{sum(counts)} tokens in {len(counts)} documents of {where}, the shards {held[0]} in {held[1]}"
@@ -1216,7 +1200,7 @@ class Verifier:
         """What a run of another ledger did before this one went on from it is not in this bundle."""
         branch = self._ledger(stage).start["branch"]
         told = f"steps 1 to {branch['step']:,} ran in another run, whose ledger head is {branch['ledger_head']}"
-        return unverified(f"{told}: how the state came about that this run begins with is not in this bundle")
+        raise Unverifiable(f"{told}: how the state came about that this run begins with is not in this bundle")
 
     def check_run(self, stage: Stage) -> str:
         """`run.json` says what the ledger says."""
@@ -1244,42 +1228,63 @@ class Verifier:
         order, start = ledger.order, ledger.start
         require(recipe == stage.manifest["recipe"], "is not the recipe of the stage's manifest", where)
         require(digest == start["recipe_digest"], "the ledger's recipe_digest is of another recipe", where)
+        branch = recipe.get("branch") and {key: recipe["branch"].get(key) for key in SHAPES["branch"]}
         # Stretches that end before a branch begins are no part of its ledger.
         skips = [stretch for stretch in recipe["skip_steps"] if stretch[-1] > ledger.first_step]
         facts = {
             "seed": (recipe["seed"], order.seed),
             "data.split": (recipe["data"]["split"], order.split),
             "data.window_tokens": (recipe["data"]["window_tokens"], order.window_tokens),
+            **self._phases(recipe, order, where),
             "num_logical_replicas": (recipe["num_logical_replicas"], start["num_logical_replicas"]),
             "reduction": (recipe["reduction"], start["reduction"]),
-            "branch": (recipe.get("branch"), start.get("branch")),
+            "branch": (branch, start.get("branch")),
             "skip_steps": (skips, ledger.skipped),
-            "phases": ([self._phase(phase, order, where) for phase in recipe["phases"]], order.phases),
         }
         for name, (said, follows) in facts.items():
             require(said == follows, f"{name} is {show(said)} in the recipe and {show(follows)} in the ledger", where)
         return "recipe/1 as recorded; seed, split, window, phases and exact mixture counts follow from it"
 
+    def _phases(self, recipe: Json, order: Order, where: str) -> dict[str, tuple[Json, Json]]:
+        """What follows for the order from a recipe's phases and from what was drawn before them, and what it says."""
+        begun = (recipe.get("branch") or {}).get("draws_before") or {"step": 0, "pools": []}
+        fit(begun, "drawn", where)
+        drawn = {(pool["source"], pool["window_tokens"]): pool["num_draws"] for pool in begun["pools"]}
+        stated = {pool[:2]: pool.draws_before for pool in order.pools if pool.draws_before}
+        phases = [self._phase(phase, order, where) for phase in recipe["phases"]]
+        ends, lengths = list(accumulate(p[0] for p in phases)), list(dict.fromkeys(p[2] for p in phases))
+        return {
+            "order": (ORDER_VERSIONS[bool(drawn) or lengths != [order.window_tokens]], order.version),
+            "window lengths": (lengths, order.lengths),
+            "draws_before": ((begun["step"], drawn), (order.first_step - 1, stated)),
+            "phases": ((ends[-1], phases[bisect_right(ends, begun["step"]) :]), (order.num_steps, order.phases)),
+        }
+
     @staticmethod
-    def _phase(phase: Json, order: Order, where: str) -> tuple[int, int, list[int]]:
-        weights, total = order.sizes, phase["num_steps"] * phase["sequences_per_step"]
+    def _phase(phase: Json, order: Order, where: str) -> tuple[int, int, int, list[int]]:
+        length = phase.get("window_tokens") or order.window_tokens
+        named = {pool.name: pool.num_windows for pool in order.pools if pool.window_tokens == length}
         if phase["mixture"] != "proportional":
             fit(phase["mixture"], "weights", where)
-            require(set(order.names).issuperset(phase["mixture"]), "a mixture of sources that the order lacks", where)
-            weights = [phase["mixture"].get(name, 0) for name in order.names]
+            require(named.keys() >= phase["mixture"].keys(), "a mixture of sources that the order lacks", where)
+            named = phase["mixture"]
+        weights = [named.get(pool.name, 0) * (pool.window_tokens == length) for pool in order.pools]
         require(sum(weights), "a mixture without weight", where)
-        return phase["num_steps"], phase["sequences_per_step"], shares(total, weights)
+        num_steps, width = phase["num_steps"], phase["sequences_per_step"]
+        return num_steps, width, length, shares(num_steps * width, weights)
 
     def check_windows(self, stage: Stage) -> str:
         """The order is one over the shards of the dataset: digest, sources and window counts."""
         order = self._ledger(stage).order
-        split, window = self._split(order), order.window_tokens
-        found = [(name, sum(split.num_windows(shard, window) for shard in shards)) for name, shards in split.sources]
-        where, follows = f"dataset/tokens: {show(split.name)}", list(zip(order.names, order.sizes, strict=True))
+        split = self._split(order)
+        where, sources = f"dataset/tokens: {show(split.name)}", split.sources.items()
+        found = [(name, n, split.num_windows(shards, n)) for n in order.lengths for name, shards in sources]
         require(split.digest == order.tokens_digest, "the order was made for other token shards", where)
-        require(split.width in (0, window + 1), f"windows of {window} tokens over rows of {split.width}", where)
-        require(found == follows, "the window counts of the order do not follow from the shards", where)
-        return f"{sum(order.sizes):,} windows in {len(found)} sources, as the shards give"
+        is_whole = all(split.width in (0, length + 1) for length in order.lengths)
+        require(is_whole, f"windows of {order.lengths} tokens over rows of {split.width}", where)
+        is_same = found == [pool[:3] for pool in order.pools]
+        require(is_same, "the window counts of the order do not follow from the shards", where)
+        return f"{sum(n for _, _, n in found):,} windows of {len(split.sources)} sources, as the shards give"
 
     def _split(self, order: Order) -> Split:
         need(self.dataset and self.splits, "not checked: tokens.json could not be read")
@@ -1300,14 +1305,15 @@ class Verifier:
     def check_order(self, stage: Stage) -> str:
         """Recompute the order digest and the tokens per source of every step, or of a large sample."""
         ledger, order = self._ledger(stage), self._ledger(stage).order
-        affordable = MAX_ORDER_SEQUENCES * order.num_steps // order.num_sequences
+        affordable = MAX_ORDER_SEQUENCES * (order.num_steps - order.first_step + 1) // order.num_sequences
         lines, chosen = self._sampled(ledger, f"{stage.name} order", min(MAX_ORDER_STEPS, max(1, affordable)))
         for line in lines:
             step, windows = line.record["step"], order.step_windows(line.record["step"])
-            is_same = order.order_digest(windows) == line.record["order_digest"]
-            require(is_same, f"the order_digest of step {step} is not that of order/1", line.where)
-            read = Counter(order.names[source] for source, _ in windows)
-            is_same = {name: n * order.window_tokens for name, n in read.items()} == line.record["tokens_by_source"]
+            ids = b"".join((pool.first_id + window).to_bytes(8, "little") for pool, window in windows)
+            is_same = hashlib.sha256(ids).hexdigest() == line.record["order_digest"]
+            require(is_same, f"the order_digest of step {step} does not follow from the order", line.where)
+            read = {pool.name: n * pool.window_tokens for pool, n in Counter(pool for pool, _ in windows).items()}
+            is_same = read == line.record["tokens_by_source"]
             require(is_same, f"tokens_by_source of step {step} does not follow", line.where)
         return f"order digests of {chosen} recomputed and equal"
 
@@ -1315,7 +1321,7 @@ class Verifier:
         """Recompute the token digests of some or all steps from the shards."""
         ledger, order = self._ledger(stage), self._ledger(stage).order
         split, tree = self._split(order), self.dataset
-        is_over_these = (split.digest, [name for name, _ in split.sources]) == (order.tokens_digest, order.names)
+        is_over_these = split.digest == order.tokens_digest and {p.name for p in order.pools} <= split.sources.keys()
         need(is_over_these, "not checked: the order is not one over these shards")
         need(self.tokens != "none", "not checked: --tokens none")
         most = ledger.num_steps if self.tokens == "all" else NUM_TOKEN_STEPS
@@ -1323,10 +1329,10 @@ class Verifier:
         num_left = 0
         for line in lines:
             step, windows = line.record["step"], order.step_windows(line.record["step"])
-            if not all(split.is_here(tree, source) for source, _ in windows):
+            if not all(split.is_here(tree, pool.name) for pool, _ in windows):
                 num_left += 1
                 continue
-            read = [split.read_window(tree, order.window_tokens, *window) for window in windows]
+            read = [split.read_window(tree, *window) for window in windows]
             digest = hashlib.sha256(b"".join(ids + mask for ids, mask in read)).hexdigest()
             num_trained = sum(mask.count(1) for _, mask in read)
             is_same = digest == line.record["token_digest"]
@@ -1345,9 +1351,8 @@ class Verifier:
             is_as_due = (step in ledger.scores) == schedule.score_due(step)
             require(is_as_due, f"the held-out loss of step {step} is not as the recipe orders", ledger.where)
         for step in filter(ledger.is_recorded, schedule.settings["published_full_steps"]):
-            require(
-                ledger.kind_made(step) == "full", f"published_full_steps: none of step {step} was made", ledger.where
-            )
+            is_made = ledger.kind_made(step) == "full"
+            require(is_made, f"published_full_steps: none of step {step} was made", ledger.where)
         return f"{len(ledger.checkpoints)} checkpoints and {len(ledger.scores)} held-out losses, as the recipe orders"
 
     def check_checkpoints(self, stage: Stage) -> str:
@@ -1431,8 +1436,6 @@ def index_rows(tree: Tree) -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 
 # ---- entry points ---------------------------------------------------------------------------------------------------
-
-
 def verify_bundle(
     bundle: Path,
     *,

@@ -210,8 +210,16 @@ def training_flops(shape: ModelShape, config: RunConfig, attention: str) -> Trai
     Steps that the recipe skips cost nothing. Recomputed layers (`activation_checkpointing`) are counted under
     `computed` only. A loss in chunks costs nothing more: the gradients of a chunk's logits are made with the logits.
     """
-    tokens = config.data.window_tokens
-    forward = forward_flops(shape, tokens)
+    heldout = len(list(heldout_steps(config))) * config.data.heldout_windows
+    total = TrainingFlops(0, 0, heldout * forward_flops(shape, config.data.window_tokens))
+    for phase, sequences in zip(config.phases, phase_sequences(config), strict=True):
+        model, computed = _sequence_flops(shape, config, attention, config.window_tokens_of(phase))
+        total += TrainingFlops(sequences * model, sequences * computed, 0)
+    return total
+
+
+def _sequence_flops(shape: ModelShape, config: RunConfig, attention: str, tokens: int) -> tuple[int, int]:
+    """FLOPs of training on one window of `tokens`: what the mathematics asks for, and what is computed."""
     masks = config.data.document_masking
     by_kernels = FLOPS_PER_MULTIPLY_ADD * sum(
         layer.num_matmul_weights * tokens
@@ -222,23 +230,30 @@ def training_flops(shape: ModelShape, config: RunConfig, attention: str) -> Trai
     )
     head = FLOPS_PER_MULTIPLY_ADD * shape.head_weights * tokens
     again = by_kernels if config.execution.activation_checkpointing else 0
-    sequences = num_sequences(config)
-    return TrainingFlops(
-        model=sequences * forward * (1 + BACKWARD_PER_FORWARD),
-        computed=sequences * ((by_kernels + head) * (1 + BACKWARD_PER_FORWARD) + again),
-        heldout=len(list(heldout_steps(config))) * config.data.heldout_windows * forward,
-    )
+    passes = 1 + BACKWARD_PER_FORWARD
+    return forward_flops(shape, tokens) * passes, (by_kernels + head) * passes + again
 
 
-def num_sequences(config: RunConfig) -> int:
-    """Sequences that the steps of all phases read; skipped steps read none."""
-    total, first = 0, 1
+def phase_sequences(config: RunConfig) -> list[int]:
+    """Sequences that the steps of each phase read; skipped steps read none."""
+    found, first = [], 1
     for phase in config.phases:
         steps = range(first, first + phase.num_steps)
         skipped = sum(max(0, min(b, steps[-1]) - max(a, steps[0]) + 1) for a, b in config.skip_steps)
-        total += (phase.num_steps - skipped) * phase.sequences_per_step
+        found.append((phase.num_steps - skipped) * phase.sequences_per_step)
         first += phase.num_steps
-    return total
+    return found
+
+
+def num_sequences(config: RunConfig) -> int:
+    """Sequences that the steps of all phases read."""
+    return sum(phase_sequences(config))
+
+
+def num_tokens(config: RunConfig) -> int:
+    """Positions that the steps of all phases read."""
+    pairs = zip(config.phases, phase_sequences(config), strict=True)
+    return sum(sequences * config.window_tokens_of(phase) for phase, sequences in pairs)
 
 
 def heldout_steps(config: RunConfig) -> Iterator[int]:

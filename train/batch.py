@@ -1,38 +1,89 @@
 """What one step reads, and what the ledger says of it."""
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from data_recipes.order import Draw, Order, Phase, largest_remainder
-from data_recipes.windows import Mask, TokenIds, TokenWindows, token_digest
+from data_recipes.interleave import largest_remainder
+from data_recipes.order import Draw, Order, OrderSource, Phase
+from data_recipes.pools import WindowPools
+from data_recipes.windows import Mask, TokenIds, token_digest
 from provenance.canonical import Json
 from provenance.errors import ConfigError, TrainingError
-from train.settings import RunConfig
+from train.settings import DrawsBefore, PhaseConfig, RunConfig
 
 
-def build_order(config: RunConfig, windows: TokenWindows) -> Order:
-    """Turn the phases of a config into an order over the windows of a split.
+def open_windows(config: RunConfig, corpus: Path) -> WindowPools:
+    """The windows that a config reads, at every length of its phases.
 
     Raises:
-        ConfigError: when a mixture names a source that the split lacks.
+        DataError: as `TokenWindows`.
     """
-    names = [source.name for source in windows.sources]
-    phases = []
-    for number, phase in enumerate(config.phases):
-        if phase.mixture == "proportional":
-            weights = [source.num_windows for source in windows.sources]
-        else:
-            unknown = sorted(set(phase.mixture) - set(names))
-            if unknown:
-                raise ConfigError(
-                    f"phases.{number}.mixture names {unknown[0]!r}", expected=f"sources of the split: {names}"
-                )
-            weights = [phase.mixture.get(name, 0) for name in names]
-        counts = largest_remainder(phase.num_steps * phase.sequences_per_step, weights)
-        phases.append(Phase(phase.num_steps, phase.sequences_per_step, counts))
-    return Order(windows.tokens_digest, config.seed, windows.sources, tuple(phases))
+    return WindowPools(corpus, config.data.split, config.window_lengths)
+
+
+def build_order(config: RunConfig, windows: WindowPools) -> Order:
+    """Turn the phases of a config into an order over the windows of a split.
+
+    It is an `order/1` unless a phase has a window length of its own or draws were made before it.
+
+    Raises:
+        ConfigError: when a mixture names a source that the split lacks, or draws before do not fit the phases.
+    """
+    phases = [
+        _build_phase(phase, config.window_tokens_of(phase), windows, f"phases.{number}.mixture")
+        for number, phase in enumerate(config.phases)
+    ]
+    pools, start, usual = windows.pools, config.draws_before, config.data.window_tokens
+    if start is None and config.window_lengths == (usual,):
+        sources = tuple(OrderSource(pool.name, pool.num_windows) for pool in pools)
+        plain = tuple(replace(phase, window_tokens=None) for phase in phases)
+        return Order(windows.tokens_digest, config.seed, sources, plain)
+    first_step = 1
+    if start is not None:
+        first_step = start.step + 1
+        ends = list(accumulate(phase.num_steps for phase in phases))
+        past = phases[: ends.index(start.step) + 1]
+        pools, phases = _with_draws(pools, start, past), phases[len(past) :]
+    return Order(windows.tokens_digest, config.seed, pools, tuple(phases), usual, first_step)
+
+
+def _build_phase(phase: PhaseConfig, window_tokens: int, windows: WindowPools, where: str) -> Phase:
+    own = [pool for pool in windows.pools if pool.window_tokens == window_tokens]
+    if phase.mixture == "proportional":
+        weights: Mapping[str, int] = {pool.name: pool.num_windows for pool in own}
+    else:
+        weights = phase.mixture
+        unknown = sorted(set(weights) - set(windows.source_names))
+        if unknown:
+            raise ConfigError(f"{where} names {unknown[0]!r}", expected=f"sources of the split: {windows.source_names}")
+    spread = [weights.get(pool.name, 0) if pool.window_tokens == window_tokens else 0 for pool in windows.pools]
+    counts = largest_remainder(phase.num_steps * phase.sequences_per_step, spread)
+    return Phase(phase.num_steps, phase.sequences_per_step, counts, window_tokens)
+
+
+def _with_draws(pools: tuple[OrderSource, ...], start: DrawsBefore, past: list[Phase]) -> tuple[OrderSource, ...]:
+    """The pools with the draws before an order, which have to be as many as the phases before it read."""
+    draws: dict[tuple[str, int | None], int] = {(d.source, d.window_tokens): d.num_draws for d in start.pools}
+    known = {(pool.name, pool.window_tokens) for pool in pools}
+    read: Counter[int | None] = Counter()
+    told: Counter[int | None] = Counter()
+    for phase in past:
+        read[phase.window_tokens] += phase.num_sequences
+    for drawn in start.pools:
+        told[drawn.window_tokens] += drawn.num_draws
+    if len(draws) != len(start.pools) or not known.issuperset(draws) or told != read:
+        raise ConfigError(
+            f"branch.draws_before up to step {start.step} of {sorted(draws.items())}",
+            expected=f"each source of the split once per window length, and windows in all by length: {dict(read)}",
+            next_command="openwright branch RUN --at STEP --without source:NAME, which writes them",
+        )
+    return tuple(replace(pool, draws_before=draws.get((pool.name, pool.window_tokens), 0)) for pool in pools)
 
 
 @dataclass(frozen=True)
@@ -77,7 +128,7 @@ class StepBatch:
             "num_trained_tokens": self.num_trained,
         }
 
-    def documents(self, order: Order, windows: TokenWindows) -> list[dict[str, Json]]:
+    def documents(self, order: Order, windows: WindowPools) -> list[dict[str, Json]]:
         """Where each window lies: source, window, and the first and last document it touches, as ordinals there."""
         found = []
         for slot, draw in enumerate(self.draws):
@@ -87,7 +138,7 @@ class StepBatch:
         return found
 
 
-def read_batch(windows: TokenWindows, order: Order, step: int) -> StepBatch:
+def read_batch(windows: WindowPools, order: Order, step: int) -> StepBatch:
     """Read the windows of a step.
 
     Raises:

@@ -21,7 +21,7 @@ from provenance.environment import platform_record
 from provenance.errors import ArtifactError, ResumeMismatch, TrainingError
 from provenance.ledger import ChainPlace, Journal
 from train.anomalies import WATCHED_STEPS, LossWatch, anomaly_record, refuse
-from train.batch import StepBatch, build_order, read_batch
+from train.batch import StepBatch, build_order, open_windows, read_batch
 from train.checkpoint import make_record, optimizer_parts, restore_checkpoint
 from train.checkpoint_records import (
     CHECKPOINTS,
@@ -68,7 +68,7 @@ class TrainingRun:
         self.run_dir = Path(job.run_dir)
         tokenizer_dir = Path(job.corpus) / "tokenizer"
         data = self.config.data
-        self.windows = TokenWindows(Path(job.corpus), data.split, data.window_tokens)
+        self.windows = open_windows(self.config, Path(job.corpus))
         self.order = build_order(self.config, self.windows)
         heldout = TokenWindows(Path(job.corpus), data.heldout_split, data.window_tokens)
         self.heldout = HeldoutSet(heldout, data.heldout_windows, token_num_bytes(tokenizer_dir / "tokenizer.json"))
@@ -102,9 +102,9 @@ class TrainingRun:
                 vocab_size=self.windows.vocab_size,
                 eos_id=self.windows.eos_id,
                 pad_id=self.windows.pad_id,
-                window_tokens=self.config.data.window_tokens,
+                window_tokens=self.config.longest_window,
             )
-        return open_model(Path(self.job.base_checkpoint))
+        return open_model(Path(self.job.base_checkpoint), window_tokens=self.config.longest_window)
 
     def _router_rate(self) -> float:
         return self.config.model.router_bias_update_rate if isinstance(self.config, PretrainConfig) else 0.0
@@ -408,8 +408,8 @@ def run_steps(run: TrainingRun, listeners: Sequence[StepListener] = ()) -> bool:
         numbers = run.train_step(step)
         seconds = time.monotonic() - started
         run.after_step(step)
-        sequences = run.order.phases[run.order.locate_step(step)[0]].sequences_per_step
-        window_tokens = config.data.window_tokens
+        phase = config.phase_of(step)
+        sequences, window_tokens = phase.sequences_per_step, config.window_tokens_of(phase)
         tokens = sequences * window_tokens
         numbers["tokens_per_second"] = tokens / seconds
         run.note(

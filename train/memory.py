@@ -54,11 +54,13 @@ class Activations:
     """Bytes that autograd keeps of one window's forward pass, in the dtypes of the recipe.
 
     Attributes:
+        window_tokens: length of the window.
         by_layer: per layer of the decoder.
         outside: embedding, rotary angles, masks, last norm.
         layer_input: hidden state that enters a layer.
     """
 
+    window_tokens: int
     by_layer: tuple[int, ...]
     outside: int
     layer_input: int
@@ -74,20 +76,23 @@ def memory_parts(
     """The table of one process's memory: the largest process where they differ.
 
     Args:
-        activations: of one window (`measure_activations`).
+        activations: of one window (`measure_activations`); the table is of the phases with windows of that length,
+            at the largest batch among them.
         num_processes: processes in all.
         shard_size: processes that share one copy of the model.
     """
     shards, copies = shard_size, num_processes // shard_size
     passes = max(1, config.num_logical_replicas // num_processes)
-    windows = max(phase.sequences_per_step for phase in config.phases) // config.num_logical_replicas or 1
+    length = activations.window_tokens
+    batches = [phase.sequences_per_step for phase in config.phases if config.window_tokens_of(phase) == length]
+    windows = max(batches) // config.num_logical_replicas or 1
     exact = config.reduction == "exact"
     own = -(-shape.num_parameters // shards)
     state = -(-optimizer_elements(shape, config.optimizer.name) // shards)
     sums = own * (passes.bit_length() - 1) * exact
     exchange = (2 * own + own // copies) * (exact and copies > 1)
     adam = own - (shape.num_matrix_parameters // shards if config.optimizer.name == "muon" else 0)
-    logits = _logits_bytes(shape, config, windows)
+    logits = _logits_bytes(shape, config, windows * length)
     parts = [
         MemoryPart("master weights", FP32 * own, ALWAYS, "fp32, P/S"),
         MemoryPart("optimizer state", FP32 * state, ALWAYS, f"fp32, {config.optimizer.name}"),
@@ -137,7 +142,7 @@ def _activation_parts(
     recomputed = config.execution.activation_checkpointing
     square = 0
     if config.data.document_masking:  # full attention then has a mask as well, in the dtype of the attention
-        square = config.data.window_tokens**2 * _compute_bytes(config)
+        square = activations.window_tokens**2 * _compute_bytes(config)
     masks = square * sum(layer.window_tokens is None for layer in shape.layers)
     kept = activations.kept(recomputed=recomputed) + (0 if recomputed else masks)
     yield MemoryPart("activations", windows * kept, ("forward", "loss"), "inputs of layers" if recomputed else "")
@@ -146,10 +151,9 @@ def _activation_parts(
         yield MemoryPart("layer done again", again, ("forward", "backward"), "activations of the largest layer")
 
 
-def _logits_bytes(shape: ModelShape, config: RunConfig, windows: int) -> int:
+def _logits_bytes(shape: ModelShape, config: RunConfig, tokens: int) -> int:
     """Logits with what the loss makes of them: logarithms of the softmax, and the gradients of both."""
     compute = _compute_bytes(config)
-    tokens = windows * config.data.window_tokens
     if config.loss.chunk_tokens is None:
         copies = 3 * FP32 + (compute if compute != FP32 else 0) + (2 * FP32 if config.loss.z_loss else 0)
         return copies * tokens * shape.vocab_size
@@ -203,7 +207,7 @@ def measure_activations(config: ModelConfig, precision: str, vocab_size: int, wi
             hidden_BTD = decoder(input_ids=ids_BT, use_cache=False).last_hidden_state
         layer_input = hidden_BTD.numel() * hidden_BTD.element_size()
         by_layer = tuple(kept.bytes_at(index) for index in range(len(decoder.layers)))
-        return Activations(by_layer, kept.bytes_at(_Kept.OUTSIDE), layer_input)
+        return Activations(window_tokens, by_layer, kept.bytes_at(_Kept.OUTSIDE), layer_input)
 
 
 class _Kept:

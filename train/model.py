@@ -40,11 +40,7 @@ def build_model(config: ModelConfig, *, vocab_size: int, eos_id: int, pad_id: in
         eos_token_id=eos_id,
         pad_token_id=pad_id,
     )
-    if transformers_config.max_position_embeddings < window_tokens:
-        raise ConfigError(
-            f"max_position_embeddings {transformers_config.max_position_embeddings}",
-            expected=f"at least data.window_tokens = {window_tokens}",
-        )
+    _check_context(transformers_config, window_tokens)
     model = AutoModelForCausalLM.from_config(
         transformers_config, attn_implementation=config.attention, dtype=torch.float32, **EXPERT_SETTINGS
     )
@@ -52,12 +48,25 @@ def build_model(config: ModelConfig, *, vocab_size: int, eos_id: int, pad_id: in
     return model.train()
 
 
-def open_model(checkpoint: Path, attention: str = "sdpa") -> Any:
-    """Load the model of a checkpoint directory as a stranger would, in training mode."""
+def _check_context(transformers_config: Any, window_tokens: int) -> None:
+    if transformers_config.max_position_embeddings < window_tokens:
+        raise ConfigError(
+            f"max_position_embeddings {transformers_config.max_position_embeddings}",
+            expected=f"at least {window_tokens}, the tokens of the longest window",
+        )
+
+
+def open_model(checkpoint: Path, attention: str = "sdpa", *, window_tokens: int = 0) -> Any:
+    """Load the model of a checkpoint directory as a stranger would, in training mode.
+
+    Raises:
+        ConfigError: when its context is shorter than windows of `window_tokens`.
+    """
     transformers_logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(
         checkpoint, attn_implementation=attention, dtype=torch.float32, local_files_only=True, **EXPERT_SETTINGS
     )
+    _check_context(model.config, window_tokens)
     return model.train()
 
 

@@ -29,7 +29,7 @@ def start_record(job: TrainingJob, order: Order) -> dict[str, Json]:
         "parents": list(job.parents),
     }
     if config.branch is not None:
-        record["branch"] = config.branch.model_dump()
+        record["branch"] = config.branch.model_dump(exclude={"draws_before"})  # they are in the order
     return record
 
 

@@ -1,5 +1,7 @@
 """Configs of the training stages: `pretrain.yaml` and `sft.yaml`."""
 
+from bisect import bisect_left
+from itertools import accumulate
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -25,15 +27,18 @@ class ModelConfig(Config):
 
 
 class PhaseConfig(Config):
-    """A stretch of steps with one batch size and one data mix.
+    """A stretch of steps with one batch size, one window length and one data mix.
 
     Attributes:
         mixture: `proportional` (by windows), or integer weights per source.
+        window_tokens: number of trained positions of a window; None for that of `data`. A source is read at each
+            length by itself, in epochs of its own: what was read at one length counts as unread at another.
     """
 
     num_steps: int = Field(gt=0)
     sequences_per_step: int = Field(gt=0)
     mixture: Literal["proportional"] | dict[str, int] = "proportional"
+    window_tokens: int | None = Field(default=None, gt=0)
 
 
 class DataConfig(Config):
@@ -41,7 +46,7 @@ class DataConfig(Config):
 
     Attributes:
         split: split of the token shards to train on.
-        window_tokens: number of trained positions of a window.
+        window_tokens: number of trained positions of a window; of held-out windows, and of phases that name none.
         heldout_split: split for the held-out loss.
         heldout_windows: how many of its windows, spread evenly.
         heldout_every_steps: steps between held-out losses; also taken at step 0 and at the end.
@@ -153,6 +158,26 @@ class ExecutionConfig(Config):
     trackers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = Field(default=(), strict=False)
 
 
+class PoolDraws(Config):
+    """How many windows of one source were drawn at one window length."""
+
+    source: str
+    window_tokens: int = Field(gt=0)
+    num_draws: int = Field(gt=0)
+
+
+class DrawsBefore(Config):
+    """What was drawn before the order of a run begins, where its phases cannot say it.
+
+    Attributes:
+        step: last step of these draws; a phase ends with it. The order begins with the step after it.
+        pools: draws up to that step, windows of steps that were left out among them; a pool without draws is not named.
+    """
+
+    step: int = Field(gt=0)
+    pools: tuple[PoolDraws, ...] = Field(strict=False)
+
+
 class BranchConfig(Config):
     """The full checkpoint of another run that this one goes on from; written by `openwright branch`.
 
@@ -160,11 +185,14 @@ class BranchConfig(Config):
         ledger_head: head of that run's ledger right before the checkpoint's record.
         step: step of the checkpoint.
         state_digest: its state digest.
+        draws_before: where a source was left out (`branch --without`): the draws up to that step, from which the
+            sources that stay go on; None where the phases from the first step on say all of it.
     """
 
     ledger_head: str = Field(pattern="^[0-9a-f]{64}$")
     step: int = Field(gt=0)
     state_digest: str = Field(pattern="^[0-9a-f]{64}$")
+    draws_before: DrawsBefore | None = None
 
 
 class RunConfig(Config):
@@ -204,6 +232,29 @@ class RunConfig(Config):
         """Steps of all phases."""
         return sum(phase.num_steps for phase in self.phases)
 
+    @property
+    def draws_before(self) -> DrawsBefore | None:
+        """Draws before the order begins; None where it begins with step 1."""
+        return None if self.branch is None else self.branch.draws_before
+
+    def window_tokens_of(self, phase: PhaseConfig) -> int:
+        """Window length of a phase."""
+        return phase.window_tokens or self.data.window_tokens
+
+    @property
+    def window_lengths(self) -> tuple[int, ...]:
+        """Window lengths of the phases, each once, in the order of their first use."""
+        return tuple(dict.fromkeys(self.window_tokens_of(phase) for phase in self.phases))
+
+    @property
+    def longest_window(self) -> int:
+        """Tokens of the longest window that the model reads, held-out windows included."""
+        return max(self.data.window_tokens, *self.window_lengths)
+
+    def phase_of(self, step: int) -> PhaseConfig:
+        """The phase that holds a step."""
+        return self.phases[bisect_left(list(accumulate(phase.num_steps for phase in self.phases)), step)]
+
     def is_skipped(self, step: int) -> bool:
         """Whether a step is left out."""
         return any(first <= step <= last for first, last in self.skip_steps)
@@ -230,6 +281,10 @@ class RunConfig(Config):
         branch_step = 0 if self.branch is None else self.branch.step
         if branch_step >= self.num_steps:
             raise ValueError(f"branch.step {branch_step}: the run ends at step {self.num_steps}")
+        if self.draws_before is not None:
+            begun = self.draws_before.step
+            if begun > branch_step or begun not in accumulate(phase.num_steps for phase in self.phases):
+                raise ValueError(f"branch.draws_before.step {begun}: a phase ends there, at or before branch.step")
         before = 0
         for first, last in self.skip_steps:
             if first <= branch_step <= last:

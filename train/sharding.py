@@ -18,6 +18,8 @@ from train.lm_loss import LanguageModelLoss
 from train.reduction import TreeReduceScatter
 from train.settings import RunConfig
 
+_UNLIMITED = 2**31
+
 
 def decoder_layers(model: Any) -> nn.ModuleList:
     """The layers of a transformers decoder; each is computed, sharded and compiled as one unit."""
@@ -35,8 +37,7 @@ def prepare_model(module: LanguageModelLoss, config: RunConfig, layout: Layout) 
     if config.execution.activation_checkpointing:
         module.model.activation_checkpointing_enable({"use_reentrant": False})
     if config.compile:
-        for layer in decoder_layers(module.model):
-            layer.compile(dynamic=False)
+        compile_layers(decoder_layers(module.model))
     if layout.shard_size == 1 and config.precision == "fp32":
         if config.reduction == "native" and layout.world.size > 1:
             # DDP else regroups gradients after its first backward pass in a process, and with three or more processes
@@ -60,6 +61,19 @@ def prepare_model(module: LanguageModelLoss, config: RunConfig, layout: Layout) 
         if config.reduction == "exact" and layout.shard_size > 1:
             part.set_custom_reduce_scatter(TreeReduceScatter())
     return module
+
+
+def compile_layers(layers: nn.ModuleList, backend: str = "inductor") -> None:
+    """Have each layer compiled, anew for each shape and mode that it meets.
+
+    Left to itself, torch goes over to kernels for any shape after the second one, and after eight variants of a layer to
+    no compiled kernels at all, with a warning in a log. A run that is resumed in a later phase has met other shapes than
+    the straight one: it would get other bits.
+    """
+    torch._dynamo.config.recompile_limit = _UNLIMITED
+    torch._dynamo.config.accumulated_recompile_limit = _UNLIMITED
+    for layer in layers:
+        layer.compile(backend=backend, dynamic=False)
 
 
 def fsdp_modules(module: nn.Module) -> Iterator[FSDPModule]:

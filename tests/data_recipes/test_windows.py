@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from data_recipes.order import Order, OrderSource, Phase
+from data_recipes.pools import WindowPools
 from data_recipes.shards import TokenSequence, write_split, write_tokens_json
 from data_recipes.windows import TokenWindows, token_digest, token_num_bytes, tokens_digest_of
 from provenance.errors import DataError
@@ -61,10 +62,11 @@ def test_rows_carry_their_mask(corpus: Path) -> None:
 
 def test_a_step_reads_its_windows_in_slot_order(corpus: Path) -> None:
     windows = TokenWindows(corpus, "train", 5)
+    pools = WindowPools(corpus, "train", [5])
     total = sum(source.num_windows for source in windows.sources)
     counts = tuple(source.num_windows for source in windows.sources)
     order = Order(windows.tokens_digest, 4, windows.sources, (Phase(1, total, counts),))
-    ids, mask = windows.read_step(order, 1)
+    ids, mask = pools.read_draws(order, order.step_draws(1))
     assert ids.shape == mask.shape == (total, 6)
     draws = order.step_draws(1)
     assert [row.tolist() for row in ids] == [windows.read(d.source, d.window)[0].tolist() for d in draws]

@@ -103,6 +103,25 @@ def test_a_model_that_does_not_fit_and_never_runs_is_planned_all_the_same(tmp_pa
         load_directory(ROOT / "configs" / "deepseek-671b-plan")
 
 
+def test_memory_and_tokens_of_phases_with_longer_windows(tmp_path):
+    """Memory is that of the phase that needs most; tokens and FLOPs are counted phase by phase."""
+    short = "{num_steps: 100, sequences_per_step: 32, mixture: proportional}"
+    long = "{num_steps: 10, sequences_per_step: 16, window_tokens: 512, mixture: proportional}"
+    others = ["schedule.warmup_steps=1", "schedule.decay_steps=0", "model.fields.max_position_embeddings=512"]
+
+    def planned(*phases):
+        overrides = [f"pretrain.{text}" for text in (f"phases=[{', '.join(phases)}]", *others)]
+        return plan("quickstart", tmp_path, PlanOptions(), overrides)["stages"][0]
+
+    alone, longer, both = planned(short), planned(long), planned(short, long)
+    assert both["tokens_per_step"] == [16 * 512] == longer["tokens_per_step"] == alone["tokens_per_step"]
+    assert both["num_tokens"] == alone["num_tokens"] + longer["num_tokens"] == 110 * 16 * 512
+    for key in ("model", "computed"):
+        assert both["flops"][key] == alone["flops"][key] + longer["flops"][key]
+    assert longer["memory"]["peak_bytes"] > alone["memory"]["peak_bytes"]
+    assert both["memory"] == longer["memory"]
+
+
 def test_a_layout_of_the_command_line_is_checked_as_a_config_is(tmp_path):
     options = PlanOptions(num_devices=4, shard_size=2)
     overrides = options.overrides(["pretrain", "sft"])

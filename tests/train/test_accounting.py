@@ -17,6 +17,7 @@ from train.accounting import (
     meta_model,
     model_shape,
     num_sequences,
+    num_tokens,
     plan_checkpoints,
     training_flops,
 )
@@ -153,6 +154,26 @@ def test_skipped_steps_read_nothing():
     shape = model_shape(built("olmo3"))
     whole, fewer = (training_flops(shape, c, "sdpa").model for c in (pretrain_config(), config))
     assert fewer * num_sequences(pretrain_config()) == whole * num_sequences(config)
+
+
+def test_phases_with_other_windows_are_counted_at_their_own_length():
+    phases = [{"num_steps": 7, "sequences_per_step": 8}, {"num_steps": 3, "sequences_per_step": 16}]
+    longer = [phases[0], {**phases[1], "window_tokens": 48}]
+    config = pretrain_config(phases=longer, skip_steps=[(2, 3), (8, 8)])
+    assert config.window_lengths == (24, 48)
+    assert [config.phase_of(step) for step in (1, 7, 8, 10)] == [config.phases[0]] * 2 + [config.phases[1]] * 2
+    assert num_tokens(config) == 5 * 8 * 24 + 2 * 16 * 48
+    shape = model_shape(built("olmo3"))
+    flops = training_flops(shape, config, "sdpa")
+    assert flops.model == 3 * (5 * 8 * forward_flops(shape, 24) + 2 * 16 * forward_flops(shape, 48))
+    at_one_length = [
+        training_flops(
+            shape, pretrain_config(phases=[{**phase, "num_steps": steps}], schedule={"warmup_steps": 0}), "sdpa"
+        )
+        for phase, steps in ((longer[0], 5), (longer[1], 2))
+    ]
+    assert flops.computed == sum(each.computed for each in at_one_length)
+    assert flops.heldout == training_flops(shape, pretrain_config(), "sdpa").heldout
 
 
 def test_heldout_steps_are_the_due_ones():

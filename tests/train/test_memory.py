@@ -115,6 +115,20 @@ def parts_of(changes, num_processes=1, shard_size=1):
     return {part.name: part.num_bytes for part in parts}
 
 
+def test_the_table_is_of_the_phases_with_windows_of_the_measured_length():
+    phases = [
+        {"num_steps": 5, "sequences_per_step": 16},
+        {"num_steps": 5, "sequences_per_step": 8, "window_tokens": 48},
+        {"num_steps": 5, "sequences_per_step": 64, "window_tokens": 12},
+    ]
+    config = config_of({**FOUR, "phases": phases})
+    shape = model_shape(meta_model(config.model, 331, config.longest_window))
+    for number, length in enumerate(config.window_lengths):
+        alone = config_of({**FOUR, "phases": [{**phases[number], "window_tokens": length}]})
+        activations = measure_activations(config.model, config.precision, 331, length)
+        assert memory_parts(shape, config, activations, 1, 1) == memory_parts(shape, alone, activations, 1, 1)
+
+
 def test_sharding_divides_what_is_held_and_adds_what_is_gathered():
     whole, halves = parts_of(FOUR), parts_of(FOUR, 2, 2)
     for name in ("master weights", "optimizer state", "gradients", "optimizer step"):
