@@ -4,6 +4,7 @@ A mirror is for looking at a run; it is written beside the run, never into its a
 """
 
 import importlib.util
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -35,9 +36,14 @@ def tracker_dir(run_dir: Path) -> Path:
     return run_dir.parent / f"trackers-{run_dir.name.removeprefix('.work-')}"
 
 
-def start_trackers(accelerator: Accelerator, stage: str) -> StepListener:
-    """Begin the mirrors that the accelerator was made with; returns what is called after every step."""
-    accelerator.init_trackers(f"openwright-{stage}")
+def start_trackers(accelerator: Accelerator, stage: str, run_dir: Path) -> StepListener:
+    """Begin the mirrors that the accelerator was made with; returns what is called after every step.
+
+    A run that is resumed goes on in the mirror that it had before.
+    """
+    place = tracker_dir(run_dir)
+    os.environ["TRACKIO_DIR"] = str(place)  # trackio takes its place from here only, and accelerate imports it below
+    accelerator.init_trackers(f"openwright-{stage}", init_kwargs={"trackio": {"name": place.name, "resume": "allow"}})
 
     def log(step: int, numbers: dict[str, float]) -> None:
         accelerator.log(numbers, step=step)

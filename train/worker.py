@@ -54,7 +54,7 @@ def main() -> None:
         check_installed(trackers)
         run = TrainingRun(job, make_layout(world, job.config.execution.shard_size))
         _check_processes(run)
-        listeners = [start_trackers(accelerator, job.stage)] if trackers else []
+        listeners = [start_trackers(accelerator, job.stage, run_dir)] if trackers else []
         with _watching(run) as beat:
             finished = run_steps(run, [*listeners, beat])
     except (OpenwrightError, OSError) as caught:

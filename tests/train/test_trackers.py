@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,13 @@ class Remembered(GeneralTracker):
         self.logged.append((step, values))
 
 
-def test_numbers_of_a_step_reach_the_tracker() -> None:
+def test_numbers_of_a_step_reach_the_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", "elsewhere")
     remembered = Remembered()
-    log = start_trackers(Accelerator(cpu=True, log_with=remembered), "pretrain")
+    log = start_trackers(Accelerator(cpu=True, log_with=remembered), "pretrain", tmp_path / ".work-0123456789ab")
     log(3, {"loss": 1.5})
     assert remembered.logged == [(3, {"loss": 1.5})]
+    assert os.environ["TRACKIO_DIR"] == str(tmp_path / "trackers-0123456789ab")
 
 
 def test_a_tracker_that_is_not_installed_is_refused() -> None:
