@@ -10,7 +10,8 @@ import pytest
 
 from data_recipes.order import Order
 from provenance.errors import BundleError, ConfigError
-from release.reproduce import reproduce, resumable_checkpoints
+from release.replay_segments import resumable_checkpoints
+from release.reproduce import reproduce
 
 WINDOW_TOKENS = 32
 

@@ -12,7 +12,8 @@ import pytest
 
 from provenance.canonical import canonical_json
 from provenance.errors import ConfigError
-from release.reproduce import reproduce, resumable_checkpoints
+from release.replay_segments import resumable_checkpoints
+from release.reproduce import reproduce
 from release.verify import CheckResult
 
 Edit = Callable[[list[bytes]], list[bytes]]
@@ -48,7 +49,7 @@ def replaying(monkeypatch: pytest.MonkeyPatch) -> Callable[[Edit], list[dict[str
             _pretend_to_replay(request, edit)
             return subprocess.CompletedProcess(command, 0)
 
-        monkeypatch.setattr("release.reproduce.subprocess.run", run)
+        monkeypatch.setattr("release.replay_run.subprocess.run", run)
         return requests
 
     return install

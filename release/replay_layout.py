@@ -1,0 +1,62 @@
+"""How processes are laid out in a replay, and how they were in the recorded run, by its journal."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from provenance.ledger import read_chain
+from release.replay_segments import Segment
+
+_BEGINNINGS = ("start", "resume")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How processes were laid out: their number (None: not said) and over how many a copy of the model is sharded."""
+
+    num_processes: int | None
+    shard_size: int
+
+    def __str__(self) -> str:
+        return f"{self.num_processes} processes in shards of {self.shard_size}"
+
+
+def replay_layout(bundle: Path, segment: Segment, num_processes: int | None) -> Layout:
+    """Processes for a replay: any under `exact`; the recorded ones under `native`, unless a number was asked for."""
+    recorded = recorded_layouts(bundle, segment)
+    if reduction(bundle, segment.stage) == "native" and len(recorded) == 1:
+        (layout,) = recorded
+        if num_processes in (None, layout.num_processes):
+            return layout
+    return Layout(num_processes, 1)
+
+
+def reduction(bundle: Path, stage: str) -> str:
+    """The recipe's way to reduce gradients, as the ledger tells it."""
+    return str(next(read_chain(bundle / "model" / "training" / stage / "ledger.jsonl")).get("reduction"))
+
+
+def recorded_layouts(bundle: Path, segment: Segment) -> set[Layout]:
+    """Layouts at which the recorded run made the steps of a segment, by its journal."""
+    journal = read_chain(bundle / "model" / "training" / segment.stage / "journal.jsonl")
+    begun = [(int(record.get("step", 0)), layout_of(record)) for record in journal if record["kind"] in _BEGINNINGS]
+    # A step was made by the last start or resume before it: what an earlier one had made of it was cut off.
+    made_by = ([layout for since, layout in begun if since < step] for step in range(segment.first, segment.last + 1))
+    return {layouts[-1] for layouts in made_by if layouts}
+
+
+def layout_of(record: dict[str, Any]) -> Layout:
+    """Layout that a journal record names."""
+    return Layout(record.get("num_processes"), int(record.get("shard_size", 1)))
+
+
+def other_layout(bundle: Path, segment: Segment, output: Path) -> str:
+    """Say how the replay's layout differs where the promise of equal bits is bound to the layout; else nothing."""
+    if reduction(bundle, segment.stage) != "native":
+        return ""
+    here = {layout_of(record) for record in read_chain(output / "journal.jsonl") if record["kind"] == "replay"}
+    recorded = recorded_layouts(bundle, segment)
+    if here == recorded:
+        return ""
+    told = [" and ".join(sorted(map(str, layouts))) or "an unknown layout" for layouts in (recorded, here)]
+    return f"reduction native promises equal bits at the same layout only: recorded {told[0]}, replayed {told[1]}"
