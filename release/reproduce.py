@@ -28,7 +28,7 @@ def reproduce(
     seed: int | None = None,
     num_processes: int | None = None,
     stage: str | None = None,
-) -> list[CheckResult]:
+) -> list[ReplayResult]:
     """Replay steps of a bundle.
 
     Args:
@@ -45,13 +45,13 @@ def reproduce(
     _require(bundle)
     if steps is not None:
         chosen = [segment_of_steps(bundle, stage or "pretrain", *steps)]
-        origin = "steps were given"
+        choice = Choice(how="steps given", seed=None, num_segments=1, num_segments_in_all=None)
     else:
         drawn_seed = secrets.randbits(64) if seed is None else seed
         chosen, total = draw_segments(bundle, stage, segments, drawn_seed)
-        origin = f"drawn with seed {drawn_seed}: {len(chosen)} of {total} segments; a cheat in a single segment "
-        origin += f"is missed with chance {1 - len(chosen) / total:.2f}"
-    return [_replay_segment(bundle, segment, num_processes, origin) for segment in chosen]
+        how: Literal["seed given", "fresh seed"] = "fresh seed" if seed is None else "seed given"
+        choice = Choice(how=how, seed=str(drawn_seed), num_segments=len(chosen), num_segments_in_all=total)
+    return [_replay_segment(bundle, segment, num_processes, choice) for segment in chosen]
 
 
 def _require(bundle: Path) -> None:
