@@ -45,7 +45,7 @@ class Passes:
     """Forward and backward passes over parts of a batch.
 
     Args:
-        module: what `prepare_model` returned.
+        module: the module whose forward pass trains.
         parameters: trainable parameters by name.
     """
 
@@ -76,12 +76,12 @@ class Passes:
         return loss_sum
 
     def take(self, index: int) -> torch.Tensor:
-        """Take a parameter's gradient away; zeros where no pass reached it."""
+        """Take a parameter's gradient away, as fp32; zeros where no pass reached it."""
         parameter = self.parameters[index]
         gradient, parameter.grad = parameter.grad, None
         if gradient is None:
             gradient = torch.zeros_like(parameter)
-        return (gradient.to_local() if isinstance(gradient, DTensor) else gradient).detach()
+        return (gradient.to_local() if isinstance(gradient, DTensor) else gradient).detach().float()
 
     def loss(self, sums_R: torch.Tensor, num_trained: int) -> float:
         """Mean loss over all parts; one process fills each place and the others add zeros, which is exact."""

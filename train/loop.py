@@ -40,7 +40,7 @@ from train.job import STOP_REQUEST, TrainingJob
 from train.layout import Layout, Part
 from train.ledger_queue import LedgerQueue
 from train.lm_loss import LanguageModelLoss
-from train.model import build_model, derive_seed, model_parts, open_model, trainable_parameters
+from train.model import build_model, derive_seed, open_model, trainable_parameters
 from train.optimizers import build_optimizer
 from train.records import RUN_FORMAT, check_same_run, enter_segment, ledger_totals, recent_losses, start_record
 from train.routing import RouterLoads
@@ -78,13 +78,13 @@ class TrainingRun:
         self.module = LanguageModelLoss(model, self.config.loss, ends_with).to(self.world.device)
         self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
         self.utilisation = Utilisation(model, self.config.precision, self.world.device, self.world.size)
-        trained = prepare_model(self.module, self.config, layout)
+        self.prepared = prepare_model(self.module, self.config, layout)
+        self.weights = self.prepared.weights
         parameters = trainable_parameters(model)
-        self.weights = model_parts(model, layout)
         trained_parts = [part for part in self.weights if part.name in parameters]
         self.optimizer = build_optimizer(self.config.optimizer, trained_parts, layout)
         self.loads = RouterLoads(model, self._router_rate())
-        self.gradients = build_gradients(trained, parameters, self.config, layout, self.loads.counting)
+        self.gradients = build_gradients(self.prepared.trained, parameters, self.config, layout, self.loads.counting)
         self.checksum = ParameterChecksum(trained_parts, layout)
         self.num_updates = 0
         self.loss_watch = LossWatch(self.config.execution.loss_spike_factor)
@@ -248,6 +248,7 @@ class TrainingRun:
         return {"loss": gradients.loss, "gradient_norm": gradients.norm, "learning_rate": rate}
 
     def _compute_gradients(self, batch: StepBatch) -> StepGradients:
+        self.prepared.refresh()
         try:
             return self.gradients.compute(batch)
         except TrainingError as error:
@@ -275,6 +276,7 @@ class TrainingRun:
             self._begin_checkpoint(step, kind)
 
     def _evaluate(self, step: int) -> None:
+        self.prepared.refresh()
         score = self.heldout.score(self.module, self.layout)
         if self.ledger is not None:
             self.ledger.append(score.ledger_record(step, self.config.data.heldout_split))

@@ -1,11 +1,12 @@
-"""How the model is laid out over the processes: torch `fully_shard` on every layer, or torch's own DDP.
+"""How the model is laid out over the processes: torch `fully_shard` on every layer, whole copies, or torch's own DDP.
 
 One path on CPU and GPU. With `reduction: exact` the rows of the grid are independent copies for torch (a mesh of one
-row), and the gradients of the rows meet in `train.reduction.ReplicaReducer`; with `reduction: native` torch sees the
-whole grid and reduces as it likes.
+row, or no mesh where nothing is sharded), and the gradients of the rows meet in `train.reduction.ReplicaReducer`; with
+`reduction: native` torch sees the whole grid and reduces as it likes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,8 +14,10 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from train.layout import SHARD, Layout
+from train.compute_copies import ComputeCopies
+from train.layout import SHARD, Layout, Part
 from train.lm_loss import LanguageModelLoss
+from train.model import model_parts
 from train.reduction import TreeReduceScatter
 from train.settings import RunConfig
 
@@ -28,23 +31,49 @@ def decoder_layers(model: Any) -> nn.ModuleList:
     return layers
 
 
-def prepare_model(module: LanguageModelLoss, config: RunConfig, layout: Layout) -> nn.Module:
-    """Lay the model out as the config says; returns the module whose forward pass trains.
+@dataclass(frozen=True)
+class PreparedModel:
+    """A model laid out over the processes.
+
+    Attributes:
+        trained: the module whose forward pass trains.
+        weights: what this process holds of the fp32 parameters and of the buffers.
+        refresh: to be called before passes: the module computes with the weights as they are now.
+    """
+
+    trained: nn.Module
+    weights: list[Part]
+    refresh: Callable[[], None]
+
+
+def prepare_model(module: LanguageModelLoss, config: RunConfig, layout: Layout) -> PreparedModel:
+    """Lay the model out as the config says.
 
     Parameters are changed in place: those of a sharded model become DTensors whose rows lie on the processes of a row
-    of the grid.
+    of the grid; those of a whole copy that computes in bf16 become bf16.
     """
+    if layout.shard_size == 1 and config.reduction == "exact" and config.precision == "bf16":
+        weights = model_parts(module.model, layout)
+        trained = _lay_out(module, config, layout, is_whole=True)
+        copies = ComputeCopies(module, [module, *decoder_layers(module.model)])
+        return PreparedModel(trained, weights, copies.refresh)
+    is_whole = layout.shard_size == 1 and config.precision == "fp32"
+    trained = _lay_out(module, config, layout, is_whole=is_whole)
+    return PreparedModel(trained, model_parts(module.model, layout), lambda: None)
+
+
+def _lay_out(module: LanguageModelLoss, config: RunConfig, layout: Layout, *, is_whole: bool) -> nn.Module:
     if config.execution.activation_checkpointing:
         module.model.activation_checkpointing_enable({"use_reentrant": False})
     if config.compile:
         compile_layers(decoder_layers(module.model))
-    if layout.shard_size == 1 and config.precision == "fp32":
+    if is_whole:
         if config.reduction == "native" and layout.world.size > 1:
             # DDP else regroups gradients after its first backward pass in a process, and with three or more processes
             # a resumed run would add them in another order than the straight one.
             return DistributedDataParallel(module, gradient_as_bucket_view=True, find_unused_parameters=True)
         return module
-    assert layout.mesh is not None, "sharding and bf16 need a process group"
+    assert layout.mesh is not None, "sharding and torch's own bf16 need a process group"
     mesh = layout.mesh[SHARD] if config.reduction == "exact" else layout.mesh
     policy = MixedPrecisionPolicy()
     if config.precision == "bf16":
@@ -66,9 +95,9 @@ def prepare_model(module: LanguageModelLoss, config: RunConfig, layout: Layout) 
 def compile_layers(layers: nn.ModuleList, backend: str = "inductor") -> None:
     """Have each layer compiled, anew for each shape and mode that it meets.
 
-    Left to itself, torch goes over to kernels for any shape after the second one, and after eight variants of a layer to
-    no compiled kernels at all, with a warning in a log. A run that is resumed in a later phase has met other shapes than
-    the straight one: it would get other bits.
+    Left to itself, torch goes over to kernels for any shape after the second one, and after eight variants of a layer
+    to no compiled kernels at all, with a warning in a log. A run that is resumed in a later phase has met other shapes
+    than the straight one: it would get other bits.
     """
     torch._dynamo.config.recompile_limit = _UNLIMITED
     torch._dynamo.config.accumulated_recompile_limit = _UNLIMITED
