@@ -156,7 +156,7 @@ def launch(
         job.save(Path(scratch) / "job.json")
         program = ["--module", "train.worker", str(Path(scratch) / "job.json"), str(num_processes)]
         command = launcher.command(config_file, program)
-        environment = _environment(root, threads_per_process)
+        environment = job_environment(root, threads_per_process)
         with subprocess.Popen(
             command, env=environment, cwd=scratch, start_new_session=True, preexec_fn=die_with_parent
         ) as process:
@@ -208,7 +208,7 @@ def _conclude(job: TrainingJob, run_dir: Path, code: int, result: dict[str, Any]
     )
 
 
-def _environment(code_root: Path, threads_per_process: int) -> dict[str, str]:
+def job_environment(code_root: Path, threads_per_process: int) -> dict[str, str]:
     """The parent's environment with what would change results set by us."""
     threads = str(threads_per_process)
     return {

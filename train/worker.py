@@ -37,7 +37,7 @@ def main() -> None:
     reports = (run_dir, Path(sys.argv[1]).parent)
     die_with_parent(LAUNCHER_MODULE)
     _stop_on_signals(run_dir)
-    _be_deterministic(job.config.threads_per_process)
+    be_deterministic(job.config.threads_per_process)
     trackers = job.config.execution.trackers
     accelerator = Accelerator(
         cpu=_wants_cpu(job.config), log_with=list(trackers) or None, project_dir=str(tracker_dir(run_dir))
@@ -50,7 +50,7 @@ def main() -> None:
         lock = lock_directory(run_dir) if world.rank == 0 else None
         if world.rank == 0:
             write_json(run_dir / "environment.json", environment_record())
-        _need_process_group(world)
+        need_process_group(world)
         check_installed(trackers)
         run = TrainingRun(job, make_layout(world, job.config.execution.shard_size))
         _check_processes(run)
@@ -78,7 +78,7 @@ def _wants_cpu(config: RunConfig) -> bool:
     return device == "cpu" or not torch.cuda.is_available()
 
 
-def _be_deterministic(num_threads: int) -> None:
+def be_deterministic(num_threads: int) -> None:
     """What torch must be told so that equal inputs give equal bits; what concerns GPUs is written, not run."""
     torch.set_num_threads(num_threads)
     torch.use_deterministic_algorithms(True)
@@ -125,7 +125,7 @@ def _watching(run: TrainingRun) -> Iterator[StepListener]:
         watchdog.stop()
 
 
-def _need_process_group(world: World) -> None:
+def need_process_group(world: World) -> None:
     """One process alone gets a group of its own: sharding and bf16 are then the same code at every number."""
     if not dist.is_initialized():
         backend = "gloo" if world.device.type == "cpu" else "nccl"
