@@ -7,17 +7,18 @@ from typing import Any
 
 import yaml
 
+from data_recipes.order import Order
 from openwright.configs import TRAINING_STAGES, config_model
 from provenance.canonical import read_json
 from provenance.config import from_recipe, load_config
 from provenance.errors import ArtifactError, ConfigError
 from provenance.ledger import read_chain
-from train.branch import check_same_past, keep_branch_point
+from train.branch import check_left_out, check_same_past, keep_branch_point, leave_out
 from train.settings import RunConfig
 
 _HEADER = """\
 # yaml-language-server: $schema=../schemas/{stage}.schema.json
-# A branch, written by `openwright branch`: the recipe of {run}, from its full checkpoint of step {step}.
+# A branch, written by `openwright branch`: the recipe of {run}, from its full checkpoint of step {step}{without}.
 """
 
 
@@ -30,6 +31,7 @@ def write_branch(
     overrides: Sequence[str] = (),
     skips: Sequence[tuple[int, int]] = (),
     stage: str = "pretrain",
+    without: Sequence[str] = (),
 ) -> Path:
     """Copy the checkpoint to where branches find it and write a config directory that goes on from it.
 
@@ -42,36 +44,44 @@ def write_branch(
         overrides: `key.key=value` texts for the stage's config.
         skips: first and last step of stretches to leave out.
         stage: of a bundle, the training stage.
+        without: sources that the branch reads no more.
 
     Returns:
         The stage's new YAML file.
 
     Raises:
         ArtifactError: when `run` is neither a run nor a bundle.
-        ConfigError: for a wrong value, or a directory that exists.
+        ConfigError: for a wrong value, a source that cannot be left out, or a directory that exists.
         ResumeMismatch: when there is no such checkpoint, or the data order before it would be another one.
     """
     if target.exists():
         raise ConfigError("the directory exists", expected="a new one", where=str(target))
     records, checkpoints = _find(run, stage)
-    stage = str(next(read_chain(records / "ledger.jsonl"))["stage"])
+    start = next(read_chain(records / "ledger.jsonl"))
+    stage, order = str(start["stage"]), Order.from_json(start["order"])
     model: Any = config_model(stage)
     before: RunConfig = from_recipe(read_json(records / "recipe.json"), model)
     release = yaml.safe_load((config_dir / "release.yaml").read_text(encoding="utf-8"))
     point = keep_branch_point(checkpoints, step, store / str(release["name"]))
-    values = before.model_dump(mode="json", exclude={"execution"}) | {"branch": point.model_dump()}
+    phases, draws = before.phases, before.draws_before
+    if without:
+        phases, draws = leave_out(before, order, step, without)
+    changes = {"branch": point.model_copy(update={"draws_before": draws}), "phases": phases}
+    values = before.model_copy(update=changes).model_dump(mode="json", exclude={"execution"})
     values["skip_steps"] = sorted([*values["skip_steps"], *(list(skip) for skip in skips)])
     own = yaml.safe_load((config_dir / f"{stage}.yaml").read_text(encoding="utf-8"))
     if "execution" in own:
         values["execution"] = own["execution"]
+    left_out = "".join(f", without source {name}" for name in without)
+    header = _HEADER.format(stage=stage, run=run.name, step=step, without=left_out)
     shutil.copytree(config_dir, target)
     path = target / f"{stage}.yaml"
     try:
-        path.write_text(_HEADER.format(stage=stage, run=run.name, step=step) + _yaml(values), encoding="utf-8")
+        path.write_text(header + _yaml(values), encoding="utf-8")
         after = load_config(path, model, overrides)
-        check_same_past(before, after, step)
-        changed = after.model_dump(mode="json", exclude_defaults=True)
-        path.write_text(_HEADER.format(stage=stage, run=run.name, step=step) + _yaml(changed), encoding="utf-8")
+        check_same_past(before, after, step, draws)
+        check_left_out(after, order, step, without)
+        path.write_text(header + _yaml(after.model_dump(mode="json", exclude_defaults=True)), encoding="utf-8")
     except Exception:
         shutil.rmtree(target)
         raise

@@ -143,6 +143,10 @@ def branch(
     skip: Annotated[
         list[str] | None, Option("--skip", metavar="A:B", help="Leave these steps out; repeatable.")
     ] = None,
+    without: Annotated[
+        list[str] | None,
+        Option("--without", metavar="source:NAME", help="Read this source no more; the others go on; repeatable."),
+    ] = None,
     stage: Annotated[str, Option("--stage", help="Training stage of a bundle.")] = "pretrain",
     artifacts: Store = ARTIFACTS,
     as_json: AsJson = False,
@@ -153,7 +157,8 @@ def branch(
     """
     from openwright import commands
 
-    commands.branch_run(run, step, config_dir, target, overrides or (), skip or (), stage, artifacts, as_json)
+    changes = (overrides or (), skip or (), without or ())
+    commands.branch_run(run, step, config_dir, target, changes, stage, artifacts, as_json)
 
 
 @app.command("eval")

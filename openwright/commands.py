@@ -78,17 +78,22 @@ def branch_run(
     step: int,
     config_dir: Path,
     target: Path,
-    overrides: Sequence[str],
-    skips: Sequence[str],
+    changes: tuple[Sequence[str], Sequence[str], Sequence[str]],
     stage: str,
     store: Path,
     as_json: bool,
 ) -> None:
-    """`branch`: write the config directory of a run that goes on from a checkpoint."""
+    """`branch`: write the config directory of a run that goes on from a checkpoint.
+
+    Args:
+        changes: texts of `--set`, `--skip` and `--without`.
+    """
     from openwright.branching import write_branch
 
+    overrides, skips, without = changes
     stretches = [parse_steps(text, "--skip") for text in skips]
-    path = write_branch(run, step, config_dir, target, store, overrides, stretches, stage)
+    sources = [_parse_source(text) for text in without]
+    path = write_branch(run, step, config_dir, target, store, overrides, stretches, stage, sources)
     document = {"format": REPORT_FORMAT, "branch": path.as_posix(), "step": step}
     _finish(document, [f"branch at step {step}: {path}"], f"openwright run {target}", as_json)
 
@@ -280,6 +285,13 @@ def parse_steps(text: str, option: str = "--step") -> tuple[int, int]:
         expected = f"{option} A:B, the first and the last step, counted from 1"
         raise ConfigError(f"{option} {text}", expected=expected, where="command line")
     return int(found[1]), int(found[2])
+
+
+def _parse_source(text: str) -> str:
+    kind, _, name = text.partition(":")
+    if kind != "source" or not name:
+        raise ConfigError(f"--without {text}", expected="--without source:NAME", where="command line")
+    return name
 
 
 def _print_checks(bundle: Path, results: Sequence[Any], following: str, as_json: bool) -> None:
