@@ -4,13 +4,15 @@
 
 It runs nothing from the bundle, follows no link and opens no network connection. Two kinds of checks: `bytes` (every
 file is the one listed, and every content digest follows from the files) and `records` (what the ledgers, tables and
-shards say agrees, and what follows from them is recomputed). Each check is PASS, FAIL or UNVERIFIED. Training itself
-is not replayed here: numbers that only training can confirm (losses, parameter checksums) are taken as recorded.
-
-The file reads from the small to the large, from strict JSON to ledgers; then the checks, in the order of the report.
+shards say agrees, and what follows from them is recomputed). Each check is PASS, FAIL or UNVERIFIED.
 """
 
 from __future__ import annotations
+
+import sys
+
+if __name__ == "__main__" and not getattr(sys.flags, "safe_path", sys.flags.isolated):
+    del sys.path[0]  # the directory of this file: nothing is imported from a bundle
 
 import argparse
 import hashlib
@@ -21,10 +23,9 @@ import re
 import secrets
 import stat
 import struct
-import sys
 import unicodedata
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter, namedtuple
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -43,12 +44,10 @@ MAX_FILES, MAX_DEPTH, MAX_NAME_BYTES = 1_000_000, 32, 255
 MAX_JSON_BYTES, MAX_JSON_ITEMS, MAX_LINE_BYTES, MAX_HEADER_BYTES = 64 * 2**20, 4_000_000, 4 * 2**20, 16 * 2**20
 MAX_JSON_DEPTH, MAX_SEQUENCES_PER_STEP, MAX_DIMENSIONS, MAX_SAFE_INTEGER = 64, 2**20, 16, 2**53 - 1
 # What one run recomputes of each ledger: beyond that a sample, and the check says so.
-MAX_ORDER_STEPS, MAX_ORDER_SEQUENCES, NUM_TOKEN_STEPS = 10_000, 4_000_000, 200
+MAX_ORDER_STEPS, MAX_ORDER_WORK, NUM_TOKEN_STEPS, MAX_STAGES = 10_000, 2**26, 200, 64
 BLOCK_BYTES, MASK_64 = 1 << 20, 2**64 - 1
 ORDER_VERSIONS, PHASE = ("order/1", "order/2"), ("num_steps", "sequences_per_step", "window_tokens", "counts")
-Pool = namedtuple(
-    "Pool", ("name", "window_tokens", "num_windows", "draws_before", "first_id")
-)  # a source at one length
+Pool = namedtuple("Pool", "name window_tokens num_windows draws_before first_id")  # a source at one length
 PACKAGES = ("provenance/", "data_recipes/", "train/", "eval/", "release/", "openwright/")
 INDEX_ROW = struct.Struct("<32s32sIHHHBBI")
 UNSIGNED = {1: "B", 2: "H", 4: "I", 8: "Q"}
@@ -137,8 +136,7 @@ def tagged_digest(construction: str, value: Json) -> str:
 
 def parse_json(data: bytes, where: str) -> Json:
     """Parse JSON by the rules of `canonical-json/1`; anything else is a Mismatch."""
-    num_items = data.count(b",") + data.count(b"[") + data.count(b"{")
-    if len(data) > MAX_JSON_BYTES or num_items > MAX_JSON_ITEMS:
+    if len(data) > MAX_JSON_BYTES or sum(map(data.count, (b",", b"[", b"{"))) > MAX_JSON_ITEMS:
         raise Mismatch(f"JSON that is too large ({len(data)} bytes)", where)
     number: dict[str, Any] = dict.fromkeys(("parse_constant", "parse_float", "parse_int"), _safe_integer)
     try:
@@ -331,8 +329,8 @@ class Tree:
         self._hashes: dict[str, str] = {}
         self._tensors: dict[str, dict[str, bytes]] = {}
         self._walk("")
-        folded: dict[str, str] = {}
-        for path in sorted(self.files):
+        self.paths, folded = sorted(self.files), dict[str, str]()
+        for path in self.paths:
             other = folded.setdefault(unicodedata.normalize("NFC", path).casefold(), path)
             if other != path:
                 self.problems.append((f"differs from {show(other)} only in case or Unicode form", self.place(path)))
@@ -346,6 +344,7 @@ class Tree:
             return
         for entry in found:
             path, status = prefix + entry.name, entry.stat(follow_symlinks=False)
+            require(len(self.files) + len(self.problems) < MAX_FILES, f"more than {MAX_FILES} files", self.label)
             if not is_harmless(path):
                 self.problems.append(("is not a harmless relative path", self.place(path)))
             elif stat.S_ISDIR(status.st_mode):
@@ -354,7 +353,6 @@ class Tree:
                 what = "is a link" if stat.S_ISLNK(status.st_mode) else "is not a plain file"
                 self.problems.append((what, self.place(path)))
             else:
-                require(len(self.files) < MAX_FILES, f"more than {MAX_FILES} files", self.place(path))
                 self.files[path] = status.st_size
 
     def place(self, path: str) -> str:
@@ -363,7 +361,7 @@ class Tree:
 
     def below(self, prefix: str) -> list[str]:
         """Paths that start with a prefix, sorted."""
-        return sorted(path for path in self.files if path.startswith(prefix))
+        return self.paths[bisect_left(self.paths, prefix) : bisect_left(self.paths, f"{prefix}\U0010ffff")]
 
     def open(self, path: str) -> BinaryIO:
         """Open a plain file of the tree; a missing one is a Mismatch."""
@@ -384,7 +382,7 @@ class Tree:
         """A piece of a file; too few bytes are a Mismatch."""
         with self.open(path) as file:
             file.seek(begin)
-            data = file.read(length)
+            data = file.read(min(length, self.files[path]))
         require(len(data) == length, "the file ends too early", self.place(path))
         return data
 
@@ -452,8 +450,7 @@ def by_path(entries: Sequence[Json], where: str = "", prefix: str = "") -> dict[
 
 def listing(entries: Iterable[Json], shape: str) -> list[Json]:
     """Entries of a list of files or parents in the form and order in which they are hashed."""
-    plain = [{key: entry[key] for key in SHAPES[shape]} for entry in entries]
-    return sorted(plain, key=lambda entry: list(entry.values()))
+    return sorted(({key: entry[key] for key in SHAPES[shape]} for entry in entries), key=lambda e: list(e.values()))
 
 
 @dataclass(frozen=True)
@@ -494,6 +491,9 @@ class Order:
         self.tokens_digest, self.split, self.seed = stated["tokens_digest"], stated["split"], stated["seed"]
         self.window_tokens, self.first_step = stated["window_tokens"], stated.get("first_step", 1)
         usual, self.pools = {"window_tokens": self.window_tokens}, list[Pool]()
+        width, number = max([p["sequences_per_step"] for p in stated["phases"]], default=0), len(stated["sources"])
+        is_small = width <= MAX_SEQUENCES_PER_STEP and (width + 2 * number) * number <= MAX_ORDER_WORK
+        need(is_small, f"{width} sequences in a step from {number} sources: more than this program reads", where)
         for source in stated["sources"]:
             first_id = sum(pool.num_windows for pool in self.pools)
             self.pools.append(Pool(**{**usual, "draws_before": 0, "first_id": first_id, **source}))
@@ -504,7 +504,6 @@ class Order:
         self._drawn_before, self._first_steps = [[pool.draws_before for pool in self.pools]], [self.first_step - 1]
         require(self.first_step > 1 or not any(self._drawn_before[0]), "draws before step 1", where)
         for num_steps, width, length, counts in self.phases:
-            need(width <= MAX_SEQUENCES_PER_STEP, f"{width} sequences in a step: more than this program reads", where)
             fits = len(counts) == len(self.pools) and sum(counts) == num_steps * width
             require(fits, f"counts that do not add up to {num_steps * width} sequences over all sources", where)
             drawn = zip(self.pools, counts, strict=True)
@@ -513,7 +512,8 @@ class Order:
             self._drawn_before.append([sum(pair) for pair in zip(self._drawn_before[-1], counts, strict=True)])
             self._first_steps.append(self._first_steps[-1] + num_steps)
         self.num_steps = self._first_steps[-1]
-        self.num_sequences = sum(self._drawn_before[-1]) - sum(self._drawn_before[0])
+        work = sum(p[0] * p[1] for p in self.phases) * (number + 16) // sum(p[0] for p in self.phases) + 2 * number**2
+        self.affordable_steps = max(1, MAX_ORDER_WORK // work)  # `work`: of a step, by choices of a source
 
     def step_windows(self, step: int) -> list[tuple[Pool, int]]:
         """(pool, window) of every slot of a step."""
@@ -594,16 +594,14 @@ class Split:
     """One split as `tokens.json` states it at `where`, its digest `tokens/1` recomputed."""
 
     def __init__(self, name: str, stated: Json, where: str) -> None:
-        self.name = name
-        self.digest: str = stated["digest"]
-        self.layout: str = stated["layout"]
-        self.width: int = stated["width"]
+        self.name, self.digest, self.layout, self.width = name, stated["digest"], stated["layout"], stated["width"]
         is_known = self.layout in ("stream", "rows") and stated["dtype"] in ("u16", "u32")
         need(is_known, f"layout {show(self.layout)} of {show(stated['dtype'])}", where)
         self.item_bytes = 2 if stated["dtype"] == "u16" else 4
         fits = self.width >= 2 if self.layout == "rows" else self.width == 0
         require(fits, f"width {self.width} of layout {self.layout}", where)
         self.sources: dict[str, list[Json]] = {source["name"]: source["shards"] for source in stated["sources"]}
+        self._ends: dict[Pool, list[int]] = {}  # windows of a pool up to the end of each shard
         self.shards = [shard for shards in self.sources.values() for shard in shards]
         names = [source["name"] for source in stated["sources"]]
         require(names == sorted(set(names)), "sources are not sorted by name", where)
@@ -618,8 +616,7 @@ class Split:
             shards = [{"num_tokens": s["num_tokens"], "files": f} for s, f in zip(source["shards"], files, strict=True)]
             hashed.append({"name": source["name"], "shards": shards})
         value = {"layout": self.layout, "dtype": stated["dtype"], "width": self.width, "sources": hashed}
-        is_same = self.digest == tagged_digest("tokens/1", value)
-        require(is_same, "the digest tokens/1 does not follow from the shards", where)
+        require(self.digest == tagged_digest("tokens/1", value), "its digest does not follow from the shards", where)
 
     def num_windows(self, shards: Sequence[Json], window_tokens: int) -> int:
         """Windows of some shards."""
@@ -633,13 +630,13 @@ class Split:
 
     def read_window(self, tree: Tree, pool: Pool, window: int) -> tuple[bytes, bytes]:
         """Token ids as u32 and mask as u8 of a window of a pool."""
-        for shard in self.sources[pool.name]:
-            if window < self.num_windows([shard], pool.window_tokens):
-                break
-            window -= self.num_windows([shard], pool.window_tokens)
+        shards, length = self.sources[pool.name], pool.window_tokens + 1
+        if pool not in self._ends:
+            self._ends[pool] = list(accumulate(self.num_windows([shard], length - 1) for shard in shards))
+        number = bisect_right(self._ends[pool], window)
+        shard, window = shards[number], window - (self._ends[pool][number - 1] if number else 0)
         begin = window * (pool.window_tokens if self.layout == "stream" else self.width)
-        tokens, length = shard["files"]["tokens"]["path"], pool.window_tokens + 1
-        data = tree.read(tokens, begin * self.item_bytes, length * self.item_bytes)
+        data = tree.read(shard["files"]["tokens"]["path"], begin * self.item_bytes, length * self.item_bytes)
         ids = struct.pack(f"<{length}I", *unpack(data, self.item_bytes))
         if self.layout == "stream":
             return ids, b"\0" + b"\1" * pool.window_tokens
@@ -708,9 +705,9 @@ class Ledger:
     where: str  # of the start record
     order: Order
     first_step: int  # at whose state it begins: 0, or that of the checkpoint of another run that it goes on from
+    steps: array[int]  # the first one, and those that it records
     end: Any = None
     place: dict[str, Json] = field(default_factory=dict)  # after its last record
-    num_steps: int = 0  # that it records; those that are left out do not count
     num_tokens: int = 0  # that these steps read
     skipped: list[list[int]] = field(default_factory=list)  # first and last step of each stretch that is left out
     checkpoints: dict[int, ChainLine] = field(default_factory=dict)  # their records by step
@@ -718,7 +715,7 @@ class Ledger:
 
     def is_recorded(self, step: int) -> bool:
         """Whether a step is neither left out nor before the point at which the ledger begins."""
-        return step >= self.first_step and not any(first <= step <= last for first, last in self.skipped)
+        return step in self.steps[(place := bisect_left(self.steps, step)) : place + 1]
 
     def kind_made(self, step: int) -> str | None:
         """Kind of the checkpoint that the ledger records of a step."""
@@ -752,7 +749,8 @@ def read_ledger(tree: Tree, path: str) -> Ledger:
     check_format(start, "openwright-ledger/1", first.where)
     check_record(first)
     begin = start["branch"]["step"] if "branch" in start else 0
-    ledger = Ledger(path, start, first.where, Order(start["order"], f"{first.where}: order"), begin)
+    steps, order = array("q", [begin]), Order(start["order"], f"{first.where}: order")
+    ledger = Ledger(path, start, first.where, order, begin, steps)
     require(ledger.order.first_step <= begin + 1, "its order begins after its first step", first.where)
     places, num_steps = {"step": 0, "evaluation": 1, "checkpoint": 2, "end": 3}, ledger.order.num_steps
     # The state that a branch begins with is no result of its steps: nothing but its checkpoint record stands there.
@@ -772,7 +770,7 @@ def read_ledger(tree: Tree, path: str) -> Ledger:
             continue
         if kind == "step":
             step, place = step + 1, -1
-            ledger.num_steps += 1
+            ledger.steps.append(step)
             ledger.num_tokens += sum(record["tokens_by_source"].values())
         is_in_place = record["step"] == step <= num_steps and places[kind] > place
         require(is_in_place, f"a {kind} record of step {record['step']} is out of place at step {step}", where)
@@ -818,14 +816,19 @@ class Schedule:
         is_due = step % self.recipe["data"]["heldout_every_steps"] == 0 or step == self.last_step
         return is_due and self.ledger.is_recorded(step) and (step > self.ledger.first_step or step == 0)
 
+    @cached_property
+    def kept_in_full(self) -> set[int]:
+        """Steps whose full checkpoint has to be in the bundle."""
+        made = (s for s in sorted(self.ledger.checkpoints) if self.ledger.kind_made(s) == "full" and s < self.last_step)
+        regular = [s for s in made if s % self.settings["full_every_steps"] == 0]
+        newest = regular[-(self.settings["keep_last_full"] or len(regular)) :]
+        return {self.ledger.first_step, self.last_step, *self.settings["published_full_steps"], *newest}
+
     def may_be_kept_as(self, step: int) -> set[str]:
         """In which forms the bundle may keep a checkpoint that the ledger records: full, weights, or nothing."""
         if self.ledger.kind_made(step) != "full":
             return {"weights"}
-        made = [other for other in sorted(self.ledger.checkpoints) if self.ledger.kind_made(other) == "full"]
-        regular = [s for s in made if s % self.settings["full_every_steps"] == 0 and s < self.last_step]
-        newest = regular[-(self.settings["keep_last_full"] or len(made)) :]
-        if step in {self.ledger.first_step, self.last_step, *self.settings["published_full_steps"], *newest}:
+        if step in self.kept_in_full:
             return {"full"}
         return {"full", "weights" if self.weights_due(step) else "nothing"}
 
@@ -957,7 +960,7 @@ class Verifier:
         root = self.model.json("manifest.json", "openwright-bundle/1")
         self.listed["model"] = by_path(root["files"])
         names = [row["stage"] for row in root["stages"]]
-        require(len(set(names)) == len(names), "a stage is listed twice")
+        require(len(set(names)) == len(names) <= MAX_STAGES, f"a stage is listed twice, or more than {MAX_STAGES} are")
         self.root = root
         title = f"{show(root['name'])} {show(root['version'])}"
         need(not root["dev"], f"{title} was made with --dev: no commit holds the code that made it")
@@ -1000,8 +1003,7 @@ class Verifier:
         require(is_same, "the content digest content/1 does not follow from the manifest", where)
         for key in ("fingerprint", "content_digest", "parents", "code"):
             require(manifest[key] == row[key], f"{key} differs between the root manifest and the stage's", where)
-        is_honest = self.root["dev"] or not manifest["dev"]
-        require(is_honest, "the stage was made with --dev and the bundle does not say so", where)
+        require(self.root["dev"] or not manifest["dev"], "it was made with --dev and the bundle does not say so", where)
         num_missing = sum(self._compare_files(stage, role) for role in ("result", "observation"))
         made = {stage.place(entry["path"]) for entry in manifest["results"]}
         for path, entry in self.listed[stage.label].items():
@@ -1072,9 +1074,9 @@ class Verifier:
 
     def check_journals(self) -> str:
         """The journals are whole chains."""
-        paths = [(tree, path) for tree in self.trees.values() for path in tree.files if not path.startswith("code/")]
-        journals = [(tree, path) for tree, path in paths if path.split("/")[-1] == "journal.jsonl"]
-        return f"{sum(1 for tree, path in journals for _ in read_chain(tree, path)):,} records, every link holds"
+        names = re.compile("(?!code/)(.*/)?journal.jsonl")
+        journals = [(tree, path) for tree in self.trees.values() for path in tree.paths if names.fullmatch(path)]
+        return f"{sum(1 for journal in journals for _ in read_chain(*journal)):,} records, every link holds"
 
     def check_shards(self) -> str:
         """Recompute `tokens/1` of every split and look through the shards that are here."""
@@ -1084,7 +1086,9 @@ class Verifier:
         self.splits, num_absent, named = splits, 0, {"tokens/tokens.json"}
         for split in splits.values():
             for shard in split.shards:
-                named.update(file["path"] for file in shard["files"].values())
+                paths = {file["path"] for file in shard["files"].values()}
+                require(named.isdisjoint(paths), "tokens.json names a file twice", where)
+                named |= paths
                 num_absent += not self._check_shard(split, shard, tokens["vocab_size"])
         odd = [("belongs to no split of tokens.json", tree.place(p)) for p in tree.below("tokens/") if p not in named]
         refuse_first(odd, "files")
@@ -1149,9 +1153,7 @@ class Verifier:
         need(self.splits, "tokens.json could not be read")
         tree, num_absent, index = self.dataset, 0, "dataset/documents/index-00000.bin"
         streams = [split for split in self.splits.values() if split.layout == "stream"]
-        for key, shards in (
-            ((split.name, name), shards) for split in streams for name, shards in split.sources.items()
-        ):
+        for key, shards in (((split.name, n), shards) for split in streams for n, shards in split.sources.items()):
             counts, where, first = kept.pop(key, array("I")), f"split and source {show(key)}", 0
             held = [sum(shard[total] for shard in shards) for total in ("num_tokens", "num_documents")]
             told = f"{sum(counts)} tokens in {len(counts)} documents of {where}, the shards {held[0]} in {held[1]}"
@@ -1247,6 +1249,7 @@ class Verifier:
 
     def _phases(self, recipe: Json, order: Order, where: str) -> dict[str, tuple[Json, Json]]:
         """What follows for the order from a recipe's phases and from what was drawn before them, and what it says."""
+        need(len(recipe["phases"]) * len(order.pools) <= MAX_ORDER_WORK, "more phases than this program reads", where)
         begun = (recipe.get("branch") or {}).get("draws_before") or {"step": 0, "pools": []}
         fit(begun, "drawn", where)
         drawn = {(pool["source"], pool["window_tokens"]): pool["num_draws"] for pool in begun["pools"]}
@@ -1282,8 +1285,7 @@ class Verifier:
         require(split.digest == order.tokens_digest, "the order was made for other token shards", where)
         is_whole = all(split.width in (0, length + 1) for length in order.lengths)
         require(is_whole, f"windows of {order.lengths} tokens over rows of {split.width}", where)
-        is_same = found == [pool[:3] for pool in order.pools]
-        require(is_same, "the window counts of the order do not follow from the shards", where)
+        require(found == [pool[:3] for pool in order.pools], "the window counts do not follow from the shards", where)
         return f"{sum(n for _, _, n in found):,} windows of {len(split.sources)} sources, as the shards give"
 
     def _split(self, order: Order) -> Split:
@@ -1292,8 +1294,9 @@ class Verifier:
         return self.splits[order.split]
 
     def _sampled(self, ledger: Ledger, purpose: str, most: int) -> tuple[Iterator[ChainLine], str]:
-        """Step records to recompute, and how they were chosen."""
-        total = ledger.num_steps
+        """Step records to recompute, all of them if `most` is 0, and how they were chosen."""
+        total = len(ledger.steps) - 1
+        most = min(most, ledger.order.affordable_steps) or total
         steps = (line for line in read_chain(self.model, ledger.path) if line.record["kind"] == "step")
         if most >= total:
             return steps, f"all {total:,} steps"
@@ -1305,16 +1308,14 @@ class Verifier:
     def check_order(self, stage: Stage) -> str:
         """Recompute the order digest and the tokens per source of every step, or of a large sample."""
         ledger, order = self._ledger(stage), self._ledger(stage).order
-        affordable = MAX_ORDER_SEQUENCES * (order.num_steps - order.first_step + 1) // order.num_sequences
-        lines, chosen = self._sampled(ledger, f"{stage.name} order", min(MAX_ORDER_STEPS, max(1, affordable)))
+        lines, chosen = self._sampled(ledger, f"{stage.name} order", MAX_ORDER_STEPS)
         for line in lines:
             step, windows = line.record["step"], order.step_windows(line.record["step"])
             ids = b"".join((pool.first_id + window).to_bytes(8, "little") for pool, window in windows)
             is_same = hashlib.sha256(ids).hexdigest() == line.record["order_digest"]
             require(is_same, f"the order_digest of step {step} does not follow from the order", line.where)
             read = {pool.name: n * pool.window_tokens for pool, n in Counter(pool for pool, _ in windows).items()}
-            is_same = read == line.record["tokens_by_source"]
-            require(is_same, f"tokens_by_source of step {step} does not follow", line.where)
+            require(read == line.record["tokens_by_source"], f"tokens_by_source of {step} does not follow", line.where)
         return f"order digests of {chosen} recomputed and equal"
 
     def check_tokens(self, stage: Stage) -> str:
@@ -1324,19 +1325,18 @@ class Verifier:
         is_over_these = split.digest == order.tokens_digest and {p.name for p in order.pools} <= split.sources.keys()
         need(is_over_these, "not checked: the order is not one over these shards")
         need(self.tokens != "none", "not checked: --tokens none")
-        most = ledger.num_steps if self.tokens == "all" else NUM_TOKEN_STEPS
-        lines, chosen = self._sampled(ledger, f"{stage.name} tokens", most)
+        lines, chosen = self._sampled(ledger, f"{stage.name} tokens", 0 if self.tokens == "all" else NUM_TOKEN_STEPS)
+        here = {name for name in split.sources if split.is_here(tree, name)}
         num_left = 0
         for line in lines:
             step, windows = line.record["step"], order.step_windows(line.record["step"])
-            if not all(split.is_here(tree, pool.name) for pool, _ in windows):
+            if not all(pool.name in here for pool, _ in windows):
                 num_left += 1
                 continue
             read = [split.read_window(tree, *window) for window in windows]
             digest = hashlib.sha256(b"".join(ids + mask for ids, mask in read)).hexdigest()
             num_trained = sum(mask.count(1) for _, mask in read)
-            is_same = digest == line.record["token_digest"]
-            require(is_same, f"the token_digest of step {step} is not of the shards", line.where)
+            require(digest == line.record["token_digest"], f"token_digest of step {step} does not follow", line.where)
             require(num_trained == line.record["num_trained_tokens"], f"it trains {num_trained} tokens", line.where)
         need(not num_left, f"{chosen}: {num_left} read sources whose tokens are not shipped, the others are equal")
         return f"token digests of {chosen} recomputed and equal"
@@ -1344,15 +1344,14 @@ class Verifier:
     def check_schedule(self, stage: Stage) -> str:
         """The ledger holds exactly the checkpoints and held-out losses that the recipe orders."""
         ledger, schedule = self._ledger(stage), self._schedule(stage)
-        for step in range(ledger.first_step, schedule.last_step + 1):
+        for step in ledger.steps:
             made, due = ledger.kind_made(step), schedule.kind_due(step)
             told = f"step {step} has {made or 'no'} checkpoint in the ledger, the recipe orders {due or 'none'}"
             require(made == due, told, ledger.where)
             is_as_due = (step in ledger.scores) == schedule.score_due(step)
             require(is_as_due, f"the held-out loss of step {step} is not as the recipe orders", ledger.where)
         for step in filter(ledger.is_recorded, schedule.settings["published_full_steps"]):
-            is_made = ledger.kind_made(step) == "full"
-            require(is_made, f"published_full_steps: none of step {step} was made", ledger.where)
+            require(ledger.kind_made(step) == "full", f"published_full_steps: none was made at {step}", ledger.where)
         return f"{len(ledger.checkpoints)} checkpoints and {len(ledger.scores)} held-out losses, as the recipe orders"
 
     def check_checkpoints(self, stage: Stage) -> str:
@@ -1361,7 +1360,8 @@ class Verifier:
         schedule, kept = self._schedule(stage), []
         recorded = {f"{base}step-{step:08d}/": step for step in ledger.checkpoints}
         for path in self.model.below(base):
-            require(path.startswith(tuple(recorded)), "a checkpoint that the ledger lacks", self.model.place(path))
+            is_recorded = "/".join(path.split("/")[:3]) + "/" in recorded
+            require(is_recorded, "a checkpoint that the ledger lacks", self.model.place(path))
         for directory, step in recorded.items():
             kind, allowed = "nothing", schedule.may_be_kept_as(step)
             if self.model.below(directory):
@@ -1376,8 +1376,7 @@ class Verifier:
             first, expected = ledger.checkpoints.get(0), self._ledger(base_stage).end["weights_digest"]
             is_same = first is None or first.record["weights_digest"] == expected
             require(is_same, f"step 0 does not have the final weights of {show(base_stage.name)}", ledger.where)
-        num_gone = len(recorded) - len(kept)
-        gone = f"; {num_gone} older ones were removed, as the recipe says" if num_gone else ""
+        gone = f"; {n} older ones were removed, as the recipe says" if (n := len(recorded) - len(kept)) else ""
         return f"state/1 of {len(kept)} checkpoints recomputed and equal, {kept.count('full')} with optimizer{gone}"
 
     def _check_checkpoint(self, directory: str, line: ChainLine, kind: str) -> None:
@@ -1389,11 +1388,9 @@ class Verifier:
         found = self.model.json(f"{directory}checkpoint.json", "openwright-checkpoint/1")
         require(found == expected, "checkpoint.json does not say what the ledger's checkpoint record says", where)
         weights = self.model.tensors(directory, "model")
-        is_same = state_digest(weights) == said["weights_digest"]
-        require(is_same, "the tensors do not have the recorded weights_digest", where)
+        require(state_digest(weights) == said["weights_digest"], "the tensors have another weights_digest", where)
         if kind == "weights":
-            has_state = self.model.below(f"{directory}optimizer")
-            require(not has_state, "an optimizer state in a checkpoint of kind weights", where)
+            require(not self.model.below(f"{directory}optimizer"), "an optimizer state beside mere weights", where)
             return
         optimizer = self.model.tensors(directory, "optimizer")
         require(state_digest(weights, optimizer) == state, "the tensors do not have the recorded state_digest", where)
@@ -1480,6 +1477,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--seed", type=int, help="seed of the samples; fresh randomness by default")
     add("--json", action="store_true", help="one JSON document on standard output")
     options = parser.parse_args(arguments)
+    getattr(sys.stdout, "reconfigure", dict)(errors="backslashreplace")  # names from a stranger on any terminal
     if not options.bundle.is_dir():
         parser.error(f"no directory {options.bundle}")
     if options.expect is not None and not re.fullmatch("[0-9a-f]{64}", options.expect):
