@@ -5,7 +5,8 @@ is the one in the bundle's `code/`, and UNVERIFIED when it is another version: t
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -39,15 +40,22 @@ _UNREADABLE = (
 """What readers of a bundle's files raise where the files are not what they should be."""
 
 
-def verify_release(bundle: Path, *, expect: str | None, tokens: str) -> list[CheckResult]:
+def verify_release(
+    bundle: Path, *, expect: str | None, tokens: str, key: Path | None = None, attesters: Sequence[Path] = ()
+) -> list[CheckResult]:
     """Run all offline checks on a bundle.
 
     Args:
         bundle: the directory that holds `model/` and `dataset/`.
         expect: manifest digest from a place that you trust, or None.
         tokens: how many token digests to recompute: `sample`, `all` or `none`.
+        key: public key of the publisher, from a place that you trust, or None.
+        attesters: public keys of people whose replays you trust.
+
+    Raises:
+        ConfigError: for files that are no public keys.
     """
-    results = verify_bundle(bundle, expect=expect, tokens=tokens)
+    results = _with_signatures(bundle, expect, tokens, key, attesters)
     has_dataset = (bundle / "dataset" / "manifest.json").is_file()
     texts = ("dataset/documents/", "model/openness/components")
     checks: list[tuple[str, str, tuple[str, ...], Callable[[Path], CheckResult]]] = [
@@ -67,6 +75,22 @@ def verify_release(bundle: Path, *, expect: str | None, tokens: str) -> list[Che
         else:
             results.append(_guarded(name, where, check, bundle))
     return results
+
+
+def _with_signatures(
+    bundle: Path, expect: str | None, tokens: str, key: Path | None, attesters: Sequence[Path]
+) -> list[CheckResult]:
+    """Results of `verify.py`, and of what only a program with cryptography can check."""
+    signed_files = [bundle / place / name for place in (".", "model") for name in ("manifest.sig", "attestations")]
+    if key is None and not attesters and not any(path.exists() for path in signed_files):
+        results = verify_bundle(bundle, expect=expect, tokens=tokens)
+    else:
+        from release.signed_checks import check_signed, load_keys  # loads much that an unsigned bundle has no need of
+
+        given = load_keys(key, attesters)
+        results = check_signed(bundle, verify_bundle(bundle, expect=expect, tokens=tokens), given)
+    unsigned = "" if any(result.name == "signature" for result in results) else "; the bundle is not signed"
+    return [replace(r, detail=r.detail + unsigned) if r.name == "identity" else r for r in results]
 
 
 def _guarded(name: str, where: str, check: Callable[[Path], CheckResult], bundle: Path) -> CheckResult:

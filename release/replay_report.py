@@ -24,6 +24,7 @@ from train.jobs import LIBRARIES
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
 Verdict = Literal["PASS", "FAIL", "UNVERIFIED"]
+Comparison = Literal["bitwise", "within tolerance"]
 
 
 class ReplayedBundle(Config):
@@ -72,7 +73,7 @@ class ReplayedSegment(Config):
     stage: str
     first_step: Annotated[int, Field(ge=1)]
     last_step: Annotated[int, Field(ge=1)]
-    comparison: Literal["bitwise"]
+    comparison: Comparison
     verdict: Verdict
     detail: str
     num_equal_steps: Count
@@ -110,9 +111,9 @@ class ReplayResult(CheckResult):
     segment: ReplayedSegment
 
 
-def bundle_identity(bundle: Path) -> ReplayedBundle:
-    """Name and digests of a bundle, as its root manifest gives them."""
-    path = bundle / "model" / "manifest.json"
+def bundle_identity(model: Path) -> ReplayedBundle:
+    """Name and digests of a bundle, as the root manifest in its `model/` gives them."""
+    path = model / "manifest.json"
     root = read_json(path)
     return ReplayedBundle(
         name=root["name"],
@@ -127,7 +128,7 @@ def replay_report(bundle: Path, results: Sequence[ReplayResult]) -> Json:
     """The record of a finished `reproduce`, in the form that `--json` prints."""
     report = ReplayReport(
         format="openwright-replay-report/1",
-        bundle=bundle_identity(bundle),
+        bundle=bundle_identity(bundle / "model"),
         choice=results[0].choice,
         date_utc=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         replayed_code=sources_digest(PACKAGES, bundle / "model" / "code"),
@@ -137,11 +138,19 @@ def replay_report(bundle: Path, results: Sequence[ReplayResult]) -> Json:
     return report.model_dump()
 
 
-def with_record(result: CheckResult, choice: Choice, bundle: Path, segment: Segment, output: Path) -> ReplayResult:
+def with_record(
+    result: CheckResult,
+    choice: Choice,
+    bundle: Path,
+    segment: Segment,
+    output: Path,
+    comparison: Comparison = "bitwise",
+) -> ReplayResult:
     """Put the record of what was replayed beside a check result.
 
     Args:
         output: directory that the replay wrote into.
+        comparison: how the verdict came about.
     """
     environment = read_json(output / "environment.json") if (output / "environment.json").is_file() else {}
     installed = environment.get("distributions", {})
@@ -151,7 +160,7 @@ def with_record(result: CheckResult, choice: Choice, bundle: Path, segment: Segm
         stage=segment.stage,
         first_step=segment.first,
         last_step=segment.last,
-        comparison="bitwise",
+        comparison=comparison,
         verdict=result.verdict,  # type: ignore[arg-type]  # pydantic checks it
         detail=_without_paths(result.detail, bundle, output),
         num_equal_steps=num_steps,

@@ -1,0 +1,81 @@
+"""Checks of what is signed in a bundle, with the keys that the user gave: its signature, and attestations of others.
+
+`verify.py` says UNVERIFIED where these results stand: it has no cryptography of its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from provenance.errors import OpenwrightError
+from release.attestations import FOLDER, check_attestations
+from release.keys import PublicKey, load_public_key
+from release.replay_report import bundle_identity
+from release.signing import SIGNATURE_NAME, check_signature
+from release.verify import CheckResult, Tree
+
+_OPEN = ("signature", "attestations")
+_PLACE = f"model/{FOLDER}"
+
+
+@dataclass(frozen=True)
+class GivenKeys:
+    """Public keys from places that the user trusts: the publisher's, and those of attesters."""
+
+    publisher: PublicKey | None
+    attesters: tuple[PublicKey, ...]
+
+
+def load_keys(publisher: Path | None, attesters: Sequence[Path]) -> GivenKeys:
+    """Read the public keys that a command was given.
+
+    Raises:
+        ConfigError: for files that are no public keys.
+    """
+    key = load_public_key(publisher) if publisher is not None else None
+    return GivenKeys(key, tuple(map(load_public_key, attesters)))
+
+
+def check_signed(bundle: Path, results: Sequence[CheckResult], given: GivenKeys) -> list[CheckResult]:
+    """Put checked results in the places of those that `verify.py` left open.
+
+    Args:
+        results: those of `verify.py`.
+    """
+    checked: list[CheckResult] = []
+    for result in results:
+        if result.name == "identity":
+            model = Tree(bundle / "model" if (bundle / "model").is_dir() else bundle, "model")
+            checked += _identity_and_signature(result, model, given.publisher)
+            checked += _attestations(model, given)
+        elif result.name not in _OPEN:
+            checked.append(result)
+    return checked
+
+
+def _identity_and_signature(identity: CheckResult, model: Tree, key: PublicKey | None) -> list[CheckResult]:
+    """A signature by the given key says whose bundle it is, as an expected manifest digest does."""
+    if key is None and SIGNATURE_NAME not in model.files:
+        return [identity]
+    signature = check_signature(model, key)
+    if key is not None and signature.verdict == "PASS" and identity.verdict == "UNVERIFIED":
+        told = f"manifest digest {model.sha256('manifest.json')}, signed by the key {key.fingerprint} that you gave"
+        identity = replace(identity, verdict="PASS", detail=told)
+    return [identity, signature]
+
+
+def _attestations(model: Tree, given: GivenKeys) -> list[CheckResult]:
+    """Results of all attestations; the publisher's key counts as known, and says that it is the publisher's."""
+    if not model.below(f"{FOLDER}/"):
+        none = CheckResult("attestations", "attestations", "UNVERIFIED", "there are none in this bundle", _PLACE)
+        return [none] if given.attesters else []
+    publisher = given.publisher
+    known = [*given.attesters]
+    if publisher is not None:
+        known.append(replace(publisher, name=f"{publisher.name}, the key of the publisher"))
+    try:
+        identity = bundle_identity(model.root)
+    except (OpenwrightError, LookupError, TypeError, ValueError):
+        told = "not checked: the root manifest could not be read"
+        return [CheckResult("attestations", "attestations", "UNVERIFIED", told, _PLACE)]
+    return check_attestations(model, identity, known)
