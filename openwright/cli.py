@@ -38,6 +38,7 @@ Dev = Annotated[bool, Option("--dev", help="Allow uncommitted changes; what this
 Store = Annotated[Path, Option("--artifacts", metavar="DIR", help="Directory of all artifacts.")]
 AsJson = Annotated[bool, Option("--json", help="Print one JSON document on standard output.")]
 Twin = Annotated[bool, Option("--twin", help="Take the small twin of the config instead; it is never released.")]
+Yes = Annotated[bool, Option("--yes", help="Run the bundle's code without asking.")]
 Bundle = Annotated[Path, Argument(metavar="BUNDLE", help="Directory of a bundle: model/ and dataset/.")]
 
 ARTIFACTS = Path("artifacts")
@@ -232,18 +233,26 @@ def reproduce(
     step: Annotated[
         str | None, Option("--step", metavar="A:B", help="Replay steps A to B, from the last full checkpoint before A.")
     ] = None,
-    segments: Annotated[int, Option("--segments", min=1, help="How many random segments to replay.")] = 1,
+    segments: Annotated[
+        int | None, Option("--segments", min=1, help="How many random segments to replay; 1 if left out.")
+    ] = None,
     seed: Annotated[int | None, Option("--seed", help="Seed of the choice of segments; fresh if left out.")] = None,
     stage: Annotated[
         Literal["pretrain", "sft"] | None, Option("--stage", help="Training stage; any if left out.")
     ] = None,
     processes: Annotated[int | None, Option("--processes", min=1, help="Processes to replay with.")] = None,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Replay steps from a bundle and compare the bits."""
+    """Replay steps from a bundle and compare the bits.
+
+    This runs the bundle's own code: it says which, and asks first.
+    """
     from openwright import commands
 
-    commands.reproduce_segments(bundle, step, segments, seed, processes, stage, as_json)
+    commands.reproduce_bundle(
+        bundle, step, as_json, segments=segments, seed=seed, num_processes=processes, stage=stage, yes=yes
+    )
 
 
 @inspect_app.command("step")

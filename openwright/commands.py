@@ -4,7 +4,7 @@ import json
 import re
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -256,22 +256,19 @@ def verify_bundle(bundle: Path, expect: str | None, tokens: str, as_json: bool) 
     _print_checks(bundle, results, f"openwright reproduce {bundle}", as_json)
 
 
-def reproduce_segments(
-    bundle: Path,
-    step: str | None,
-    segments: int,
-    seed: int | None,
-    num_processes: int | None,
-    stage: str | None,
-    as_json: bool,
-) -> None:
-    """`reproduce`: replay segments; exits 0, 1 or 3."""
-    steps = parse_steps(step) if step is not None else None
-    from release.reproduce import reproduce
+def reproduce_bundle(bundle: Path, step: str | None, as_json: bool, **options: Any) -> None:
+    """`reproduce`: run the bundle's code, if it may, and compare; exits 0, 1 or 3.
 
+    Args:
+        options: the other fields of `ReproduceOptions`.
+    """
+    from openwright.reproducing import ReproduceOptions, reproduce_bundle
+
+    asked = ReproduceOptions(steps=parse_steps(step) if step is not None else None, **options)
     with stdout_kept_clean(as_json), _stoppable():
-        results = reproduce(bundle, steps=steps, segments=segments, seed=seed, num_processes=num_processes, stage=stage)
-    _print_checks(bundle, results, f"openwright verify {bundle} --expect DIGEST", as_json)
+        report = reproduce_bundle(bundle, asked)
+    following = f"openwright verify {bundle} --expect DIGEST"
+    _print_checks(bundle, report.results, following, as_json, report.fields, report.lines)
 
 
 def parse_steps(text: str, option: str = "--step") -> tuple[int, int]:
@@ -294,7 +291,15 @@ def _parse_source(text: str) -> str:
     return name
 
 
-def _print_checks(bundle: Path, results: Sequence[Any], following: str, as_json: bool) -> None:
+def _print_checks(
+    bundle: Path,
+    results: Sequence[Any],
+    following: str,
+    as_json: bool,
+    fields: Mapping[str, Any] | None = None,
+    lines: Sequence[str] = (),
+) -> None:
+    """Print check results and exit with their code; `fields` and `lines` are what a command has to say besides."""
     records = check_records(results)
     code = exit_code_of([record["verdict"] for record in records])
     counts = {name: sum(r["verdict"] == name for r in records) for name in ("PASS", "FAIL", "UNVERIFIED")}
@@ -304,9 +309,10 @@ def _print_checks(bundle: Path, results: Sequence[Any], following: str, as_json:
         "checks": records,
         "counts": counts,
         "exit_code": code,
+        **(fields or {}),
     }
     total = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing was checked"
-    _finish(document, [*check_lines(records), total], following, as_json)
+    _finish(document, [*check_lines(records), *lines, total], following, as_json)
     raise typer.Exit(code)
 
 

@@ -27,7 +27,7 @@ def main() -> None:
     summary = made["summary"]
     bundle = summary["bundle"]
     verified, verification = _openwright("verify", bundle, "--expect", summary["manifest_digest"])
-    replayed, replay = _openwright("reproduce", bundle, "--segments", "1")
+    replayed, replay = _openwright("reproduce", bundle, "--segments", "1", "--yes")
     print()
     for line in summary_lines(summary):
         print(line)

@@ -1,19 +1,19 @@
 """Starting a bundle's own `train.replay`, the contract with it being `openwright-replay/1`."""
 
-import os
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from provenance.canonical import read_json, write_json
 from provenance.errors import StoppedForRequeue
+from release.interpreters import Interpreter
 from release.replay_layout import Layout
 from release.replay_segments import Segment, training_stages
 from train.replay import ERROR_FILE, REPLAY_FORMAT, ReplayRequest
 
 
-def run_replay(bundle: Path, segment: Segment, layout: Layout, scratch: Path) -> tuple[str, str]:
+def run_replay(
+    bundle: Path, segment: Segment, layout: Layout, scratch: Path, interpreter: Interpreter
+) -> tuple[str, str]:
     """Replay a segment with the bundle's own code, in fresh processes.
 
     Args:
@@ -36,13 +36,7 @@ def run_replay(bundle: Path, segment: Segment, layout: Layout, scratch: Path) ->
         shard_size=layout.shard_size,
     )
     write_json(scratch / "request.json", asdict(request))
-    done = subprocess.run(
-        # -B: no compiled files may appear beside the bundle's sources.
-        [sys.executable, "-B", "-m", "train.replay", str(scratch / "request.json")],
-        cwd=scratch,
-        env={**os.environ, "PYTHONPATH": str((bundle / "model" / "code").resolve())},
-        check=False,
-    )
+    done = interpreter.run(bundle / "model" / "code", ["train.replay", str(scratch / "request.json")], scratch)
     if done.returncode == StoppedForRequeue.exit_code:
         return "UNVERIFIED", "the replay was stopped by a signal"
     if done.returncode != 0:

@@ -7,12 +7,14 @@ difference means: `release.divergence`.
 
 import secrets
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from provenance.console import heading
 from provenance.errors import BundleError
 from release.divergence import compare_records
+from release.interpreters import THIS_PYTHON, Interpreter
 from release.replay_layout import replay_layout
 from release.replay_report import Choice, ReplayResult, with_record
 from release.replay_run import run_replay
@@ -20,7 +22,26 @@ from release.replay_segments import Segment, draw_segments, segment_of_steps
 from release.verify import CheckResult
 
 
-def reproduce(
+@dataclass(frozen=True)
+class ReplayPlan:
+    """What is going to be replayed: chosen, not begun.
+
+    Attributes:
+        choice: how the segments came to be chosen.
+        num_processes: None for as many as fit.
+    """
+
+    bundle: Path
+    segments: tuple[Segment, ...]
+    choice: Choice
+    num_processes: int | None
+
+    def lines(self) -> list[str]:
+        """The segments, one line each."""
+        return [f"{s.stage} steps {s.first} to {s.last}, from {s.checkpoint.name}" for s in self.segments]
+
+
+def plan_replays(
     bundle: Path,
     *,
     steps: tuple[int, int] | None = None,
@@ -28,8 +49,8 @@ def reproduce(
     seed: int | None = None,
     num_processes: int | None = None,
     stage: str | None = None,
-) -> list[ReplayResult]:
-    """Replay steps of a bundle.
+) -> ReplayPlan:
+    """Choose what to replay; nothing of the bundle is run.
 
     Args:
         bundle: directory that holds `model/` and `dataset/`.
@@ -51,7 +72,17 @@ def reproduce(
         chosen, total = draw_segments(bundle, stage, segments, drawn_seed)
         how: Literal["seed given", "fresh seed"] = "fresh seed" if seed is None else "seed given"
         choice = Choice(how=how, seed=str(drawn_seed), num_segments=len(chosen), num_segments_in_all=total)
-    return [_replay_segment(bundle, segment, num_processes, choice) for segment in chosen]
+    return ReplayPlan(bundle, tuple(chosen), choice, num_processes)
+
+
+def run_replays(plan: ReplayPlan, interpreter: Interpreter = THIS_PYTHON) -> list[ReplayResult]:
+    """Replay what was chosen, with the bundle's own code."""
+    return [_replay_segment(plan, segment, interpreter) for segment in plan.segments]
+
+
+def reproduce(bundle: Path, **chosen: Any) -> list[ReplayResult]:
+    """Choose and replay without a question asked; arguments and errors are those of `plan_replays`."""
+    return run_replays(plan_replays(bundle, **chosen))
 
 
 def _require(bundle: Path) -> None:
@@ -60,14 +91,15 @@ def _require(bundle: Path) -> None:
             raise BundleError(f"{needed} is missing", expected="a bundle with code and token shards", where=str(bundle))
 
 
-def _replay_segment(bundle: Path, segment: Segment, num_processes: int | None, choice: Choice) -> ReplayResult:
+def _replay_segment(plan: ReplayPlan, segment: Segment, interpreter: Interpreter) -> ReplayResult:
     heading(f"replaying {segment.stage} steps {segment.first} to {segment.last} from {segment.checkpoint.name}")
     name = f"{segment.stage} steps {segment.first}-{segment.last}"
+    bundle = plan.bundle
     with tempfile.TemporaryDirectory(prefix="openwright-replay-") as scratch:
-        layout = replay_layout(bundle, segment, num_processes)
-        verdict, reason = run_replay(bundle, segment, layout, Path(scratch))
+        layout = replay_layout(bundle, segment, plan.num_processes)
+        verdict, reason = run_replay(bundle, segment, layout, Path(scratch), interpreter)
         if verdict:
             result = CheckResult("replay", name, verdict, reason, str(segment.checkpoint) if verdict == "FAIL" else "")
         else:
-            result = compare_records(bundle, segment, Path(scratch) / "run", name, str(choice))
-        return with_record(result, choice, bundle, segment, Path(scratch) / "run")
+            result = compare_records(bundle, segment, Path(scratch) / "run", name, str(plan.choice))
+        return with_record(result, plan.choice, bundle, segment, Path(scratch) / "run")

@@ -57,7 +57,7 @@ def test_a_flipped_byte_fails_and_its_file_is_named(bundle, tmp_path, openwright
 
 
 def test_steps_replay_bit_for_bit(bundle, openwright):
-    done = openwright("reproduce", str(bundle), "--stage", "pretrain", "--step", "5:6", "--json")
+    done = openwright("reproduce", str(bundle), "--stage", "pretrain", "--step", "5:6", "--yes", "--json")
     assert done.returncode == 0, done.stderr
     assert [check["verdict"] for check in report(done)["checks"]] == ["PASS"]
 

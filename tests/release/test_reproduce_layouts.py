@@ -49,7 +49,7 @@ def replaying(monkeypatch: pytest.MonkeyPatch) -> Callable[[Edit], list[dict[str
             _pretend_to_replay(request, edit)
             return subprocess.CompletedProcess(command, 0)
 
-        monkeypatch.setattr("release.replay_run.subprocess.run", run)
+        monkeypatch.setattr("release.interpreters.subprocess.run", run)
         return requests
 
     return install

@@ -1,0 +1,106 @@
+"""`openwright reproduce` says what it is about to run, asks, and reports; nothing of a bundle runs here."""
+
+import io
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from openwright import cli, consent
+from provenance.errors import ConfigError
+from release.execution import Execution
+
+LINES = ["about to execute code", "  code \x1b[2J of a stranger"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("answer", ["y\n", "YES\n"])
+def test_code_runs_after_a_yes(monkeypatch, capsys, answer):
+    monkeypatch.setattr("sys.stdin", Terminal(answer))
+    consent.ask(LINES, yes=False)
+    shown = capsys.readouterr().err
+    assert "about to execute code" in shown
+    assert shown.endswith("run it? [y/N] ")
+    assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize("answer", ["n\n", "\n", "", "yes please\n"])
+def test_code_does_not_run_after_anything_else(monkeypatch, answer):
+    monkeypatch.setattr("sys.stdin", Terminal(answer))
+    with pytest.raises(ConfigError, match="nothing was run"):
+        consent.ask(LINES, yes=False)
+
+
+def test_without_a_terminal_nobody_is_asked(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    with pytest.raises(ConfigError, match="no terminal") as caught:
+        consent.ask(LINES, yes=False)
+    assert "--yes" in caught.value.next_command
+    consent.ask(LINES, yes=True)
+    assert capsys.readouterr().err.count("about to execute code") == 2
+
+
+def test_what_is_told_before_it_runs():
+    told = Execution("b/code", "c" * 40, "d" * 64, ("sft",), "python3 (3.11.7)", "not needed", ("replay of 1", "of 2"))
+    lines = told.lines()
+    assert f"           sources {'d' * 64}, NOT the one that sft recorded" in lines
+    assert lines[-2:] == ["  work     replay of 1", "           of 2"]
+    assert told.as_json()["stages_with_other_sources"] == ["sft"]
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """A plan of two segments in place of a bundle's; running it notes that it ran."""
+    ran = []
+    choice = SimpleNamespace(seed="7", how="seed given", num_segments=2, num_segments_in_all=4)
+    plan = SimpleNamespace(choice=choice, lines=lambda: ["pretrain steps 1 to 3, from step-00000000"])
+    result = SimpleNamespace(check="replay", name="pretrain steps 1-3", verdict="PASS", detail="bitwise", where="")
+
+    def run_replays(plan):
+        ran.append(plan)
+        return [result]
+
+    told = Execution("b/code", "c" * 40, "d" * 64, (), "python3", "not needed", ("replay",))
+    monkeypatch.setattr("release.reproduce.plan_replays", lambda bundle, **options: plan)
+    monkeypatch.setattr("release.reproduce.run_replays", run_replays)
+    monkeypatch.setattr("release.replay_report.replay_report", lambda bundle, results: {"format": "some"})
+    monkeypatch.setattr("release.execution.execution_of", lambda *arguments, **options: told)
+    return ran
+
+
+def test_a_refusal_exits_with_2_and_runs_nothing(planned, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    assert cli.invoke(["reproduce", "b"]) == 2
+    assert planned == []
+    shown = capsys.readouterr().err
+    assert "about to execute code" in shown
+    assert "--yes" in shown
+
+
+def test_the_report_tells_code_seed_and_chance(planned, capfd):
+    assert cli.invoke(["reproduce", "b", "--segments", "2", "--seed", "7", "--yes", "--json"]) == 0
+    captured = capfd.readouterr()
+    assert "about to execute code" in captured.err
+    document = json.loads(captured.out)
+    assert document["execution"]["sources_digest"] == "d" * 64
+    assert document["replay"] == {"format": "some"}
+    assert document["sampling"]["seed"] == "7"
+    one, *_, half = document["sampling"]["missed"]
+    assert one == {"forged": "1 segment", "num_forged_segments": 1, "chance_missed": 0.5}
+    assert half["num_forged_segments"] == 2
+    assert half["chance_missed"] == pytest.approx(1 / 6)
+    assert cli.invoke(["reproduce", "b", "--yes"]) == 0
+    printed = capfd.readouterr().out
+    assert "seed 7 (seed given)" in printed
+    assert "50% (2 of 4) forged: 16.7%" in printed
+
+
+@pytest.mark.parametrize("other", [["--segments", "2"], ["--seed", "1"]])
+def test_given_steps_and_a_draw_exclude_each_other(planned, capsys, other):
+    assert cli.invoke(["reproduce", "b", "--step", "1:2", "--yes", *other]) == 2
+    assert "one of them" in capsys.readouterr().err
+    assert planned == []
