@@ -103,6 +103,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "branch": {"num_steps": 7, "branch_step": 2, "skip_steps": ((3, 4),)},
     "experts": {"has_experts": True, "optimizer": "muon", "precision": "bf16", "sharded": True},
     "retained": {"num_steps": 10, "reduction": "native", "checkpoints": RETENTION, "demoted": (2,), "removed": (6,)},
+    "longer": {"num_steps": 7, "long_steps": 3},
+    "without": {"num_steps": 9, "branch_step": 4, "long_steps": 2, "leaves_out": True},
     "roomy": {"num_steps": 10, "checkpoints": RETENTION},
 }
 """Pretraining runs in the forms that a ledger may have, by name."""

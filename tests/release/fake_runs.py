@@ -6,7 +6,7 @@ The training packages are not used: the digests of states and parameters are wri
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from fake_store import finish_stage, start_stage
 from safetensors.torch import save_file
 from transformers import Olmo3Config, Olmo3ForCausalLM
 
+from data_recipes.interleave import largest_remainder
 from data_recipes.order import Order, OrderSource, Phase
 from provenance.artifacts import Artifact
 from provenance.canonical import canonical_json, hex_float, read_json, write_json
@@ -37,6 +38,8 @@ class FakeRun:
     Attributes:
         checkpoints: settings that differ from the tests' usual schedule (weights at every step, full at every second).
         branch_step: goes on from the full checkpoint of that step of another run; 0 for a run of its own.
+        long_steps: how many of the last steps read windows of twice the usual length.
+        leaves_out: the branch does without the split's last source, in the order that goes on from its step.
         has_experts: records routers and holds a buffer that changes between checkpoints.
         sharded: tensors of a checkpoint in two files each.
         demoted: steps whose full checkpoint keeps its weights only; `removed`: steps of which nothing is kept.
@@ -52,6 +55,8 @@ class FakeRun:
     skip_steps: tuple[tuple[int, int], ...] = ()
     checkpoints: dict[str, Any] = field(default_factory=dict)
     branch_step: int = 0
+    long_steps: int = 0
+    leaves_out: bool = False
     has_experts: bool = False
     sharded: bool = False
     demoted: tuple[int, ...] = ()
@@ -70,7 +75,7 @@ class FakeRun:
                 "heldout_windows": 1,
                 "heldout_every_steps": 3,
             },
-            "phases": [{"num_steps": self.num_steps, "sequences_per_step": 2, "mixture": dict.fromkeys(sources, 1)}],
+            "phases": list(self._phases(sources)),
             "branch": None,
             "skip_steps": [list(stretch) for stretch in self.skip_steps],
             "optimizer": {"name": self.optimizer, "peak_learning_rate": hex_float(1e-3)},
@@ -79,6 +84,17 @@ class FakeRun:
             "reduction": self.reduction,
             "num_logical_replicas": 2,
         }
+
+    def _phases(self, sources: Sequence[str]) -> Iterator[dict[str, Any]]:
+        mixture = dict.fromkeys(sources, 1)
+        begun = self.branch_step if self.leaves_out else 0
+        if begun:
+            yield {"num_steps": begun, "sequences_per_step": 2, "mixture": mixture}
+            mixture = dict.fromkeys(sources[:-1], 1)
+        phase = {"num_steps": self.num_steps - begun - self.long_steps, "sequences_per_step": 2, "mixture": mixture}
+        yield phase
+        if self.long_steps:
+            yield {**phase, "num_steps": self.long_steps, "window_tokens": 2 * WINDOW}
 
 
 def initial_weights(vocab_size: int) -> Tensors:
@@ -142,14 +158,19 @@ def make_run(
 ) -> tuple[Artifact, Tensors]:
     """Make the artifact of a run; returns it with its final weights."""
     work = start_stage(context, shape.stage)
-    order, entry = _read_order(corpus.path, shape)
+    entry = read_json(corpus.path / "tokens" / "tokens.json")["splits"][shape.split]
     recipe = shape.recipe([source["name"] for source in entry["sources"]])
+    order = _make_order(shape, recipe, entry)
     weights = {name: tensor.clone() for name, tensor in weights.items()}
     if shape.has_experts:
         weights[BIAS] = torch.zeros(4)
     if shape.branch_step:
         state = state_digest({**weights, **_optimizer_state(shape, weights, shape.branch_step)})
         recipe["branch"] = {"ledger_head": PARENT_HEAD, "step": shape.branch_step, "state_digest": state}
+        if shape.leaves_out:
+            drawn = [(s.name, s.window_tokens, s.draws_before) for s in order.sources if s.draws_before]
+            pools = [dict(zip(("source", "window_tokens", "num_draws"), pool, strict=True)) for pool in drawn]
+            recipe["branch"]["draws_before"] = {"step": shape.branch_step, "pools": pools}
     write_json(work / "recipe.json", recipe)
     (work / "accelerate.yaml").write_text("num_processes: 1\nuse_cpu: true\n")
     ledger = ChainWriter(work / "ledger.jsonl")
@@ -197,32 +218,46 @@ def _due_kind(recipe: Mapping[str, Any], step: int, num_steps: int) -> str:
     return "weights" if step == 0 or powers or (every and step % every == 0) else ""
 
 
-def _read_order(corpus: Path, shape: FakeRun) -> tuple[Order, dict[str, Any]]:
-    entry = read_json(corpus / "tokens" / "tokens.json")["splits"][shape.split]
-    stream = entry["layout"] == "stream"
-    sources = tuple(
-        OrderSource(s["name"], (s["num_tokens"] - 1) // WINDOW if stream else s["num_tokens"] // ROW)
-        for s in entry["sources"]
-    )
-    total = shape.num_steps * 2
-    counts = (total - total // 2, total // 2) if len(sources) == 2 else (total,)
-    return Order(entry["digest"], shape.seed, sources, (Phase(shape.num_steps, 2, counts),)), entry
+def _make_order(shape: FakeRun, recipe: Mapping[str, Any], entry: Mapping[str, Any]) -> Order:
+    """The order that follows from a recipe over the shards of a split."""
+    stream, usual = entry["layout"] == "stream", recipe["data"]["window_tokens"]
+    lengths = list(dict.fromkeys(phase.get("window_tokens", usual) for phase in recipe["phases"]))
+    pools = [
+        OrderSource(source["name"], (source["num_tokens"] - 1) // n if stream else source["num_tokens"] // ROW, n)
+        for n in lengths
+        for source in entry["sources"]
+    ]
+    phases = []
+    for phase in recipe["phases"]:
+        length = phase.get("window_tokens", usual)
+        weights = [phase["mixture"].get(p.name, 0) if p.window_tokens == length else 0 for p in pools]
+        counts = largest_remainder(phase["num_steps"] * phase["sequences_per_step"], weights)
+        phases.append(Phase(phase["num_steps"], phase["sequences_per_step"], counts, length))
+    if shape.leaves_out:
+        pools = [replace(pool, draws_before=n) for pool, n in zip(pools, phases[0].counts, strict=True)]
+        return Order(entry["digest"], shape.seed, tuple(pools), tuple(phases[1:]), usual, shape.branch_step + 1)
+    if shape.long_steps:
+        return Order(entry["digest"], shape.seed, tuple(pools), tuple(phases), usual)
+    plain = tuple(OrderSource(pool.name, pool.num_windows) for pool in pools)
+    return Order(entry["digest"], shape.seed, plain, tuple(replace(phase, window_tokens=None) for phase in phases))
 
 
 def _windows(corpus: Path, entry: Mapping[str, Any], order: Order, step: int) -> tuple[bytes, dict[str, int], int]:
     """Bytes that the token digest of a step is made of, tokens by source and number of trained tokens."""
     data, by_source, trained = b"", {source["name"]: 0 for source in entry["sources"]}, 0
     for draw in order.step_draws(step):
-        files = entry["sources"][draw.source]["shards"][0]["files"]
+        length = order.sources[draw.source].window_tokens or WINDOW
+        source = entry["sources"][draw.source % len(entry["sources"])]
+        files = source["shards"][0]["files"]
         tokens = np.frombuffer((corpus / files["tokens"]["path"]).read_bytes(), "<u2").astype("<u4")
         if entry["layout"] == "stream":
-            ids = tokens[draw.window * WINDOW : draw.window * WINDOW + WINDOW + 1]
-            mask = np.array([0] + [1] * WINDOW, "u1")
+            ids = tokens[draw.window * length : draw.window * length + length + 1]
+            mask = np.array([0] + [1] * length, "u1")
         else:
             ids = tokens.reshape(-1, ROW)[draw.window]
             mask = np.frombuffer((corpus / files["mask"]["path"]).read_bytes(), "u1").reshape(-1, ROW)[draw.window]
         data += ids.tobytes() + mask.tobytes()
-        by_source[entry["sources"][draw.source]["name"]] += len(ids) - 1
+        by_source[source["name"]] += len(ids) - 1
         trained += int(mask.sum())
     return data, {name: n for name, n in by_source.items() if n}, trained
 
@@ -231,6 +266,7 @@ def _windows(corpus: Path, entry: Mapping[str, Any], order: Order, step: int) ->
 
 
 def _start_record(shape: FakeRun, recipe: Any, order: Order, parents: Sequence[Parent]) -> dict[str, Any]:
+    branch = {key: value for key, value in (recipe["branch"] or {}).items() if key != "draws_before"}
     return {
         "kind": "start",
         "format": "openwright-ledger/1",
@@ -239,23 +275,33 @@ def _start_record(shape: FakeRun, recipe: Any, order: Order, parents: Sequence[P
         "reduction": shape.reduction,
         "num_logical_replicas": 2,
         "order": {
-            "version": "order/1",
+            "version": "order/2" if order.window_tokens else "order/1",
             "tokens_digest": order.tokens_digest,
             "split": shape.split,
             "seed": order.seed,
             "window_tokens": recipe["data"]["window_tokens"],
-            "sources": [{"name": s.name, "num_windows": s.num_windows} for s in order.sources],
+            "sources": [
+                {
+                    "name": source.name,
+                    "num_windows": source.num_windows,
+                    **({"window_tokens": source.window_tokens} if order.window_tokens else {}),
+                    **({"draws_before": source.draws_before} if order.window_tokens else {}),
+                }
+                for source in order.sources
+            ],
             "phases": [
                 {
                     "num_steps": phase.num_steps,
                     "sequences_per_step": phase.sequences_per_step,
                     "counts": list(phase.counts),
+                    **({"window_tokens": phase.window_tokens} if order.window_tokens else {}),
                 }
                 for phase in order.phases
             ],
+            **({"first_step": order.first_step} if order.window_tokens else {}),
         },
         "parents": [parent.as_json() for parent in sorted(parents)],
-        **({"branch": recipe["branch"]} if recipe["branch"] else {}),
+        **({"branch": branch} if branch else {}),
     }
 
 

@@ -25,7 +25,7 @@ def results_of(bundle: Path) -> dict[str, CheckResult]:
 @pytest.mark.parametrize("name", RUNS)
 def test_an_honest_run_of_every_form_passes(name: str, bundle_of: Callable[[str], Path]) -> None:
     verdicts = {check: result.verdict for check, result in results_of(bundle_of(name)).items()}
-    open_ones = {"identity", "pretrain branch"} if name == "branch" else {"identity"}
+    open_ones = {"identity", "pretrain branch"} if name in ("branch", "without") else {"identity"}
     assert {check for check, verdict in verdicts.items() if verdict != "PASS"} == open_ones
     assert "FAIL" not in verdicts.values()
 
@@ -144,6 +144,76 @@ def misplace_a_tensor(bundle: Path) -> None:
     forge.write(path, index)
 
 
+def in_order(edit: Callable[[Record], object]) -> Forgery:
+    return in_ledger(lambda records: edit(records[0]["order"]))
+
+
+def swap_pools(one: int, other: int) -> Forgery:
+    """Swap pools of the order, and the counts of its phases with them."""
+
+    def edit(order: Record) -> None:
+        for entries in (order["sources"], *(phase["counts"] for phase in order["phases"])):
+            entries[one], entries[other] = entries[other], entries[one]
+
+    return in_order(edit)
+
+
+def lengthen_in_the_recipe(bundle: Path) -> None:
+    forge.edit_recipe(bundle, "pretrain", lambda recipe: recipe["phases"][1].update(window_tokens=48))
+
+
+def longer_windows_first(order: Record) -> None:
+    for entries in (order["sources"], *(phase["counts"] for phase in order["phases"])):
+        entries[:] = [*entries[2:], *entries[:2]]
+
+
+def shorten_every_window(bundle: Path) -> None:
+    """Say in recipe and ledger that all phases read windows of the usual length, as an `order/1`."""
+
+    def edit(order: Record) -> None:
+        order.pop("first_step")
+        order.update(version="order/1", sources=order["sources"][:2])
+        for source in order["sources"]:
+            del source["window_tokens"], source["draws_before"]
+        for phase in order["phases"]:
+            del phase["window_tokens"]
+            phase["counts"] = [sum(phase["counts"][m::2]) for m in (0, 1)]
+
+    forge.edit_recipe(bundle, "pretrain", lambda recipe: recipe["phases"][1].pop("window_tokens"))
+    in_order(edit)(bundle)
+
+
+def call_it_order_2(order: Record) -> None:
+    order.update(version="order/2", first_step=1)
+    for source in order["sources"]:
+        source.update(window_tokens=order["window_tokens"], draws_before=0)
+    for phase in order["phases"]:
+        phase["window_tokens"] = order["window_tokens"]
+
+
+def move_draws_before(bundle: Path) -> None:
+    """Say in recipe and ledger that one window less of the first source was read before, and one more of the other."""
+
+    def edit(recipe: Record) -> None:
+        pools = recipe["branch"]["draws_before"]["pools"]
+        pools[0]["num_draws"], pools[1]["num_draws"] = pools[0]["num_draws"] - 1, pools[1]["num_draws"] + 1
+
+    forge.edit_recipe(bundle, "pretrain", edit)
+    in_order(lambda order: order["sources"][0].update(draws_before=order["sources"][0]["draws_before"] - 1))(bundle)
+    in_order(lambda order: order["sources"][1].update(draws_before=order["sources"][1]["draws_before"] + 1))(bundle)
+
+
+def without_draws_in_the_recipe(bundle: Path) -> None:
+    forge.edit_recipe(bundle, "pretrain", lambda recipe: recipe["branch"].pop("draws_before"))
+
+
+def begin_the_order_later(order: Record) -> None:
+    first = order["phases"][0]
+    order["first_step"] += 1
+    first["num_steps"] -= 1
+    first["counts"][0] -= 2
+
+
 EVALUATION = {"kind": "evaluation", "split": "heldout", "num_tokens": 1, "num_bytes": 1}
 SCORES = {"loss": "0x1.0000000000000p+0", "bits_per_byte": "0x1.0000000000000p+0"}
 FORGERIES: list[tuple[str, str, Forgery, str, str]] = [
@@ -189,6 +259,48 @@ FORGERIES: list[tuple[str, str, Forgery, str, str]] = [
     ("branch denied", "branch", in_ledger(lambda r: r[0].pop("branch")), "ledger", "out of place"),
     ("branch without head", "branch", in_ledger(lambda r: r[0]["branch"].pop("ledger_head")), "ledger", "ledger_head"),
     ("first state removed", "branch", remove(2), "checkpoints", "step 2"),
+    # orders with pools, and orders that begin later
+    (
+        "longer windows said short",
+        "longer",
+        in_order(lambda o: o["phases"][1].update(window_tokens=16)),
+        "ledger",
+        "len",
+    ),
+    ("the same in the recipe", "longer", shorten_every_window, "order", "order_digest of step 5"),
+    ("another length in the recipe only", "longer", lengthen_in_the_recipe, "recipe", "that the order lacks"),
+    (
+        "short pools said long",
+        "longer",
+        in_order(lambda o: o["sources"][0].update(window_tokens=8)),
+        "ledger",
+        "length",
+    ),
+    ("swapped sources", "longer", swap_pools(0, 1), "windows", "window counts"),
+    ("swapped pools of a source", "longer", swap_pools(0, 2), "windows", "window counts"),
+    ("longer windows first", "longer", in_order(longer_windows_first), "recipe", "window lengths"),
+    ("a pool twice", "longer", in_order(lambda o: o["sources"][1].update(name="alpha")), "ledger", "stands twice"),
+    ("order/2 said order/1", "longer", in_order(lambda o: o.update(version="order/1")), "ledger", "unknown fields"),
+    ("order/1 said order/2", "plain", in_order(call_it_order_2), "recipe", "order is order/1 in the recipe"),
+    ("draws before step 1", "longer", in_order(lambda o: o["sources"][0].update(draws_before=1)), "ledger", "step 1"),
+    (
+        "draws before added",
+        "without",
+        in_order(lambda o: o["sources"][0].update(draws_before=5)),
+        "recipe",
+        "draws_before",
+    ),
+    (
+        "draws before denied",
+        "without",
+        in_order(lambda o: o["sources"][1].update(draws_before=0)),
+        "recipe",
+        "draws_bef",
+    ),
+    ("the same in the recipe, too", "without", move_draws_before, "order", "order_digest of step 5"),
+    ("draws before in the ledger only", "without", without_draws_in_the_recipe, "recipe", "draws_before"),
+    ("an order that begins later", "without", in_order(begin_the_order_later), "ledger", "begins after its first step"),
+    ("an order that begins earlier", "without", in_order(lambda o: o.update(first_step=4)), "ledger", "out of place"),
     # routers
     ("loads above the total", "experts", in_router(smallest_load=10**6), "ledger", "loads"),
     ("loads below the total", "experts", in_router(largest_load=1), "ledger", "loads"),
