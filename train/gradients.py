@@ -92,7 +92,9 @@ class ExactGradients:
     """`reduction: exact`: the same bits at every layout.
 
     The gradients of all passes but the last wait in binary counters, one per bucket of parameters; in the last pass a
-    bucket is closed and sent to the other rows of the grid as soon as the backward pass has reached all of it.
+    bucket is closed and sent to the other rows of the grid as soon as the backward pass has reached all of it. The
+    lowest level of the tree is added by the backward pass of every second pass, while what it adds is still in the
+    cache, unless parameters are bf16: two of their gradients would be rounded.
     """
 
     def __init__(self, passes: Passes) -> None:
@@ -102,6 +104,7 @@ class ExactGradients:
         self._reducer = ReplicaReducer(sizes, layout) if layout.num_replicas > 1 else None
         self._buckets = self._reducer.buckets if self._reducer else [range(len(sizes))]
         self._trees = [TreeSum() for _ in self._buckets]
+        self._adds_pairs = all(parameter.dtype == torch.float32 for parameter in passes.parameters)
         self._totals: list[list[torch.Tensor]] = []
         self._is_last_pass = False
         self._waiting: list[int] = []
@@ -141,11 +144,12 @@ class ExactGradients:
         self._totals = []
         self._waiting = [len(places) for places in self._buckets]
         replicas = own_replicas(passes.layout, num_replicas)
-        for replica in replicas:
+        for number, replica in enumerate(replicas):
             self._is_last_pass = replica == replicas[-1]
             rows = slice(replica * share, (replica + 1) * share)
             sums_R[replica] = passes.run(batch, rows, replica, 1.0 / batch.num_trained)
-            if not self._is_last_pass:
+            begins_pair = self._adds_pairs and number % 2 == 0
+            if not self._is_last_pass and not begins_pair:
                 for tree, places in zip(self._trees, self._buckets, strict=True):
                     tree.push([passes.take(index) for index in places])
         self._is_last_pass = False

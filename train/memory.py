@@ -87,6 +87,10 @@ def memory_parts(
     batches = [phase.sequences_per_step for phase in config.phases if config.window_tokens_of(phase) == length]
     windows = max(batches) // config.num_logical_replicas or 1
     exact = config.reduction == "exact"
+    whole_bf16 = exact and shards == 1 and config.precision == "bf16"
+    built: tuple[Moment, ...] = ("exchange", "update")
+    if not whole_bf16 and not (exact and passes > 1):  # else it is added to what stands among the partial sums
+        built = ("backward", *built)
     own = -(-shape.num_parameters // shards)
     state = -(-optimizer_elements(shape, config.optimizer.name) // shards)
     sums = own * (passes.bit_length() - 1) * exact
@@ -96,15 +100,29 @@ def memory_parts(
     parts = [
         MemoryPart("master weights", FP32 * own, ALWAYS, "fp32, P/S"),
         MemoryPart("optimizer state", FP32 * state, ALWAYS, f"fp32, {config.optimizer.name}"),
-        MemoryPart("partial sums", FP32 * sums, PASS, f"exact reduction: log2 of {passes} passes, P/S each"),
-        MemoryPart("gradients", FP32 * own, ("backward", "exchange", "update"), "fp32, P/S"),
+        MemoryPart(
+            "partial sums",
+            FP32 * sums,
+            (*PASS, "exchange") if whole_bf16 else PASS,
+            f"exact reduction: log2 of {passes} passes, P/S each",
+        ),
+        MemoryPart("gradients", FP32 * own, built, "fp32, P/S"),
         MemoryPart("exchange", FP32 * exchange, ("exchange",), "sent and received between copies, and a share"),
         *_activation_parts(shape, config, activations, windows),
         MemoryPart("logits", logits, ("loss",), "whole" if config.loss.chunk_tokens is None else "one chunk"),
-        *_unit_parts(shape, config, shards, passes),
+        *(_whole_parts(shape, config, passes) if shards == 1 and exact else _unit_parts(shape, config, shards, passes)),
         MemoryPart("optimizer step", FP32 * adam, ("update",), "AdamW: square roots of the second moment"),
     ]
     return [part for part in parts if part.num_bytes]
+
+
+def _whole_parts(shape: ModelShape, config: RunConfig, passes: int) -> Iterator[MemoryPart]:
+    """What a whole copy of the model holds to compute with; gradients that are added at once are there one by one."""
+    if config.precision == "bf16":
+        yield MemoryPart("bf16 copies", BF16 * shape.num_parameters, ALWAYS, "what passes compute with")
+        yield MemoryPart("bf16 gradients", BF16 * shape.num_parameters, ("backward",), "of one pass")
+    elif passes > 1:
+        yield MemoryPart("gradient of the head", FP32 * shape.head_weights, ("backward",), "the largest that is added")
 
 
 def _unit_parts(shape: ModelShape, config: RunConfig, shards: int, passes: int) -> Iterator[MemoryPart]:

@@ -1,6 +1,7 @@
 """The memory table of `plan` against the tensors that a real step allocates."""
 
 import pytest
+import torch
 import torch.distributed as dist
 from tiny_runs import make_corpus, make_job, pretrain_config
 from torch.distributed import HashStore
@@ -93,7 +94,8 @@ def live_bytes(config, corpus, run_dir):
         live += event.nbytes()
         most = max(most, live)
     held = sum(part.tensor.nbytes for part in [*run.weights, *run.optimizer.state()])
-    return held + most
+    copies = sum(parameter.nbytes for parameter in run.module.parameters() if parameter.dtype == torch.bfloat16)
+    return held + copies + most
 
 
 def planned(config, vocab_size, num_processes=1, shard_size=1):
