@@ -110,7 +110,8 @@ def _finite(text: str) -> float:
 def read_json(path: Path) -> Json:
     """Read a JSON file with `parse_json`; a missing file is a BundleError too."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_JSON_BYTES + 1)
     except OSError as error:
         raise BundleError(f"cannot read ({error.strerror})", expected="a JSON file", where=str(path)) from error
     return parse_json(data, str(path))

@@ -76,14 +76,6 @@ class LedgerFacts:
         """Step at whose state the ledger begins: 0, or the branch point."""
         return int(self.branch["step"]) if self.branch else 0
 
-    @property
-    def recorded_steps(self) -> list[int]:
-        """Steps that should have a record: from the beginning to the end, without the stretches that are left out."""
-        order = self.start["order"]
-        num_steps = order.get("first_step", 1) - 1 + sum(phase["num_steps"] for phase in order["phases"])
-        left_out = {step for first, last in self.skipped for step in range(first, last + 1)}
-        return [step for step in range(self.first_step + 1, num_steps + 1) if step not in left_out]
-
 
 class BundleFacts:
     """Reads a bundle once; every attribute is computed on first use.

@@ -20,6 +20,7 @@ from eval.scoring import RESULTS_FORMAT
 from provenance.artifacts import ARTIFACT_FORMAT
 from provenance.canonical import parse_json
 from provenance.errors import OpenwrightError
+from provenance.ledger import MAX_LINE_BYTES
 from release.code_copy import CODE_FORMAT
 from release.components import COMPONENTS_FORMAT
 from release.layout import DATASET_FORMAT
@@ -74,9 +75,9 @@ def _versions(path: Path, expected: str) -> Iterator[tuple[Any, tuple[str, ...]]
     """Versions that a file names, each with those that are known here."""
     try:
         with path.open("rb") as file:
-            data = file.readline() if path.suffix == ".jsonl" else file.read()
+            data = file.readline(MAX_LINE_BYTES) if path.suffix == ".jsonl" else file.read()
         value = yaml.safe_load(data) if path.suffix == ".yaml" else parse_json(data, path.name)
-    except (OSError, OpenwrightError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, OpenwrightError, yaml.YAMLError):
         return
     if isinstance(value, dict):
         yield value.get("format"), (expected,)
