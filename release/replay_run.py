@@ -1,4 +1,4 @@
-"""Starting a bundle's own `train.replay`, the contract with it being `openwright-replay/1`."""
+"""Starting a bundle's own `train.replay`, the contract with it being `openwright-replay/2`, or `/1` for older code."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +8,7 @@ from provenance.errors import StoppedForRequeue
 from release.interpreters import Interpreter
 from release.replay_layout import Layout
 from release.replay_segments import Segment, training_stages
-from train.replay import ERROR_FILE, REPLAY_FORMAT, ReplayRequest
+from train.replay import ERROR_FILE, REPLAY_FORMAT, REPLAY_FORMATS, ReplayRequest
 
 
 def run_replay(
@@ -17,14 +17,16 @@ def run_replay(
     """Replay a segment with the bundle's own code, in fresh processes.
 
     Args:
-        scratch: an empty directory; the replayed ledger is written to `run/` in it.
+        scratch: an empty directory; the replayed ledger is written to `run/` in it, and the checkpoints that the steps
+            come by where the bundle's code knows how to keep them.
 
     Returns:
         Verdict and reason where the replay did not come to its end; two empty texts where it did.
     """
     output = scratch / "run"
+    version = _contract(bundle / "model" / "code")
     request = ReplayRequest(
-        format=REPLAY_FORMAT,
+        format=version,
         stage=segment.stage,
         recipe=str((bundle / "model" / "training" / segment.stage / "recipe.json").resolve()),
         corpus=str((bundle / "dataset").resolve()),
@@ -34,8 +36,12 @@ def run_replay(
         output=str(output),
         num_processes=layout.num_processes,
         shard_size=layout.shard_size,
+        keep_checkpoints=version == REPLAY_FORMAT,
     )
-    write_json(scratch / "request.json", asdict(request))
+    values = asdict(request)
+    if version != REPLAY_FORMAT:
+        del values["keep_checkpoints"]
+    write_json(scratch / "request.json", values)
     done = interpreter.run(bundle / "model" / "code", ["train.replay", str(scratch / "request.json")], scratch)
     if done.returncode == StoppedForRequeue.exit_code:
         return "UNVERIFIED", "the replay was stopped by a signal"
@@ -44,6 +50,13 @@ def run_replay(
         reason = message.read_text() if message.is_file() else f"exit code {done.returncode}, messages above"
         return "FAIL", f"the replay failed: {reason}"
     return "", ""
+
+
+def _contract(code: Path) -> str:
+    """The newest version of the contract that a bundle's code names; nothing of it is run to find out."""
+    program = code / "train" / "replay.py"
+    text = program.read_text(encoding="utf-8", errors="replace") if program.is_file() else ""
+    return next((version for version in reversed(REPLAY_FORMATS) if f'"{version}"' in text), REPLAY_FORMATS[0])
 
 
 def _base_checkpoint(bundle: Path, stage: str) -> str:

@@ -36,6 +36,7 @@ class TrainingJob:
         last_step: last step to run; the recipe's last step for a training job.
         code: digest of the sources as the launching process sees them; empty where no process launched the job.
         libraries: versions of the libraries there.
+        keep_checkpoints: a replay writes the checkpoints that it comes by, in place of their digests only.
     """
 
     stage: str
@@ -50,6 +51,7 @@ class TrainingJob:
     last_step: int
     code: str = ""
     libraries: dict[str, str] = field(default_factory=dict)
+    keep_checkpoints: bool = False
 
     @property
     def config(self) -> RunConfig:

@@ -282,9 +282,9 @@ class TrainingRun:
             self.ledger.append(score.ledger_record(step, self.config.data.heldout_split))
 
     def _begin_checkpoint(self, step: int, kind: str) -> None:
-        """Begin to write the checkpoint; its ledger record follows when it is whole. A replay only digests it."""
+        """Begin to write the checkpoint; its ledger record follows when it is whole. A replay may only digest it."""
         state = optimizer_parts(self.optimizer, self.num_updates) if kind == "full" else []
-        if self.job.replay_from:
+        if self.job.replay_from and not self.job.keep_checkpoints:
             digests = digest_parts([*self.weights, *state], self.layout)
             if self.ledger is not None:
                 full, place = kind == "full", self.ledger.place
@@ -320,7 +320,7 @@ class TrainingRun:
         if self.ledger is not None:
             assert record is not None
             self.ledger.release(record.ledger_record())
-            if record.kind == "full":
+            if record.kind == "full" and not self.job.replay_from:
                 remove_old_checkpoints(self.run_dir, self.config)
 
     def boundary(self, step: int) -> bool:
@@ -428,7 +428,9 @@ def run_steps(run: TrainingRun, listeners: Sequence[StepListener] = ()) -> bool:
         if run.boundary(step):
             run.save_for_requeue(step)
             return False
-    if not job.replay_from:
+    if job.replay_from:
+        run.finish_checkpoint()
+    else:
         run.finish(bar.done)
     return True
 

@@ -1,7 +1,7 @@
 """Replay some steps of a finished run in fresh processes: `python -m train.replay REQUEST.json`.
 
 A bundle's own copy of this program is what `openwright reproduce` starts, so that the code that ran is the code that
-is replayed. The request (`openwright-replay/1`) is the only contract between a newer verifier and older code.
+is replayed. The request (`openwright-replay/2`) is the only contract between a newer verifier and older code.
 """
 
 import sys
@@ -13,7 +13,9 @@ from provenance.errors import OpenwrightError
 from train.job import TrainingJob
 from train.jobs import default_processes, launch
 
-REPLAY_FORMAT = "openwright-replay/1"
+REPLAY_FORMAT = "openwright-replay/2"
+REPLAY_FORMATS = ("openwright-replay/1", REPLAY_FORMAT)
+"""Requests that this program takes; the first version has no `keep_checkpoints`."""
 ERROR_FILE = "error.txt"
 """File in the output directory with the message of a replay that failed."""
 
@@ -32,6 +34,8 @@ class ReplayRequest:
         output: directory for the replayed ledger; made if absent.
         num_processes: None for as many as fit this machine.
         shard_size: processes over which the model is sharded.
+        keep_checkpoints: whether the checkpoints that the steps come by are written to `<output>/checkpoints/`; without
+            it only their digests are, to the ledger.
     """
 
     format: str
@@ -44,12 +48,15 @@ class ReplayRequest:
     output: str
     num_processes: int | None
     shard_size: int = 1
+    keep_checkpoints: bool = False
 
 
 def replay(request: ReplayRequest) -> None:
     """Run the requested steps; `<output>/ledger.jsonl` then begins with the record of the starting checkpoint."""
-    if request.format != REPLAY_FORMAT:
-        raise OpenwrightError(f"replay request of format {request.format!r}", expected=REPLAY_FORMAT)
+    if request.format not in REPLAY_FORMATS:
+        raise OpenwrightError(
+            f"replay request of format {request.format!r}", expected=f"one of {', '.join(REPLAY_FORMATS)}"
+        )
     output = Path(request.output)
     output.mkdir(parents=True, exist_ok=True)
     job = TrainingJob(
@@ -63,6 +70,7 @@ def replay(request: ReplayRequest) -> None:
         branch_from="",
         replay_from=request.from_checkpoint,
         last_step=request.last_step,
+        keep_checkpoints=request.keep_checkpoints,
     )
     config = job.config
     launch(job, request.num_processes or default_processes(config.num_logical_replicas), config.threads_per_process)

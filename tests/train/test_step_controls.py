@@ -232,3 +232,23 @@ def test_left_out_steps_replay(corpus: Path, tmp_path: Path) -> None:
     assert [record["first"] for record in records(run_dir, "skip")] == [3, 5]
     assert replayed.count(b'"kind":"skip"') == 2
     assert replayed.count(b'"kind":"step"') == 2
+    assert not (tmp_path / "replay" / "checkpoints").exists()
+
+
+def test_a_replay_can_keep_the_checkpoints_that_it_comes_by(corpus: Path, tmp_path: Path) -> None:
+    checkpoints = {"weights_until_step": 1, "full_every_steps": 2, "keep_last_full": 1, "published_full_steps": [2]}
+    run_dir = small_jobs.run_small(corpus, tmp_path / "run", checkpoints={**checkpoints, "weights_every_steps": 3})
+    config = small_config(checkpoints={**checkpoints, "weights_every_steps": 3})
+    start = str(run_dir / "checkpoints" / "step-00000002")
+    assert run_here(small_job(corpus, tmp_path / "replay", config, replay_from=start, keep_checkpoints=True))
+    assert (tmp_path / "replay" / "ledger.jsonl").read_bytes() in (run_dir / "ledger.jsonl").read_bytes()
+    kept = sorted(path.name for path in (tmp_path / "replay" / "checkpoints").iterdir())
+    assert kept == ["step-00000003", "step-00000004", "step-00000006"]
+    names = (
+        "step-00000003/model.safetensors",
+        "step-00000006/model.safetensors",
+        "step-00000006/optimizer.safetensors",
+    )
+    for name in names:
+        replayed, recorded = (path / "checkpoints" / name for path in (tmp_path / "replay", run_dir))
+        assert (name, replayed.read_bytes()) == (name, recorded.read_bytes())
