@@ -120,7 +120,10 @@ class _AfterStep(TrainerCallback):  # type: ignore[misc]  # transformers is unty
 
 
 def trainer_loop(work: Work, after_step: AfterStep) -> None:
-    """transformers' Trainer with its own default optimizer (fused AdamW), no logging, no evaluation, no saving."""
+    """transformers' Trainer with its own default optimizer (fused AdamW), no logging, no evaluation, no saving.
+
+    Its bf16 is autocast: every product casts its weights, where ours are cast once for each pass.
+    """
     config, optimizer = work.config, work.config.optimizer
     windows = read_windows(config, work.corpus)
     arguments = TrainingArguments(
@@ -140,6 +143,7 @@ def trainer_loop(work: Work, after_step: AfterStep) -> None:
         logging_strategy="no",
         report_to=[],
         use_cpu=True,
+        bf16=config.precision == "bf16",
         dataloader_pin_memory=False,
         disable_tqdm=True,
     )

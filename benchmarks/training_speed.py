@@ -18,6 +18,7 @@ from train.layout import Layout
 BLOCK_STEPS = 25
 """As many as lie between two full checkpoints of the recipe: every block has one of them, in its middle."""
 
+BF16 = ("precision=bf16",)
 FASTEST = ("loss.chunk_tokens=256", "compile=true")
 LOOPS: dict[str, tuple[Callable[[Work, AfterStep], None], tuple[str, ...]]] = {
     "ours": (our_loop, ()),
@@ -26,6 +27,9 @@ LOOPS: dict[str, tuple[Callable[[Work, AfterStep], None], tuple[str, ...]]] = {
     "bare": (bare_loop, ()),
     "bare, fused": (fused_bare_loop, ()),
     "Trainer": (trainer_loop, ()),
+    "ours, bf16": (our_loop, BF16),
+    "ours, fastest, bf16": (our_loop, (*FASTEST, *BF16)),
+    "Trainer, bf16": (trainer_loop, BF16),
 }
 OURS = frozenset(name for name in LOOPS if name.startswith("ours"))
 
@@ -89,11 +93,17 @@ def speed_figures(corpus: Path, directory: Path, options: SpeedOptions) -> list[
     """Figures 1 and 2, one process."""
     names = ["ours", "bare", "bare, fused", "Trainer", "ours, fastest"]
     speeds = _Speeds(corpus, directory, 1, names, options)
+    bf16_names = ["ours, bf16", "Trainer, bf16", "ours, fastest, bf16"]
+    bf16_speeds = _Speeds(corpus, directory, 1, bf16_names, options)
     return [
         speeds.compare("1. 1 process against a bare loop, AdamW of torch's choice", "ours", "bare", 0.97),
         speeds.compare("1. 1 process against a bare loop, fused AdamW", "ours", "bare, fused", 0.97),
         speeds.compare("2. 1 process against Trainer", "ours", "Trainer", 1.0),
         speeds.compare("2. 1 process, chunked loss, compiled, against Trainer", "ours, fastest", "Trainer", 1.2),
+        bf16_speeds.compare("2. bf16, 1 process against Trainer", "ours, bf16", "Trainer, bf16", 1.0),
+        bf16_speeds.compare(
+            "2. bf16, 1 process, chunked loss, compiled, against Trainer", "ours, fastest, bf16", "Trainer, bf16", 1.2
+        ),
     ]
 
 
