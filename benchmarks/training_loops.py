@@ -53,6 +53,7 @@ def our_steps_alone(work: Work, after_step: AfterStep) -> None:
 
 def _our_step(run: TrainingRun, step: int) -> None:
     optimizer = run.config.optimizer
+    run.prepared.refresh()
     gradients = run.gradients.compute(read_batch(run.windows, run.order, step))
     clip_(list(gradients.by_name.values()), gradients.norm, optimizer.max_gradient_norm)
     run.optimizer.step(gradients.by_name, optimizer.peak_learning_rate)
