@@ -18,8 +18,8 @@ The rule, for all configs alike:
 * **Evaluation.** At most 8 items and 6 documents per task.
 
 Everything else stays as it is: architecture, precision, loss, optimizer, schedule, masks, activation checkpointing,
-retention, shipping. Compiling is left out (minutes on CPUs), trackers too. A twin is written as a config directory of
-its own, is run with `--dev`, and is never released.
+retention, shipping. Compiling is left out (minutes on CPUs), trackers too; a branch becomes a run of its own. A twin is
+written as a config directory of its own, is run with `--dev`, and is never released.
 """
 
 from collections.abc import Mapping
@@ -90,6 +90,7 @@ def twin_run(values: dict[str, Any], config: RunConfig, _: Path) -> dict[str, An
         **values,
         "data": data,
         "phases": _phases(config, replicas),
+        "branch": None,
         "skip_steps": [[1, 1]] if config.skip_steps else [],
         "schedule": {
             **values["schedule"],

@@ -193,6 +193,20 @@ def test_a_twin_keeps_every_option_and_the_shape_of_the_corpus(name, tmp_path):
     assert twin.models["corpus"].policy == real.models["corpus"].policy
 
 
+def test_a_twin_keeps_longer_and_shorter_windows_apart_and_begins_where_a_branch_goes_on(tmp_path):
+    draws = "{step: 5, pools: [{source: x, window_tokens: 256, num_draws: 40}]}"
+    overrides = [
+        *("model.fields.max_position_embeddings=512", "schedule.warmup_steps=1", "schedule.decay_steps=0"),
+        "phases=[{num_steps: 5, sequences_per_step: 8}, {num_steps: 5, sequences_per_step: 8, window_tokens: 512},"
+        " {num_steps: 5, sequences_per_step: 8, window_tokens: 64}, {num_steps: 5, sequences_per_step: 8}]",
+        f"branch={{ledger_head: {'a' * 64}, step: 5, state_digest: {'b' * 64}, draws_before: {draws}}}",
+    ]
+    real = load_directory(ROOT / "configs" / "quickstart", [f"pretrain.{text}" for text in overrides], to_plan=True)
+    twin = load_directory(write_twin(real, tmp_path)).models["pretrain"]
+    assert [twin.window_tokens_of(phase) for phase in twin.phases] == [48, 96, 24, 48]
+    assert twin.branch is None
+
+
 def options_of(config):
     """What a twin may not lose."""
     execution, checkpoints, model = config.execution, config.checkpoints, getattr(config, "model", None)
