@@ -71,7 +71,9 @@ def _replay(bundle: Path, options: ReproduceOptions) -> Report:
     results = run_replays(plan)
     sampling, lines = _sampling(plan.choice)
     fields = {"execution": execution.as_json(), "sampling": sampling, "replay": replay_report(bundle, results)}
-    return Report(list(results), fields, lines)
+    divergences = [result.divergence for result in results if result.divergence is not None]
+    fields["divergences"] = [divergence.as_json() for divergence in divergences]
+    return Report(list(results), fields, [*(line for found in divergences for line in found.lines()), *lines])
 
 
 def _sampling(choice: Any) -> tuple[Json, list[str]]:

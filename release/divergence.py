@@ -1,88 +1,156 @@
-"""What a replay is compared with, and what a difference means.
+"""What the first difference between recorded and replayed records means, and which tensor shows it first.
 
-Every replayed ledger record must equal the recorded one byte for byte. The first one that does not is named, with its
-cause. Bits are promised on one platform, and under `reduction: native` at one layout of processes: a difference in
-numerics elsewhere is UNVERIFIED, never passed.
+The cause is the first of these that is found: another recipe than the recorded one (config), other tokens or another
+order (data), another source tree (code), another platform or other libraries (environment), another layout under
+`reduction: native` (layout); else numerics. Bits are promised on one platform, with the same libraries, and under
+`reduction: native` at one layout of processes: what differs only there is UNVERIFIED, never passed.
 """
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from provenance.canonical import Json, parse_json, read_json
+from provenance.canonical import Json, read_json
+from release.environment_diff import EnvironmentDifference, difference_lines, environment_differences
+from release.recorded_inputs import changed_code, changed_recipe, changed_tokens
 from release.replay_layout import other_layout
 from release.replay_segments import Segment
-from release.verify import CheckResult
+from release.tensor_diff import TensorReport
 
-_DATA_FIELDS = ("order_digest", "token_digest", "tokens_by_source", "num_trained_tokens")
+DATA_FIELDS = ("order_digest", "token_digest", "tokens_by_source", "num_trained_tokens")
 _CONFIG_FIELDS = ("learning_rate",)
+_NOT_JUDGED = ("environment", "layout")
+_NUMERIC = ("code", "environment", "layout", "numerics")
+CHAIN = "the chain before this record"
 
 
-def compare_records(bundle: Path, segment: Segment, output: Path, name: str, origin: str) -> CheckResult:
-    """Compare the replayed records with the recorded ones, byte for byte, from the starting checkpoint on."""
-    ledger = bundle / "model" / "training" / segment.stage / "ledger.jsonl"
-    lines = ledger.read_bytes().splitlines()
-    start = int(read_json(segment.checkpoint / "checkpoint.json")["ledger"]["num_records"])
-    recorded = [line for line in lines[start:] if _is_within(parse_json(line, str(ledger)), segment.last)]
-    replayed = (output / "ledger.jsonl").read_bytes().splitlines()
-    for place, (told, line) in enumerate(zip(recorded, replayed, strict=False), start=start + 1):
-        if told != line:
-            return _divergence(bundle, segment, output, name, (told, line), f"{ledger}:{place}")
-    if len(replayed) != len(recorded):
-        detail = f"the replay gave {len(replayed)} records, the ledger holds {len(recorded)} up to step {segment.last}"
-        return CheckResult("replay", name, "FAIL", detail, str(ledger))
-    num_steps = sum(parse_json(line, str(ledger))["kind"] == "step" for line in replayed)
-    if not num_steps:
-        detail = "the recipe leaves all of these steps out: there was nothing to replay"
-        return CheckResult("replay", name, "UNVERIFIED", detail, str(ledger))
-    left_out = segment.last - segment.first + 1 - num_steps
-    counted = f"{num_steps} steps" + (f" ({left_out} left out by the recipe)" if left_out else "")
-    detail = f"bitwise: {counted}, {len(replayed)} ledger records equal byte for byte ({origin})"
-    return CheckResult("replay", name, "PASS", detail, str(ledger))
+@dataclass(frozen=True)
+class Divergence:
+    """The first difference between a recorded run and its replay.
+
+    Attributes:
+        stage: the training stage.
+        step: step of the record that differs.
+        record: its kind.
+        fields: recorded and replayed value of each field that differs, shortened.
+        cause: `data`, `config`, `code`, `environment`, `layout`, `numerics`, or the chain before the record.
+        reasons: what says so.
+        environment: how the environment of the replay differs from the recorded one.
+        tensors: the comparison of two checkpoints, at the first step from `step` on that has both.
+        tensors_note: why there is none.
+    """
+
+    stage: str
+    step: int
+    record: str
+    fields: dict[str, tuple[str, str]]
+    cause: str
+    reasons: tuple[str, ...]
+    environment: tuple[EnvironmentDifference, ...]
+    tensors: TensorReport | None = None
+    tensors_note: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """FAIL, or UNVERIFIED where equal bits are not promised."""
+        return "UNVERIFIED" if self.cause in _NOT_JUDGED else "FAIL"
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether the tensors of both runs tell more: their recipe and data are the same."""
+        return self.cause in _NUMERIC
+
+    def __str__(self) -> str:
+        examples = [f"{name}: recorded {told}, replayed {found}" for name, (told, found) in self.fields.items()]
+        parts = [f"first difference at step {self.step}, record {self.record}: {self.cause}", *examples]
+        parts += self.reasons
+        if self.tensors is not None and self.tensors.first is not None:
+            parts.append(f"first differing tensor at step {self.tensors.step}: {self.tensors.first}")
+        elif self.tensors is not None:
+            parts.append(self.tensors.lines()[0].rstrip(":"))
+        elif self.tensors_note:
+            parts.append(self.tensors_note)
+        return "; ".join(parts)
+
+    def lines(self) -> list[str]:
+        """Tables for people: tensors and environments."""
+        tables = self.tensors.lines() if self.tensors is not None else []
+        if self.environment:
+            tables = [*tables, "environment:", *difference_lines(self.environment)]
+        return [f"{self.stage}, step {self.step}: {self.cause}", *tables] if tables else []
+
+    def as_json(self) -> dict[str, Json]:
+        """The form that `--json` prints."""
+        return {
+            "stage": self.stage,
+            "step": self.step,
+            "record": self.record,
+            "fields": {name: {"recorded": told, "replayed": found} for name, (told, found) in self.fields.items()},
+            "cause": self.cause,
+            "reasons": list(self.reasons),
+            "environment": [difference.as_json() for difference in self.environment],
+            "tensors": self.tensors and self.tensors.as_json(),
+            "tensors_note": self.tensors_note,
+        }
+
+    def with_tensors(self, tensors: TensorReport | None, note: str = "") -> "Divergence":
+        """The same with what comparing checkpoints found, or why none were compared."""
+        return replace(self, tensors=tensors, tensors_note=note)
 
 
-def _is_within(record: dict[str, Any], last_step: int) -> bool:
-    """Whether a replay up to a step writes this record again: the run's end is not part of any step."""
-    return record["kind"] != "end" and int(record.get("first", record.get("step", 0))) <= last_step
+def find_divergence(
+    bundle: Path, segment: Segment, output: Path, recorded: Mapping[str, Any], replayed: Mapping[str, Any]
+) -> Divergence:
+    """Say what two records that differ first mean.
+
+    Args:
+        output: directory of the replay.
+        recorded: the bundle's record.
+        replayed: the replay's.
+    """
+    names = sorted(name for name in {**recorded, **replayed} if recorded.get(name) != replayed.get(name))
+    told = read_json(bundle / "model" / "training" / segment.stage / "environment.json")
+    environment = tuple(environment_differences(told, read_json(output / "environment.json")))
+    cause, reasons = _cause(bundle, segment, output, names, environment)
+    return Divergence(
+        stage=segment.stage,
+        step=int(replayed.get("step", replayed.get("first", 0))),
+        record=str(replayed.get("kind")),
+        fields={name: (_short(recorded.get(name)), _short(replayed.get(name))) for name in names},
+        cause=cause,
+        reasons=tuple(reasons),
+        environment=environment,
+    )
 
 
-def _divergence(
-    bundle: Path, segment: Segment, output: Path, name: str, lines: tuple[bytes, bytes], where: str
-) -> CheckResult:
-    """Say what differs first: data, config or numerics; numerics on another platform are not judged."""
-    recorded, replayed = (parse_json(line, where) for line in lines)
-    fields = sorted(key for key in {**recorded, **replayed} if recorded.get(key) != replayed.get(key))
-    cause = _cause(fields)
-    examples = [f"{key}: recorded {_short(recorded.get(key))}, replayed {_short(replayed.get(key))}" for key in fields]
-    step = replayed.get("step", "?")
-    detail = f"first difference at step {step}, record {replayed.get('kind')}: {cause}; " + "; ".join(examples)
-    differing = _platform_differences(bundle, segment.stage, output)
-    if cause == "numerics" and differing:
-        detail += f"; this platform is not the recorded one ({', '.join(differing)}), where equal bits are not promised"
-        return CheckResult("replay", name, "UNVERIFIED", detail, where)
-    elsewhere = other_layout(bundle, segment, output)
-    if cause == "numerics" and elsewhere:
-        return CheckResult("replay", name, "UNVERIFIED", f"{detail}; {elsewhere}", where)
-    return CheckResult("replay", name, "FAIL", detail, where)
-
-
-def _cause(fields: list[str]) -> str:
-    if fields == ["previous"]:
-        return "the chain before this record"
-    if any(field in _DATA_FIELDS for field in fields):
-        return "data"
-    if any(field in _CONFIG_FIELDS for field in fields):
-        return "config"
-    return "numerics"
+def _cause(
+    bundle: Path, segment: Segment, output: Path, names: list[str], environment: tuple[EnvironmentDifference, ...]
+) -> tuple[str, list[str]]:
+    """The cause of a difference in these fields, and what says so."""
+    stage = segment.stage
+    if names == ["previous"]:
+        return CHAIN, []
+    recipe = changed_recipe(bundle, stage)
+    if recipe:
+        return "config", recipe
+    code = changed_code(bundle, stage)
+    if any(name in DATA_FIELDS for name in names):
+        tokens = changed_tokens(bundle, stage)
+        return ("code", code) if code and not tokens else ("data", tokens)
+    if code:
+        return "code", code
+    if any(name in _CONFIG_FIELDS for name in names):
+        return "config", []
+    decisive = [difference.field for difference in environment if difference.is_decisive]
+    if decisive:
+        fields = ", ".join(decisive)
+        return "environment", [f"this environment is not the recorded one ({fields}), equal bits are not promised here"]
+    layout = other_layout(bundle, segment, output)
+    return ("layout", [layout]) if layout else ("numerics", [])
 
 
 def _short(value: Json) -> str:
     text = json.dumps(value)
     return text if len(text) <= 40 else text[:37] + "..."
-
-
-def _platform_differences(bundle: Path, stage: str, output: Path) -> list[str]:
-    recorded = read_json(bundle / "model" / "training" / stage / "environment.json")["platform"]
-    here: dict[str, Any] = read_json(output / "environment.json")["platform"]
-    keys = sorted({*recorded, *here} - {"digest"})
-    return [key for key in keys if recorded.get(key) != here.get(key)]

@@ -17,6 +17,7 @@ from provenance.config import Config
 from provenance.digests import sha256_file
 from provenance.fingerprint import PACKAGES, sources_digest
 from provenance.ledger import read_chain
+from release.divergence import Divergence
 from release.replay_segments import Segment
 from release.verify import CheckResult
 from train.jobs import LIBRARIES
@@ -109,6 +110,7 @@ class ReplayResult(CheckResult):
 
     choice: Choice
     segment: ReplayedSegment
+    divergence: Divergence | None = None
 
 
 def bundle_identity(model: Path) -> ReplayedBundle:

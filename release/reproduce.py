@@ -2,23 +2,24 @@
 
 The parameter checksum in each step's record makes even a few steps conclusive for these steps. What was not replayed is
 not judged. Which steps: `release.replay_segments`; starting the bundle's program: `release.replay_run`; what a
-difference means: `release.divergence`.
+difference means: `release.comparison` and `release.divergence`.
 """
 
 import secrets
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from provenance.console import heading
 from provenance.errors import BundleError
-from release.divergence import compare_records
+from release.comparison import Comparison, compare_records
 from release.interpreters import THIS_PYTHON, Interpreter
 from release.replay_layout import replay_layout
 from release.replay_report import Choice, ReplayResult, with_record
 from release.replay_run import run_replay
 from release.replay_segments import Segment, draw_segments, segment_of_steps
+from release.tensor_search import name_tensor
 from release.verify import CheckResult
 
 
@@ -96,10 +97,15 @@ def _replay_segment(plan: ReplayPlan, segment: Segment, interpreter: Interpreter
     name = f"{segment.stage} steps {segment.first}-{segment.last}"
     bundle = plan.bundle
     with tempfile.TemporaryDirectory(prefix="openwright-replay-") as scratch:
+        output = Path(scratch) / "run"
         layout = replay_layout(bundle, segment, plan.num_processes)
         verdict, reason = run_replay(bundle, segment, layout, Path(scratch), interpreter)
         if verdict:
-            result = CheckResult("replay", name, verdict, reason, str(segment.checkpoint) if verdict == "FAIL" else "")
+            where = str(segment.checkpoint) if verdict == "FAIL" else ""
+            comparison = Comparison(CheckResult("replay", name, verdict, reason, where))
         else:
-            result = compare_records(bundle, segment, Path(scratch) / "run", name, str(plan.choice))
-        return with_record(result, plan.choice, bundle, segment, Path(scratch) / "run")
+            kept = bundle / "model" / "checkpoints" / segment.stage, output / "checkpoints"
+            comparison = compare_records(bundle, segment, output, name, str(plan.choice))
+            comparison = comparison.explained(lambda found: name_tensor(found, *kept, segment.last))
+        record = with_record(comparison.result, plan.choice, bundle, segment, output)
+        return replace(record, divergence=comparison.divergence)

@@ -52,6 +52,7 @@ def test_a_loss_changed_in_its_last_bit_and_chained_anew_fails(forged: Path) -> 
     assert result.verdict == "FAIL"
     assert "first difference at step 5" in result.detail
     assert "numerics; loss" in result.detail
+    assert "tensors of the checkpoint at step 6 come out bit for bit" in result.detail
 
 
 def test_the_same_forgery_on_another_platform_is_never_a_pass(forged: Path) -> None:
@@ -93,10 +94,12 @@ def test_a_fabricated_chain_of_checkpoints_fails_at_the_first_replayed_step(forg
         next(r for r in records if r["kind"] == "checkpoint" and r["step"] == 3).update(digests)
 
     forge.edit_ledger(forged, "pretrain", edit)
-    result = replay(forged, 4, 5)
+    result = replay(forged, 4, 6)
     assert result.verdict == "FAIL"
     assert "first difference at step 4" in result.detail
     assert "numerics" in result.detail
+    assert "first differing tensor at step 6: " in result.detail
+    assert " elements differ" in result.detail
 
 
 def test_one_changed_token_fails_as_data(forged: Path) -> None:

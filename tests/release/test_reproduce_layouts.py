@@ -7,34 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import forge
 import pytest
+from fake_replays import Edit, cut_short, honest, other_loss, other_tokens, pretend_to_replay
 
 from provenance.canonical import canonical_json
 from provenance.errors import ConfigError
 from release.replay_segments import resumable_checkpoints
 from release.reproduce import reproduce
 from release.verify import CheckResult
-
-Edit = Callable[[list[bytes]], list[bytes]]
-
-
-def honest(lines: list[bytes]) -> list[bytes]:
-    return lines
-
-
-def other_loss(lines: list[bytes]) -> list[bytes]:
-    place = next(number for number, line in enumerate(lines) if json.loads(line)["kind"] == "step")
-    record = json.loads(lines[place])
-    return [*lines[:place], canonical_json({**record, "loss": forge.next_float(record["loss"])}), *lines[place + 1 :]]
-
-
-def other_tokens(lines: list[bytes]) -> list[bytes]:
-    return [line.replace(b'"token_digest":"', b'"token_digest":"0') for line in lines]
-
-
-def cut_short(lines: list[bytes]) -> list[bytes]:
-    return lines[:2]
 
 
 @pytest.fixture
@@ -46,30 +26,13 @@ def replaying(monkeypatch: pytest.MonkeyPatch) -> Callable[[Edit], list[dict[str
         def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
             request = json.loads(Path(command[-1]).read_text())
             requests.append(request)
-            _pretend_to_replay(request, edit)
+            pretend_to_replay(request, edit)
             return subprocess.CompletedProcess(command, 0)
 
         monkeypatch.setattr("release.interpreters.subprocess.run", run)
         return requests
 
     return install
-
-
-def _pretend_to_replay(request: dict[str, Any], edit: Edit) -> None:
-    training, output = Path(request["recipe"]).parent, Path(request["output"])
-    start = json.loads((Path(request["from_checkpoint"]) / "checkpoint.json").read_text())["ledger"]["num_records"]
-    lines = []
-    for line in (training / "ledger.jsonl").read_bytes().splitlines()[start:]:
-        record = json.loads(line)
-        if record["kind"] == "end" or record.get("step", record.get("first")) > request["last_step"]:
-            break
-        lines.append(line)
-    output.mkdir(parents=True)
-    (output / "ledger.jsonl").write_bytes(b"".join(line + b"\n" for line in edit(lines)))
-    (output / "environment.json").write_bytes((training / "environment.json").read_bytes())
-    layout = {"num_processes": request["num_processes"] or 2, "shard_size": request["shard_size"]}
-    note = canonical_json({"kind": "replay", "step": 0, **layout, "previous": "0" * 64})
-    (output / "journal.jsonl").write_bytes(note + b"\n")
 
 
 def replay(bundle: Path, first: int, last: int, num_processes: int | None = None) -> CheckResult:

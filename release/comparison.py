@@ -1,0 +1,67 @@
+"""A replay compared with the records of the bundle: every ledger record must come out byte for byte."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from provenance.canonical import parse_json, read_json
+from release.divergence import Divergence, find_divergence
+from release.replay_segments import Segment
+from release.verify import CheckResult
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What comparing a segment found.
+
+    Attributes:
+        result: the check result.
+        divergence: the first difference, where two records differ; None otherwise.
+    """
+
+    result: CheckResult
+    divergence: Divergence | None = None
+
+    def explained(self, explain: Callable[[Divergence], Divergence]) -> "Comparison":
+        """The same with more said of a divergence, in the result's detail too."""
+        if self.divergence is None:
+            return self
+        told = explain(self.divergence)
+        return Comparison(replace(self.result, detail=str(told)), told)
+
+
+def compare_records(bundle: Path, segment: Segment, output: Path, name: str, origin: str) -> Comparison:
+    """Compare the replayed records with the recorded ones, from the starting checkpoint on.
+
+    Args:
+        output: directory of the replay.
+        name: name of the check.
+        origin: how the segment came to be chosen.
+    """
+    ledger = bundle / "model" / "training" / segment.stage / "ledger.jsonl"
+    lines = ledger.read_bytes().splitlines()
+    start = int(read_json(segment.checkpoint / "checkpoint.json")["ledger"]["num_records"])
+    recorded = [line for line in lines[start:] if _is_within(parse_json(line, str(ledger)), segment.last)]
+    replayed = (output / "ledger.jsonl").read_bytes().splitlines()
+    for place, (told, line) in enumerate(zip(recorded, replayed, strict=False), start=start + 1):
+        if told != line:
+            where = f"{ledger}:{place}"
+            divergence = find_divergence(bundle, segment, output, parse_json(told, where), parse_json(line, where))
+            return Comparison(CheckResult("replay", name, divergence.verdict, str(divergence), where), divergence)
+    if len(replayed) != len(recorded):
+        detail = f"the replay gave {len(replayed)} records, the ledger holds {len(recorded)} up to step {segment.last}"
+        return Comparison(CheckResult("replay", name, "FAIL", detail, str(ledger)))
+    num_steps = sum(parse_json(line, str(ledger))["kind"] == "step" for line in replayed)
+    if not num_steps:
+        detail = "the recipe leaves all of these steps out: there was nothing to replay"
+        return Comparison(CheckResult("replay", name, "UNVERIFIED", detail, str(ledger)))
+    left_out = segment.last - segment.first + 1 - num_steps
+    counted = f"{num_steps} steps" + (f" ({left_out} left out by the recipe)" if left_out else "")
+    detail = f"bitwise: {counted}, {len(replayed)} ledger records equal byte for byte ({origin})"
+    return Comparison(CheckResult("replay", name, "PASS", detail, str(ledger)))
+
+
+def _is_within(record: dict[str, Any], last_step: int) -> bool:
+    """Whether a replay up to a step writes this record again: the run's end is not part of any step."""
+    return record["kind"] != "end" and int(record.get("first", record.get("step", 0))) <= last_step
