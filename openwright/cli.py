@@ -25,7 +25,7 @@ app = typer.Typer(
 release_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 inspect_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(inspect_app, name="inspect", help="Look inside a bundle: a step, a document.")
-app.add_typer(release_app, name="release", help="Build a bundle; write a human statement.")
+app.add_typer(release_app, name="release", help="Build or sign a bundle; write a human statement.")
 
 Target = Annotated[Path, Argument(metavar="CONFIG_DIR|CONFIG", help="Config directory, or the YAML of one stage.")]
 ConfigFile = Annotated[Path, Argument(metavar="CONFIG", help="YAML of one stage, in its config directory.")]
@@ -39,6 +39,9 @@ Store = Annotated[Path, Option("--artifacts", metavar="DIR", help="Directory of 
 AsJson = Annotated[bool, Option("--json", help="Print one JSON document on standard output.")]
 Twin = Annotated[bool, Option("--twin", help="Take the small twin of the config instead; it is never released.")]
 Yes = Annotated[bool, Option("--yes", help="Run the bundle's code without asking.")]
+PrivateKeyFile = Annotated[
+    Path, Option("--key", metavar="KEY.pem", help="Private key in PEM; its password is asked for.")
+]
 Bundle = Annotated[Path, Argument(metavar="BUNDLE", help="Directory of a bundle: model/ and dataset/.")]
 
 ARTIFACTS = Path("artifacts")
@@ -216,15 +219,21 @@ def verify(
     expect: Annotated[
         str | None, Option("--expect", metavar="DIGEST", help="Manifest digest that you had from a place you trust.")
     ] = None,
+    key: Annotated[
+        Path | None, Option("--key", metavar="PUB.pem", help="Public key of the publisher, from a place you trust.")
+    ] = None,
+    attesters: Annotated[
+        list[Path] | None, Option("--attester", metavar="PUB.pem", help="Public key of an attester; repeatable.")
+    ] = None,
     tokens: Annotated[
         Literal["sample", "all", "none"], Option("--tokens", help="How many token digests to recompute.")
     ] = "sample",
     as_json: AsJson = False,
 ) -> None:
-    """Check a bundle offline: bytes, records, openness."""
+    """Check a bundle offline: bytes, signatures, records, openness."""
     from openwright import commands
 
-    commands.verify_bundle(bundle, expect, tokens, as_json)
+    commands.verify_bundle(bundle, expect, key, attesters or (), tokens, as_json)
 
 
 @app.command()
@@ -253,6 +262,21 @@ def reproduce(
     commands.reproduce_bundle(
         bundle, step, as_json, segments=segments, seed=seed, num_processes=processes, stage=stage, yes=yes
     )
+
+
+@app.command()
+def attest(
+    bundle: Bundle,
+    key: PrivateKeyFile,
+    report: Annotated[
+        Path, Option("--report", metavar="REPORT.json", help="What `openwright reproduce BUNDLE --json` printed.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Sign what a replay found, and add it to the bundle."""
+    from openwright import commands
+
+    commands.attest_replay(bundle, key, report, as_json)
 
 
 @inspect_app.command("step")
@@ -312,6 +336,17 @@ def release_statement(
     from openwright import commands
 
     commands.make_statement(rule, bundle, name, role, config_dir, text, date, as_json)
+
+
+@release_app.command("sign")
+def release_sign(bundle: Bundle, key: PrivateKeyFile, as_json: AsJson = False) -> None:
+    """Sign a bundle that verifies, with OpenSSF model signing.
+
+    Keys come from openssl: docs/verification.md has the two commands.
+    """
+    from openwright import commands
+
+    commands.sign_release(bundle, key, as_json)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from getpass import getpass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -245,14 +246,16 @@ def inspect_document(document_id: str, bundle: Path, as_json: bool) -> None:
     _finish(document, document_lines(found), following, as_json)
 
 
-def verify_bundle(bundle: Path, expect: str | None, tokens: str, as_json: bool) -> None:
+def verify_bundle(
+    bundle: Path, expect: str | None, key: Path | None, attesters: Sequence[Path], tokens: str, as_json: bool
+) -> None:
     """`verify`: all offline checks; exits 0, 1 or 3."""
     if expect is not None and not re.fullmatch(r"[0-9a-f]{64}", expect):
         raise ConfigError(f"--expect {expect}", expected="64 hexadecimal digits", where="command line")
     from release.checks import verify_release
 
     with stdout_kept_clean(as_json):
-        results = verify_release(bundle, expect=expect, tokens=tokens)
+        results = verify_release(bundle, expect=expect, tokens=tokens, key=key, attesters=attesters)
     _print_checks(bundle, results, f"openwright reproduce {bundle}", as_json)
 
 
@@ -269,6 +272,41 @@ def reproduce_bundle(bundle: Path, step: str | None, as_json: bool, **options: A
         report = reproduce_bundle(bundle, asked)
     following = f"openwright verify {bundle} --expect DIGEST"
     _print_checks(bundle, report.results, following, as_json, report.fields, report.lines)
+
+
+def sign_release(bundle: Path, key_path: Path, as_json: bool) -> None:
+    """`release sign`: sign a bundle that verifies."""
+    from release.keys import load_private_key
+    from release.signing import sign_bundle
+
+    with stdout_kept_clean(as_json):
+        key = load_private_key(key_path, _ask_password)
+        path = sign_bundle(bundle, key)
+    fingerprint = key.public.fingerprint
+    document = {"format": REPORT_FORMAT, "signature": path.as_posix(), "key": fingerprint}
+    lines = [f"signed with the key {fingerprint}: {path}", "publish the public key where people can trust it"]
+    _finish(document, lines, f"openwright verify {bundle} --key PUB.pem", as_json)
+
+
+def attest_replay(bundle: Path, key_path: Path, report: Path, as_json: bool) -> None:
+    """`attest`: sign the report of a replay."""
+    from release.attestations import attest
+    from release.keys import load_private_key
+
+    with stdout_kept_clean(as_json):
+        key = load_private_key(key_path, _ask_password)
+        path = attest(bundle, key, report)
+    fingerprint = key.public.fingerprint
+    document = {"format": REPORT_FORMAT, "attestation": path.as_posix(), "key": fingerprint}
+    line = f"signed with the key {fingerprint}: {path}"
+    _finish(document, [line], f"openwright verify {bundle} --attester PUB.pem", as_json)
+
+
+def _ask_password() -> str:
+    """Password of an encrypted key: asked for at a terminal, else the first line of standard input."""
+    if sys.stdin.isatty():
+        return getpass("Password of the key: ")
+    return sys.stdin.readline().rstrip("\n")
 
 
 def parse_steps(text: str, option: str = "--step") -> tuple[int, int]:

@@ -245,7 +245,8 @@ def _summary(found: Sequence[Attestation], results: Sequence[CheckResult], known
     """How many keys attest, how many of them the reader knows, and which steps these replayed."""
     given = {key.fingerprint for key in known}
     keys = {attestation.key.fingerprint for attestation in found}
-    told = f"{len(found)} attestations by {len(keys)} different keys, of which {len(keys & given)} you know"
+    told = f"{len(found)} attestation{'s' * (len(found) != 1)} by {len(keys)} "
+    told += f"{'key' if len(keys) == 1 else 'different keys'}, of which {len(keys & given)} you know"
     trusted = [attestation for attestation in found if attestation.key.fingerprint in given]
     if steps := _steps_text(segment for attestation in trusted for segment in attestation.report.segments):
         told += f"; replayed by those, {steps}"

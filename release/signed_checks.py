@@ -15,6 +15,7 @@ from release.signing import SIGNATURE_NAME, check_signature
 from release.verify import CheckResult, Tree
 
 _OPEN = ("signature", "attestations")
+_OF_SIGNED_FILES = ("tree", "manifest", "model files")
 _PLACE = f"model/{FOLDER}"
 
 
@@ -43,20 +44,27 @@ def check_signed(bundle: Path, results: Sequence[CheckResult], given: GivenKeys)
         results: those of `verify.py`.
     """
     checked: list[CheckResult] = []
+    altered = next((r for r in results if r.name in _OF_SIGNED_FILES and r.verdict == "FAIL"), None)
     for result in results:
         if result.name == "identity":
             model = Tree(bundle / "model" if (bundle / "model").is_dir() else bundle, "model")
-            checked += _identity_and_signature(result, model, given.publisher)
+            checked += _identity_and_signature(result, model, given.publisher, altered)
             checked += _attestations(model, given)
         elif result.name not in _OPEN:
             checked.append(result)
     return checked
 
 
-def _identity_and_signature(identity: CheckResult, model: Tree, key: PublicKey | None) -> list[CheckResult]:
+def _identity_and_signature(
+    identity: CheckResult, model: Tree, key: PublicKey | None, altered: CheckResult | None
+) -> list[CheckResult]:
     """A signature by the given key says whose bundle it is, as an expected manifest digest does."""
-    if key is None and SIGNATURE_NAME not in model.files:
+    if SIGNATURE_NAME not in model.files and key is None:
         return [identity]
+    if SIGNATURE_NAME in model.files and key is not None and altered is not None:
+        # It covers the manifest and the files that this lists: both cannot be right. Nothing of any size is hashed.
+        told = f"not of these files: {altered.name}: {altered.detail}"
+        return [identity, CheckResult("bytes", "signature", "FAIL", told, altered.where)]
     signature = check_signature(model, key)
     if key is not None and signature.verdict == "PASS" and identity.verdict == "UNVERIFIED":
         told = f"manifest digest {model.sha256('manifest.json')}, signed by the key {key.fingerprint} that you gave"

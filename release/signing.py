@@ -53,12 +53,12 @@ class SignatureFile:
     Attributes:
         hint: fingerprint of the key, or empty where the file names none.
         ignored: paths below `model/` that the signature leaves out.
-        num_files: how many files it lists.
+        files: the files that it lists, with their digests.
     """
 
     hint: str
     ignored: frozenset[str]
-    num_files: int
+    files: dict[str, str]
 
 
 def require_whole(bundle: Path, results: Sequence[CheckResult], checks: Sequence[str] = ("bytes", "records")) -> None:
@@ -130,7 +130,7 @@ def check_signature(model: Tree, key: PublicKey | None) -> CheckResult:
     except Mismatch as error:
         is_open = isinstance(error, Unverifiable) and key is None
         return CheckResult("bytes", "signature", "UNVERIFIED" if is_open else "FAIL", error.detail, _WHERE)
-    told = f"signed by the key {key.fingerprint} that you gave ({key.name}): {signature.num_files:,} files of model/,"
+    told = f"signed by the key {key.fingerprint} that you gave ({key.name}): {len(signature.files):,} files of model/,"
     return CheckResult("bytes", "signature", "PASS", f"{told} and by its manifest all of dataset/", _WHERE)
 
 
@@ -139,6 +139,7 @@ def _read_signature(model: Tree) -> SignatureFile:
         values = parse_json(file.read(MAX_JSON_BYTES + 1), _WHERE)
     try:
         material, envelope = values["verificationMaterial"], values["dsseEnvelope"]
+        require(isinstance(values["mediaType"], str), "malformed (its media type is no text)")
         by_key = values["mediaType"] == _BUNDLE_TYPE and "publicKey" in material
         need(by_key, "a signature of another kind: a certificate or another version of its format")
         statement = parse_json(base64.b64decode(envelope["payload"], validate=True), _WHERE)
@@ -146,7 +147,8 @@ def _read_signature(model: Tree) -> SignatureFile:
         predicate = statement["predicate"]
         ignored = frozenset(map(str, predicate["serialization"].get("ignore_paths", ())))
         hint = material["publicKey"].get("hint")
-        return SignatureFile(f"SHA256:{show(hint)}" if hint else "", ignored, len(predicate["resources"]))
+        files = {str(entry["name"]): str(entry["digest"]) for entry in predicate["resources"]}
+        return SignatureFile(f"SHA256:{show(hint)}" if hint else "", ignored, files)
     except _MALFORMED as error:
         raise Mismatch(f"malformed ({type(error).__name__}: {show(str(error))})") from None
 
@@ -167,4 +169,17 @@ def _verify(model: Tree, signature: SignatureFile, key: PublicKey) -> None:
         except InvalidSignature:
             raise Mismatch(f"the key {key.fingerprint} that you gave did not sign what it lists") from None
         except _MALFORMED as error:
-            raise Mismatch(show(str(error)) or type(error).__name__) from None
+            told = _first_difference(model, signature.files) or show(str(error)) or type(error).__name__
+            raise Mismatch(told) from None
+
+
+def _first_difference(model: Tree, signed: dict[str, str]) -> str:
+    """Name a file on which signature and bundle differ, in plainer words than the library's."""
+    apart = (SIGNATURE_NAME, "attestations/")
+    here = {path for path in model.files if not path.startswith(apart)}
+    for path in sorted(here ^ signed.keys()):
+        return (
+            f"{show(path)} is here and was not signed" if path in here else f"{show(path)} was signed and is not here"
+        )
+    changed = (path for path in sorted(signed) if model.sha256(path) != signed[path])
+    return next((f"{show(path)} is not the file that was signed" for path in changed), "")

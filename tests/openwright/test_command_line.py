@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -26,9 +27,9 @@ def verdicts(monkeypatch):
     def use(*results):
         calls = []
 
-        def verify_release(bundle, *, expect, tokens):
+        def verify_release(bundle, *, expect, tokens, key, attesters):
             print("a library that prints")
-            calls.append((bundle, expect, tokens))
+            calls.append((bundle, expect, tokens, key, list(attesters)))
             return list(results)
 
         monkeypatch.setitem(sys.modules, "release.checks", SimpleNamespace(verify_release=verify_release))
@@ -87,6 +88,10 @@ def test_starting_stages_and_replays_does_not_load_torch():
         (["run", "configs/deepseek-671b-plan"], "for planning only"),
         (["release"], "Usage"),
         (["release", "statement", "OSAID-1"], "--bundle"),
+        (["release", "sign", "x"], "--key"),
+        (["release", "sign", "x", "--key", "no-such-key.pem"], "cannot read the key"),
+        (["verify", "x", "--key", "no-such-key.pem"], "cannot read the key"),
+        (["attest", "x", "--key", "k.pem"], "--report"),
     ],
 )
 def test_bad_usage_exits_with_2_and_says_why(arguments, words, capsys):
@@ -116,8 +121,9 @@ def test_an_error_of_ours_is_one_document_with_json(capsys):
 )
 def test_verdicts_decide_the_exit_code(verdicts, capsys, results, code):
     calls = verdicts(*map(check, results))
-    assert cli.invoke(["verify", "some/bundle", "--expect", DIGEST, "--tokens", "all"]) == code
-    assert [(str(bundle), expect, tokens) for bundle, expect, tokens in calls] == [("some/bundle", DIGEST, "all")]
+    keys = ["--key", "pub.pem", "--attester", "a.pem", "--attester", "b.pem"]
+    assert cli.invoke(["verify", "some/bundle", "--expect", DIGEST, "--tokens", "all", *keys]) == code
+    assert calls == [(Path("some/bundle"), DIGEST, "all", Path("pub.pem"), [Path("a.pem"), Path("b.pem")])]
     printed = capsys.readouterr().out
     assert all(word in printed for word in results)
     assert printed.splitlines()[-1] == "next: openwright reproduce some/bundle"

@@ -5,6 +5,8 @@ import shutil
 from collections import defaultdict
 from pathlib import Path
 
+from forge_signatures import Key
+
 from openwright.inspection import Readings
 
 
@@ -60,6 +62,28 @@ def test_steps_replay_bit_for_bit(bundle, openwright):
     done = openwright("reproduce", str(bundle), "--stage", "pretrain", "--step", "5:6", "--yes", "--json")
     assert done.returncode == 0, done.stderr
     assert [check["verdict"] for check in report(done)["checks"]] == ["PASS"]
+
+
+def test_a_publisher_signs_and_a_stranger_attests_a_replay(bundle, tmp_path, openwright):
+    copy = shutil.copytree(bundle, tmp_path / "copy")
+    publisher, stranger = Key(tmp_path, "publisher", password="секрет"), Key(tmp_path, "stranger")
+    key = ["--key", str(publisher.private)]
+    assert openwright("release", "sign", str(copy), *key, stdin="wrong\n").returncode == 2
+    assert openwright("release", "sign", str(copy), *key, stdin="секрет\n").returncode == 0
+    replayed = openwright("reproduce", str(copy), "--stage", "sft", "--step", "4:4", "--yes", "--json")
+    (tmp_path / "report.json").write_text(replayed.stdout)
+    done = openwright(
+        *("attest", str(copy), "--key", str(stranger.private), "--report", str(tmp_path / "report.json"), "--json")
+    )
+    assert report(done)["key"] == stranger.fingerprint, done.stderr
+    given = ["--key", str(publisher.public), "--attester", str(stranger.public)]
+    done = openwright("verify", str(copy), *given, "--json")
+    found = {check["name"]: check for check in report(done)["checks"]}
+    assert [found[name]["verdict"] for name in ("identity", "signature", "attestations")] == ["PASS"] * 3
+    assert (
+        "1 attestation by 1 key, of which 1 you know; replayed by those, bitwise: sft steps 4-4"
+        in (found["attestations"]["detail"])
+    )
 
 
 def test_steps_that_the_bundle_lacks_are_bad_usage(bundle, openwright):
