@@ -130,16 +130,6 @@ def restore_checkpoint(
     return record, num_updates
 
 
-def read_tensors(directory: Path, stem: str) -> dict[str, torch.Tensor]:
-    """Read all tensors of a checkpoint's `model` or `optimizer` files, whole, by name; no digest is checked."""
-    files = _files_by_tensor(directory, stem)
-    tensors = {}
-    for name in sorted(set(files.values())):
-        with safe_open(directory / name, framework="pt") as file:
-            tensors.update({tensor: file.get_tensor(tensor) for tensor in files if files[tensor] == name})
-    return tensors
-
-
 def _empty_state(directory: Path, weights: Sequence[Part]) -> list[Part]:
     """Memory for this process's part of every optimizer tensor in a checkpoint; the step count comes last."""
     by_name = {part.name: part for part in weights}

@@ -19,17 +19,30 @@ CHANGES = ("learning_rate", "optimizer", "token", "window")
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """Steps from a checkpoint to a later one.
+
+    Attributes:
+        from_checkpoint: checkpoint to start from: a full one, or that of step 0.
+        last_step: last step to run; not one that the recipe leaves out.
+        reference: recorded checkpoint of the last step, which the honest steps are compared with.
+    """
+
+    from_checkpoint: str
+    last_step: int
+    reference: str
+
+
+@dataclass(frozen=True)
 class TrialRequest:
-    """Some steps to run on one process from a checkpoint, honestly and then with the last step changed.
+    """Stretches of steps to run on one process, each honestly and then with its last step changed.
 
     Attributes:
         stage: `pretrain` or `sft`.
         recipe: path of the run's `recipe.json`.
         corpus: path of the corpus.
         base_checkpoint: for fine-tuning, the weights that the run started from; else empty.
-        from_checkpoint: checkpoint to start from: a full one, or that of step 0.
-        last_step: last step to run; not one that the recipe leaves out.
-        reference: recorded checkpoint of the last step, which the honest steps are compared with.
+        stretches: what to run.
         changes: names of `CHANGES` to try in the last step.
         num_threads: threads of the process; the recipe's, unless their number is what is tried.
     """
@@ -39,9 +52,7 @@ class TrialRequest:
     recipe: str
     corpus: str
     base_checkpoint: str
-    from_checkpoint: str
-    last_step: int
-    reference: str
+    stretches: list[Stretch]
     changes: list[str]
     num_threads: int
 
@@ -61,9 +72,9 @@ def run_trial(request: TrialRequest, variables: Mapping[str, str]) -> dict[str, 
         if done.returncode != 0:
             told = " ".join(f"{name}={value}" for name, value in variables.items()) or "no variables set"
             raise TrainingError(
-                f"a trial of {request.stage} up to step {request.last_step} ended with code {done.returncode} ({told})",
-                expected="its last step",
-                where=request.from_checkpoint,
+                f"a trial of {request.stage} ended with code {done.returncode} ({told})",
+                expected="the last step of every stretch",
+                where=request.recipe,
                 next_command="read the lines above",
             )
         report: dict[str, Any] = read_json(found)

@@ -19,15 +19,15 @@ from data_recipes.windows import Mask, TokenIds
 from provenance.canonical import Json, hex_float, read_json, write_json
 from provenance.environment import platform_record
 from provenance.errors import ConfigError, TrainingError
-from train.checkpoint import MODEL_STEM, optimizer_parts, read_tensors, restore_checkpoint
+from train.checkpoint import MODEL_STEM, optimizer_parts, restore_checkpoint
 from train.checkpoint_records import OPTIMIZER_STEM, read_record
-from train.distances import distance_between
+from train.distances import Arrays, StoredArrays, distance_between
 from train.job import TrainingJob
 from train.layout import Layout, World, make_layout
 from train.loop import TrainingRun
 from train.optimizers import Optimizer
 from train.state import state_digest
-from train.trial_request import TRIAL_FORMAT, TrialRequest
+from train.trial_request import TRIAL_FORMAT, Stretch, TrialRequest
 from train.worker import be_deterministic, need_process_group
 
 LEARNING_RATE_FACTOR = 1.0001
@@ -136,30 +136,36 @@ def steps_of(run: TrainingRun, first: int, last: int) -> list[int]:
 
 
 def measure(request: TrialRequest, layout: Layout, run_dir: Path) -> dict[str, Json]:
-    """Run the honest steps and every change; returns the report (`openwright-trial/1`).
+    """Run the stretches and every change; returns the report (`openwright-trial/1`).
 
     Raises:
         ArtifactError: when a checkpoint is not the one that its record names.
     """
     run = TrainingRun(_job(request, run_dir), layout)
-    start, run.num_updates = restore_checkpoint(Path(request.from_checkpoint), run.weights, run.optimizer, layout)
-    *earlier, last = steps_of(run, start.step + 1, request.last_step)
+    stretches = [_run_stretch(run, stretch, request.changes) for stretch in request.stretches]
+    return {"format": TRIAL_FORMAT, "platform": platform_record(), "stretches": stretches}
+
+
+def _run_stretch(run: TrainingRun, stretch: Stretch, changes: list[str]) -> dict[str, Json]:
+    start, run.num_updates = restore_checkpoint(Path(stretch.from_checkpoint), run.weights, run.optimizer, run.layout)
+    *earlier, last = steps_of(run, start.step + 1, stretch.last_step)
     numbers = {step: run.train_step(step) for step in earlier}
     before = State.of(run)
     numbers[last] = run.train_step(last)
     honest = State.of(run)
-    changed = {change: run_changed(run, before, last, change) for change in request.changes}
+    changed = {change: run_changed(run, before, last, change) for change in changes}
     return {
-        "format": TRIAL_FORMAT,
-        "platform": platform_record(),
+        "first_step": start.step + 1,
+        "last_step": last,
         "weights_digest": state_digest(honest.weights),
-        "distances": _from_reference(Path(request.reference), honest),
+        **_from_reference(Path(stretch.reference), honest),
         "steps": [
-            {"step": step, **{name: hex_float(found[name]) for name in ("loss", "gradient_norm")}}
+            {"step": step, **{name: hex_float(value) for name, value in found.items()}}
             for step, found in numbers.items()
         ],
         "changes": {
-            change: distance_between(state.weights, honest.weights).as_json() for change, state in changed.items()
+            change: distance_between(_arrays(state.weights), _arrays(honest.weights)).as_json()
+            for change, state in changed.items()
         },
     }
 
@@ -174,18 +180,22 @@ def _job(request: TrialRequest, run_dir: Path) -> TrainingJob:
         base_checkpoint=request.base_checkpoint,
         parents=(),
         branch_from="",
-        replay_from=request.from_checkpoint,
-        last_step=request.last_step,
+        replay_from=request.stretches[0].from_checkpoint,
+        last_step=max(stretch.last_step for stretch in request.stretches),
     )
+
+
+def _arrays(tensors: dict[str, torch.Tensor]) -> Arrays:
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
 def _from_reference(reference: Path, honest: State) -> dict[str, Json]:
     """Distances of the honest state from a recorded checkpoint: its weights, and its optimizer where it is full."""
-    found: dict[str, Json] = {}
-    found["weights"] = distance_between(honest.weights, read_tensors(reference, MODEL_STEM)).as_json()
-    if read_record(reference).kind == "full":
-        found["optimizer"] = distance_between(honest.optimizer, read_tensors(reference, OPTIMIZER_STEM)).as_json()
-    return found
+    weights = distance_between(_arrays(honest.weights), StoredArrays(reference, MODEL_STEM)).as_json()
+    if read_record(reference).kind != "full":
+        return {"weights": weights, "optimizer": None}
+    optimizer = distance_between(_arrays(honest.optimizer), StoredArrays(reference, OPTIMIZER_STEM)).as_json()
+    return {"weights": weights, "optimizer": optimizer}
 
 
 def main() -> int:
@@ -193,7 +203,8 @@ def main() -> int:
     asked = read_json(Path(sys.argv[1]))
     if asked.get("format") != TRIAL_FORMAT:
         raise TrainingError(f"a trial of format {asked.get('format')!r}", expected=TRIAL_FORMAT)
-    request = TrialRequest(**asked)
+    stretches = [Stretch(**stretch) for stretch in asked["stretches"]]
+    request = TrialRequest(**{**asked, "stretches": stretches})
     be_deterministic(request.num_threads)
     world = World()
     need_process_group(world)
