@@ -54,9 +54,9 @@ UNSIGNED = {1: "B", 2: "H", 4: "I", 8: "Q"}
 OPTIMIZER_PARTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")
 SIZES = {1: "BOOL U8 I8 F8_E4M3 F8_E5M2", 2: "U16 I16 F16 BF16", 4: "U32 I32 F32", 8: "U64 I64 F64"}
 DTYPE_BYTES = {dtype: size for size, dtypes in SIZES.items() for dtype in dtypes.split()}
-RESULT_PATHS = re.compile(
-    r"code/.*|(config|generation_config)\.json|tokenizer[^/]*|chat_template\.jinja|model[^/]*\.safetensors.*"
-)
+IS_RESULT = re.compile(r"code/.*|(generation_)?config.json|tokenizer[^/]*|chat_template.jinja|model[^/]*.safetensors.*")
+PROGRAMS = re.compile(r"(?!code/|verify\.py$).*\.(py[cdoz]?|so|dll|exe|sh|pth?|pkl|pickle|ckpt|joblib|np[yz]|h5)", re.I)
+ELSEWHERE = re.compile(r"[/\\~]|\.\.|[A-Za-z][\w.+-]*:[/\\]")  # how a place outside of the model's directory begins
 
 NOTHING_EXPECTED = "nothing says it is the bundle you were promised: give --expect or check the signature"
 SIGNATURE_NOT_CHECKED = (
@@ -64,10 +64,7 @@ SIGNATURE_NOT_CHECKED = (
     " `model_signing verify key model --signature model/manifest.sig --public_key PUB`"
 )
 OTHER_PACKAGES = "ran from other packages than code/ holds; `openwright verify` judges if that matters (rule BND-04)"
-NOT_CHECKED_HERE = (
-    "not checked here: training itself (losses, parameter checksums: `openwright reproduce`), scores, licences and"
-    " Parquet tables (`openwright verify`)"
-)
+NOT_CHECKED_HERE = "not checked: training (`openwright reproduce`); scores, licences, Parquet (`openwright verify`)"
 
 
 @dataclass(frozen=True)
@@ -110,8 +107,7 @@ unverified: Callable[[str], Any] = partial(need, False)  # ends a check as UNVER
 
 def refuse_first(problems: Iterable[tuple[str, str]], noun: str) -> None:
     """Raise a Mismatch for the first of some problems (what, where) and say how many more there are."""
-    found = list(problems)
-    if found:
+    if found := list(problems):
         more = f" (and {len(found) - 1} more {noun})" if found[1:] else ""
         raise Mismatch(found[0][0] + more, found[0][1])
 
@@ -188,7 +184,6 @@ KINDS: dict[str, Callable[[Json], bool]] = {
 ORDER_FIELDS = "version:text tokens_digest:sha256 split:text seed:integer window_tokens:positive"
 OBJECTS = {
     "object": "*:any",
-    # files of formats with a name
     "openwright-bundle/1": "format:text name:text version:text dev:flag content_digest:sha256 dataset:bound"
     " stages:[row] files:[listed]",
     "bound": "content_digest:sha256 manifest_sha256:sha256",
@@ -223,7 +218,6 @@ OBJECTS = {
     "openwright-evaluation/1": "corpus:read models:[evaluated] *:any",
     "read": "content_digest:sha256 *:any",
     "evaluated": "name:any content_digest:sha256 weights_digest:sha256 *:any",
-    # records of a ledger
     "openwright-ledger/1": "*:any",
     "ledger start": "format:text stage:text recipe_digest:sha256 reduction:exact|native"
     " num_logical_replicas:positive order:object parents:[parent] branch?:branch",
@@ -244,7 +238,6 @@ OBJECTS = {
     "ledger evaluation": "split:text step:count loss:float bits_per_byte:float num_tokens:positive num_bytes:positive",
     "ledger checkpoint": "step:count checkpoint_kind:full|weights weights_digest:sha256 state_digest:sha256|null",
     "ledger end": "step:count weights_digest:sha256 state_digest:sha256",
-    # others
     "chained": "previous:text *:any",
     "recipe": "seed:integer data:data phases:[steps] skip_steps:[[positive]] checkpoints:checkpoints reduction:text"
     " num_logical_replicas:positive *:any",
@@ -322,8 +315,7 @@ class Tree:
     """The plain files below a directory, found without following links; problems are collected, not raised."""
 
     def __init__(self, root: Path, label: str) -> None:
-        self.root = root
-        self.label = label  # `model` or `dataset`
+        self.root, self.label = root, label  # the label is `model` or `dataset`
         self.files: dict[str, int] = {}  # sizes by path relative to the root, POSIX style
         self.problems: list[tuple[str, str]] = []  # what, and where, for everything that has no place in a bundle
         self._hashes: dict[str, str] = {}
@@ -354,6 +346,8 @@ class Tree:
                 self.problems.append((what, self.place(path)))
             else:
                 self.files[path] = status.st_size
+                if PROGRAMS.fullmatch(path):
+                    self.problems.append(("is a program or a pickle outside of code/", self.place(path)))
 
     def place(self, path: str) -> str:
         """A path as people see it."""
@@ -623,11 +617,6 @@ class Split:
         sizes = [shard["num_tokens"] for shard in shards]
         return sum(max(0, n - 1) // window_tokens if self.layout == "stream" else n // self.width for n in sizes)
 
-    def is_here(self, tree: Tree, source: str) -> bool:
-        """Whether all shards of a source are in the bundle."""
-        shards = self.sources[source]
-        return all(file["path"] in tree.files for shard in shards for file in shard["files"].values())
-
     def read_window(self, tree: Tree, pool: Pool, window: int) -> tuple[bytes, bytes]:
         """Token ids as u32 and mask as u8 of a window of a pool."""
         shards, length = self.sources[pool.name], pool.window_tokens + 1
@@ -895,6 +884,7 @@ class Verifier:
             self._check(BYTES, f"stage {show(row['stage'])}", where, partial(self.check_stage, row, where))
         self._check(RECORDS, "lineage", manifest, self.check_lineage)
         self._check(RECORDS, "code", "model/code", self.check_code)
+        self._check(RECORDS, "configs", "model/config.json", self.check_configs)
         self._check(RECORDS, "journals", "", self.check_journals)
         self._check(RECORDS, "token shards", "dataset/tokens", self.check_shards)
         self._check(RECORDS, "documents", "dataset/documents", self.check_documents)
@@ -984,7 +974,7 @@ class Verifier:
     def check_content(self) -> str:
         """Recompute the content digest `bundle/1`."""
         for path, entry in self.listed["model"].items():
-            counts = entry["role"] == "result" or not RESULT_PATHS.fullmatch(path)
+            counts = entry["role"] == "result" or not IS_RESULT.fullmatch(path)
             require(counts, f"has role {entry['role']}: it would not count in the content digest", f"model/{path}")
         results = listing((entry for entry in self.root["files"] if entry["role"] == "result"), "file")
         value = {"name": self.root["name"], "version": self.root["version"], "results": results}
@@ -1071,6 +1061,15 @@ class Verifier:
         others = [show(row["stage"]) for row in self.root["stages"] if row["code"]["packages_digest"] != digest]
         need(not others, f"{', '.join(others)} {OTHER_PACKAGES}")
         return f"{len(files)} files; sources/1 {digest} is the one that every stage recorded"
+
+    def check_configs(self) -> str:
+        """Configs of model and tokenizer, which libraries obey, name no code and no place outside of the bundle."""
+        for path in (found := [p for p in self.model.paths if p.endswith("config.json") and not p.startswith("code/")]):
+            data, where = self.model.read(path, 0, min(self.model.files[path], MAX_LINE_BYTES)), self.model.place(path)
+            for key, value in json.loads(data, object_pairs_hook=_without_duplicates).items():
+                is_odd = key in ("auto_map", "trust_remote_code") or (isinstance(value, str) and ELSEWHERE.match(value))
+                require(not is_odd, f"{show(key)}: {show(value)} names code, or a place outside of the bundle", where)
+        return f"{len(found)} configs name no code and no place outside of the bundle"
 
     def check_journals(self) -> str:
         """The journals are whole chains."""
@@ -1326,11 +1325,12 @@ class Verifier:
         need(is_over_these, "not checked: the order is not one over these shards")
         need(self.tokens != "none", "not checked: --tokens none")
         lines, chosen = self._sampled(ledger, f"{stage.name} tokens", 0 if self.tokens == "all" else NUM_TOKEN_STEPS)
-        here = {name for name in split.sources if split.is_here(tree, name)}
+        files = ((name, f["path"]) for name in split.sources for s in split.sources[name] for f in s["files"].values())
+        absent = {name for name, path in files if path not in tree.files}
         num_left = 0
         for line in lines:
             step, windows = line.record["step"], order.step_windows(line.record["step"])
-            if not all(pool.name in here for pool, _ in windows):
+            if any(pool.name in absent for pool, _ in windows):
                 num_left += 1
                 continue
             read = [split.read_window(tree, *window) for window in windows]
@@ -1406,6 +1406,8 @@ class Verifier:
         expected = self._ledger(stage).end["weights_digest"]
         is_same = state_digest(self.model.tensors("", "model")) == expected
         require(is_same, f"the released tensors are not the final ones of {show(stage.name)}")
+        config = f"checkpoints/{stage.name}/step-{self._ledger(stage).order.num_steps:08d}/config.json"
+        require(self.model.sha256("config.json") == self.model.sha256(config), "is not the final one", "config.json")
         return f"state/1 {expected}, the end of {show(stage.name)}"
 
     def check_evaluation(self) -> str:
