@@ -21,7 +21,16 @@ from provenance.errors import ReleaseError
 from provenance.fingerprint import PACKAGES, sources_digest
 from provenance.ledger import read_chain
 from provenance.stage import StageContext, StageSpec, run_stage
-from release.tolerance import FACTOR, NOTHING, TOLERANCE_FORMAT, TOLERANCE_NAME, Noise, Tolerance, conclude, problems
+from release.tolerance import (
+    FACTOR,
+    NOTHING,
+    TOLERANCE_FORMAT,
+    TOLERANCE_NAME,
+    Tolerance,
+    concluded,
+    relative_difference,
+)
+from release.tolerance import Stretch as MeasuredStretch
 from train.checkpoint_records import read_record
 from train.jobs import LIBRARIES
 from train.trial_request import CHANGES, TRIAL_FORMAT, Stretch, TrialRequest, run_trial
@@ -33,6 +42,9 @@ SPEC = StageSpec(
     observations=(),
 )
 AS_IT_IS: dict[str, str] = {}
+SHORT_STEPS = 4
+"""Steps of the short stretch at the beginning of a run, at most."""
+
 _LEAST_KERNELS = {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"}
 
 
@@ -124,18 +136,20 @@ def check_measurable(run: RecordedRun) -> None:
 
 
 def choose_stretches(run: RecordedRun, max_steps: int) -> list[Stretch]:
-    """Up to three stretches between checkpoints: the first, that with the largest learning rates, and the last.
+    """Stretches between checkpoints: the first, short and long, that with the largest learning rates, and the last.
+
+    Right after its random start a model amplifies every difference: a few steps can be judged there, and 25 may not.
 
     Raises:
         ReleaseError: when no checkpoint follows a full one within `max_steps`.
     """
     records = {(record := read_record(path)).step: (record, path) for path in (run.path / "checkpoints").glob("step-*")}
     rates = {step: parse_hex_float(record["learning_rate"]) for step, record in run.steps().items()}
-    found: dict[int, int] = {}
+    found: dict[int, list[int]] = {}
     for start, (record, _) in sorted(records.items()):
-        ends = [step for step in records if start < step <= start + max_steps and step in rates]
+        ends = sorted(step for step in records if start < step <= start + max_steps and step in rates)
         if ends and (record.kind == "full" or start == 0):
-            found[start] = max(ends)
+            found[start] = ends
     if not found:
         raise ReleaseError(
             f"no two checkpoints of {run.stage} are at most {max_steps} steps apart, the first of them full",
@@ -143,9 +157,11 @@ def choose_stretches(run: RecordedRun, max_steps: int) -> list[Stretch]:
             where=str(run.path / "checkpoints"),
             next_command="openwright release build CONFIG_DIR --calibrate --calibrate-steps N, with a larger N",
         )
-    fastest = max(found, key=lambda start: sum(rates.get(step, 0.0) for step in range(start + 1, found[start] + 1)))
-    starts = sorted({min(found), fastest, max(found)})
-    return [Stretch(str(records[start][1]), found[start], str(records[found[start]][1])) for start in starts]
+    fastest = max(found, key=lambda start: sum(rates.get(step, 0.0) for step in range(start + 1, found[start][-1] + 1)))
+    first = min(found)
+    spans = {(start, found[start][-1]) for start in (first, fastest, max(found))}
+    spans |= {(first, max(end for end in found[first] if end <= max(first + SHORT_STEPS, found[first][0])))}
+    return [Stretch(str(records[start][1]), end, str(records[end][1])) for start, end in sorted(spans)]
 
 
 def variants(platform: Mapping[str, Any], precision: str) -> list[dict[str, str]]:
@@ -191,7 +207,7 @@ def measure(run: RecordedRun, max_steps: int, tried: Sequence[Mapping[str, str]]
     with ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)) // recipe["threads_per_process"])) as pool:
         found = list(pool.map(lambda variables: run_trial(_request(run, stretches, []), variables), tried))
     platforms = [first, *(_platform(v, report, steps) for v, report in zip(tried, found, strict=True))]
-    return _conclusions(
+    return concluded(
         {
             "format": TOLERANCE_FORMAT,
             "stage": run.stage,
@@ -228,29 +244,22 @@ def _platform(
     variables: Mapping[str, str], report: Mapping[str, Any], steps: Mapping[int, dict[str, Any]]
 ) -> dict[str, Any]:
     """A platform of the file without what follows from its distances."""
-    noise = [_noise(stretch, steps) for stretch in report["stretches"]]
-    equal = all(value == 0 for each in noise for value in Noise.model_validate(each).values().values())
+    stretches = [_stretch(stretch, steps) for stretch in report["stretches"]]
+    noise = [value for stretch in stretches for value in MeasuredStretch.model_validate(stretch).noise().values()]
     return {
         "variables": dict(variables),
         "platform": report["platform"],
-        "equal_bits": equal,
-        "noise": noise,
-        **NOTHING,
+        "equal_bits": all(value == 0 for value in noise),
+        "stretches": stretches,
     }
 
 
-def _noise(stretch: Mapping[str, Any], steps: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
+def _stretch(stretch: Mapping[str, Any], steps: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
     found = {name: stretch[name] for name in ("first_step", "last_step", "weights_digest", "weights", "optimizer")}
     for name in ("loss", "gradient_norm"):
         pairs = [(record[name], steps[record["step"]][name]) for record in stretch["steps"]]
         found[name] = hex_float(max(relative_difference(*pair) for pair in pairs))
-    return found
-
-
-def relative_difference(one: str, other: str) -> float:
-    """Difference of two hexadecimal floats over the larger of their magnitudes; NaN where one is not finite."""
-    a, b = parse_hex_float(one), parse_hex_float(other)
-    return 0.0 if a == b else abs(a - b) / max(abs(a), abs(b))
+    return {**found, **NOTHING}
 
 
 def _changes(native: Mapping[str, Any], steps: Mapping[int, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -265,16 +274,3 @@ def _changes(native: Mapping[str, Any], steps: Mapping[int, dict[str, Any]]) -> 
         for stretch in native["stretches"]
         for change, distances in sorted(stretch["changes"].items())
     ]
-
-
-def _conclusions(values: dict[str, Any]) -> Tolerance:
-    """Add what follows from the distances of a file."""
-    measured = Tolerance.model_validate(values)
-    platforms = [
-        {**entry, **(NOTHING if platform.equal_bits else conclude(measured, platform.noise))}
-        for entry, platform in zip(values["platforms"], measured.platforms, strict=True)
-    ]
-    tolerance = Tolerance.model_validate({**values, "platforms": platforms})
-    wrong = list(problems(tolerance))
-    assert not wrong, wrong
-    return tolerance

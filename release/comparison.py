@@ -1,14 +1,40 @@
 """A replay compared with the records of the bundle: every ledger record must come out byte for byte."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from provenance.canonical import parse_json, read_json
+from provenance.canonical import Json, hex_float, parse_json, read_json
 from release.divergence import Divergence, find_divergence
 from release.replay_segments import Segment
 from release.verify import CheckResult
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What became of a replay on another platform than the recorded one.
+
+    Attributes:
+        verdict: PASS (within tolerance), FAIL or UNVERIFIED.
+        reason: why.
+        distances: relative distance from what is recorded, by measure (`release.tolerance`); empty where nothing could
+            be compared.
+        told: the distances in words.
+    """
+
+    verdict: str
+    reason: str
+    distances: dict[str, float] = field(default_factory=dict)
+    told: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.reason}; {self.told}" if self.told else self.reason
+
+    def as_json(self) -> dict[str, Json]:
+        """The form that `--json` prints."""
+        distances = {name: hex_float(value) for name, value in self.distances.items()}
+        return {"verdict": self.verdict, "reason": self.reason, "distances": distances}
 
 
 @dataclass(frozen=True)
@@ -18,10 +44,18 @@ class Comparison:
     Attributes:
         result: the check result.
         divergence: the first difference, where two records differ; None otherwise.
+        judgement: what the distance of the weights says, where the environment explains the difference.
     """
 
     result: CheckResult
     divergence: Divergence | None = None
+    judgement: Judgement | None = None
+
+    @property
+    def how(self) -> Literal["bitwise", "within tolerance"]:
+        """How the verdict came about."""
+        passed = self.judgement is not None and self.judgement.verdict == "PASS"
+        return "within tolerance" if passed else "bitwise"
 
     def explained(self, explain: Callable[[Divergence], Divergence]) -> "Comparison":
         """The same with more said of a divergence, in the result's detail too."""
@@ -29,6 +63,14 @@ class Comparison:
             return self
         told = explain(self.divergence)
         return Comparison(replace(self.result, detail=str(told)), told)
+
+    def judged(self, judge: Callable[[Divergence], Judgement]) -> "Comparison":
+        """The same with the verdict of a tolerance, where the environment alone explains the divergence."""
+        if self.divergence is None or self.divergence.cause != "environment":
+            return self
+        found = judge(self.divergence)
+        detail = f"{found}; {self.result.detail}"
+        return Comparison(replace(self.result, verdict=found.verdict, detail=detail), self.divergence, found)
 
 
 def compare_records(bundle: Path, segment: Segment, output: Path, name: str, origin: str) -> Comparison:
@@ -42,7 +84,7 @@ def compare_records(bundle: Path, segment: Segment, output: Path, name: str, ori
     ledger = bundle / "model" / "training" / segment.stage / "ledger.jsonl"
     lines = ledger.read_bytes().splitlines()
     start = int(read_json(segment.checkpoint / "checkpoint.json")["ledger"]["num_records"])
-    recorded = [line for line in lines[start:] if _is_within(parse_json(line, str(ledger)), segment.last)]
+    recorded = [line for line in lines[start:] if is_within(parse_json(line, str(ledger)), segment.last)]
     replayed = (output / "ledger.jsonl").read_bytes().splitlines()
     for place, (told, line) in enumerate(zip(recorded, replayed, strict=False), start=start + 1):
         if told != line:
@@ -62,6 +104,6 @@ def compare_records(bundle: Path, segment: Segment, output: Path, name: str, ori
     return Comparison(CheckResult("replay", name, "PASS", detail, str(ledger)))
 
 
-def _is_within(record: dict[str, Any], last_step: int) -> bool:
+def is_within(record: dict[str, Any], last_step: int) -> bool:
     """Whether a replay up to a step writes this record again: the run's end is not part of any step."""
     return record["kind"] != "end" and int(record.get("first", record.get("step", 0))) <= last_step

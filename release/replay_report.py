@@ -17,6 +17,7 @@ from provenance.config import Config
 from provenance.digests import sha256_file
 from provenance.fingerprint import PACKAGES, sources_digest
 from provenance.ledger import read_chain
+from release.comparison import Judgement
 from release.divergence import Divergence
 from release.replay_segments import Segment
 from release.verify import CheckResult
@@ -111,6 +112,7 @@ class ReplayResult(CheckResult):
     choice: Choice
     segment: ReplayedSegment
     divergence: Divergence | None = None
+    judgement: Judgement | None = None
 
 
 def bundle_identity(model: Path) -> ReplayedBundle:

@@ -20,6 +20,7 @@ from release.replay_report import Choice, ReplayResult, with_record
 from release.replay_run import run_replay
 from release.replay_segments import Segment, draw_segments, segment_of_steps
 from release.tensor_search import name_tensor
+from release.tolerance_judge import judge
 from release.verify import CheckResult
 
 
@@ -107,5 +108,6 @@ def _replay_segment(plan: ReplayPlan, segment: Segment, interpreter: Interpreter
             kept = bundle / "model" / "checkpoints" / segment.stage, output / "checkpoints"
             comparison = compare_records(bundle, segment, output, name, str(plan.choice))
             comparison = comparison.explained(lambda found: name_tensor(found, *kept, segment.last))
-        record = with_record(comparison.result, plan.choice, bundle, segment, output)
-        return replace(record, divergence=comparison.divergence)
+            comparison = comparison.judged(lambda found: judge(bundle, segment, output, found))
+        record = with_record(comparison.result, plan.choice, bundle, segment, output, comparison.how)
+        return replace(record, divergence=comparison.divergence, judgement=comparison.judgement)

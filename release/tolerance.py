@@ -6,7 +6,7 @@ the rules below; `verify` derives them again. Whatever the file says, two bounds
 changed token judges nothing, and no threshold on the weights is above `LARGEST_THRESHOLD`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,7 +21,7 @@ from release.replay_report import Sha256
 TOLERANCE_FORMAT = "openwright-tolerance/1"
 TOLERANCE_NAME = "tolerance.json"
 FACTOR = 8
-"""Thresholds are so many times the largest noise that was measured."""
+"""Thresholds are so many times the noise that was measured."""
 
 LARGEST_THRESHOLD = 1e-4
 """No overall distance of the weights above this is within any tolerance."""
@@ -29,17 +29,17 @@ LARGEST_THRESHOLD = 1e-4
 WEIGHTS, WEIGHTS_TENSOR, OPTIMIZER_TENSOR = "weights", "weights_of_a_tensor", "optimizer_of_a_tensor"
 LOSS, GRADIENT_NORM = "loss", "gradient_norm"
 MEASURES = (WEIGHTS, WEIGHTS_TENSOR, OPTIMIZER_TENSOR, LOSS, GRADIENT_NORM)
-FLOORS = {LOSS: 2.0**-24, GRADIENT_NORM: 2.0**-24}
-"""Noise is taken to be at least this: the spacing of fp32, where a few steps may happen to agree."""
-
-SMALLEST_CHANGE = "token"
-CHANGES = ("learning_rate", "optimizer", "token", "window")
+FLOOR = 2.0**-24
+"""Noise is taken to be at least this: half the spacing of fp32, where a few steps may happen to agree."""
 
 POSITIVE = r"^0x1\.[0-9a-f]+p[+-][0-9]{1,3}$"
 Distance = Annotated[str, Field(pattern=r"^0x[01]\.[0-9a-f]+p[+-][0-9]{1,3}$")]
 Step = Annotated[int, Field(ge=1)]
 Measure = Literal["weights", "weights_of_a_tensor", "optimizer_of_a_tensor", "loss", "gradient_norm"]
 ChangeName = Literal["learning_rate", "optimizer", "token", "window"]
+CHANGES: tuple[ChangeName, ...] = ("learning_rate", "optimizer", "token", "window")
+SMALLEST_CHANGE: ChangeName = "token"
+"""The change that a platform must see for a replay on it to be judged."""
 
 
 class TensorDistances(Config):
@@ -54,13 +54,17 @@ class TensorDistances(Config):
         return max(map(parse_hex_float, self.tensors.values()))
 
 
-class Noise(Config):
-    """How far an honest replay of some steps on one platform was from what is recorded.
+class Stretch(Config):
+    """How far an honest replay of some steps on one platform was from what is recorded, and what follows from it.
 
     Attributes:
         weights_digest: digest `state/1` of the weights that the replay ended with.
         optimizer: None where the recorded checkpoint holds weights only.
         loss, gradient_norm: the largest relative difference of any of these steps.
+        thresholds: by measure; empty where the platform gives equal bits.
+        least_learning_rates: by change: from which learning rate of the last step on it would be seen; none for a
+            change that is never seen, and none where the platform gives equal bits.
+        seen: whether each change would be seen at the peak learning rate; empty where the platform gives equal bits.
     """
 
     first_step: Step
@@ -70,9 +74,17 @@ class Noise(Config):
     optimizer: TensorDistances | None
     loss: Distance
     gradient_norm: Distance
+    thresholds: dict[Measure, Distance]
+    least_learning_rates: dict[ChangeName, Distance]
+    seen: dict[ChangeName, bool]
 
-    def values(self) -> dict[str, float]:
-        """The noise by measure."""
+    @property
+    def num_steps(self) -> int:
+        """Steps of the replay, those that the recipe leaves out among them."""
+        return self.last_step - self.first_step + 1
+
+    def noise(self) -> dict[str, float]:
+        """What was measured, by measure."""
         found = {
             WEIGHTS: parse_hex_float(self.weights.overall),
             WEIGHTS_TENSOR: self.weights.largest,
@@ -81,37 +93,34 @@ class Noise(Config):
         }
         return found if self.optimizer is None else {**found, OPTIMIZER_TENSOR: self.optimizer.largest}
 
-
-class MeasuredPlatform(Config):
-    """A platform on which the recorded steps were replayed, with what follows from it.
-
-    Attributes:
-        variables: what was set to get this platform on the machine at hand; empty for the machine as it is.
-        platform: its record with the digest `platform/1`.
-        equal_bits: whether every replay ended in the recorded weights bit for bit: there is no noise to allow for.
-        thresholds: by measure; empty where bits are equal.
-        least_learning_rates: by change: from which learning rate of the last step on it would be seen; none for a
-            change that is never seen, and none where bits are equal.
-        seen: whether each change would be seen at the peak learning rate; empty where bits are equal.
-    """
-
-    variables: dict[str, str]
-    platform: dict[str, Any]
-    equal_bits: bool
-    noise: Annotated[list[Noise], Field(min_length=1)]
-    thresholds: dict[Measure, Distance]
-    least_learning_rates: dict[ChangeName, Distance]
-    seen: dict[ChangeName, bool]
-
     def sees(self, change: ChangeName, learning_rate: float) -> bool:
         """Whether a change in a last step of that learning rate would be beyond the threshold."""
         least = self.least_learning_rates.get(change)
         return least is not None and learning_rate >= parse_hex_float(least)
 
-    @property
-    def num_steps(self) -> int:
-        """Steps of the longest replay that was measured."""
-        return max(noise.last_step - noise.first_step + 1 for noise in self.noise)
+
+class MeasuredPlatform(Config):
+    """A platform on which the recorded steps were replayed.
+
+    Attributes:
+        variables: what was set to get this platform on the machine at hand; empty for the machine as it is.
+        platform: its record with the digest `platform/1`.
+        equal_bits: whether every replay gave what is recorded, bit for bit: there is no noise to allow for.
+    """
+
+    variables: dict[str, str]
+    platform: dict[str, Any]
+    equal_bits: bool
+    stretches: Annotated[list[Stretch], Field(min_length=1)]
+
+    def stretch_for(self, first: int, last: int) -> Stretch | None:
+        """The stretch that judges a replay of these steps.
+
+        Training calms down, so that a replay may be judged by a stretch that begins before it and is at least as long:
+        the one that begins last, and of these the shortest.
+        """
+        fits = [s for s in self.stretches if s.first_step <= first and s.num_steps >= last - first + 1]
+        return max(fits, key=lambda stretch: (stretch.first_step, -stretch.num_steps), default=None)
 
 
 class ChangedStep(Config):
@@ -134,7 +143,7 @@ class Tolerance(Config):
     Attributes:
         time_utc: when it was measured.
         code: digest `sources/1` of the packages that measured.
-        factor: thresholds are so many times the largest noise.
+        factor: thresholds are so many times the noise.
         peak_learning_rate: of the recipe.
         recorded_platform: the platform record of the recorded run.
     """
@@ -150,13 +159,14 @@ class Tolerance(Config):
     changes: Annotated[list[ChangedStep], Field(min_length=1)]
     platforms: Annotated[list[MeasuredPlatform], Field(min_length=1)]
 
-    def effects(self) -> dict[ChangeName, float]:
-        """The smallest overall distance that each change made in any measured stretch, by unit of learning rate."""
-        found: dict[ChangeName, float] = {}
-        for changed in self.changes:
-            effect = parse_hex_float(changed.weights.overall) / parse_hex_float(changed.learning_rate)
-            found[changed.change] = min(effect, found.get(changed.change, effect))
-        return found
+    def effects(self, stretch: Stretch) -> dict[ChangeName, float]:
+        """How far each change moved the weights at the end of a stretch, by unit of learning rate."""
+        span = (stretch.first_step, stretch.last_step)
+        return {
+            changed.change: parse_hex_float(changed.weights.overall) / parse_hex_float(changed.learning_rate)
+            for changed in self.changes
+            if (changed.first_step, changed.last_step) == span
+        }
 
 
 def read_tolerance(path: Path) -> Tolerance:
@@ -174,30 +184,23 @@ def read_tolerance(path: Path) -> Tolerance:
         raise BundleError(f"{place}: {first['msg']}", expected=TOLERANCE_FORMAT, where=str(path)) from None
 
 
-def conclude(tolerance: Tolerance, noise: Iterable[Noise]) -> dict[str, dict[Any, Any]]:
+def conclude(tolerance: Tolerance, stretch: Stretch) -> dict[str, dict[Any, Any]]:
     """Thresholds, least learning rates and what is seen at the peak: all that follows from distances.
 
-    A threshold is `FACTOR` times the largest noise. A change is seen if a replay of it would be beyond the threshold
-    even where noise works for the forger: its own distance, less the noise, is as large. What one changed step does to
-    the weights is in proportion to its learning rate, so that the end of a decay shows less than the peak.
-
-    Args:
-        tolerance: where the changes are told.
-        noise: what was measured on one platform.
+    A threshold is `FACTOR` times the noise. A change is seen if a replay of it would be beyond the threshold even where
+    noise works for the forger: its own distance, less the noise, is as large. What one changed step does to the weights
+    is in proportion to its learning rate, so that the end of a decay shows less than the peak.
     """
-    largest = dict(FLOORS)
-    for measured in noise:
-        for measure, value in measured.values().items():
-            largest[measure] = max(value, largest.get(measure, 0.0))
-    limit, peak = FACTOR * largest[WEIGHTS], parse_hex_float(tolerance.peak_learning_rate)
-    effects = tolerance.effects()
+    noise = {measure: max(value, FLOOR) for measure, value in stretch.noise().items()}
+    limit, peak = FACTOR * noise[WEIGHTS], parse_hex_float(tolerance.peak_learning_rate)
+    effects = tolerance.effects(stretch)
     least = {
-        change: (limit + largest[WEIGHTS]) / effect
+        change: (limit + noise[WEIGHTS]) / effect
         for change, effect in effects.items()
         if effect > 0 and limit <= LARGEST_THRESHOLD
     }
     return {
-        "thresholds": {measure: hex_float(FACTOR * value) for measure, value in largest.items()},
+        "thresholds": {measure: hex_float(FACTOR * value) for measure, value in noise.items()},
         "least_learning_rates": {change: hex_float(rate) for change, rate in least.items()},
         "seen": {change: change in least and least[change] <= peak for change in effects},
     }
@@ -205,6 +208,20 @@ def conclude(tolerance: Tolerance, noise: Iterable[Noise]) -> dict[str, dict[Any
 
 NOTHING: dict[str, dict[Any, Any]] = {"thresholds": {}, "least_learning_rates": {}, "seen": {}}
 """What follows from equal bits: there is no noise to allow for."""
+
+
+def concluded(values: dict[str, Any]) -> Tolerance:
+    """Add what follows from its distances to the values of a file."""
+    measured = Tolerance.model_validate(values)
+    platforms = []
+    for entry, platform in zip(values["platforms"], measured.platforms, strict=True):
+        derived = [NOTHING if platform.equal_bits else conclude(measured, stretch) for stretch in platform.stretches]
+        stretches = [{**told, **more} for told, more in zip(entry["stretches"], derived, strict=True)]
+        platforms.append({**entry, "stretches": stretches})
+    tolerance = Tolerance.model_validate({**values, "platforms": platforms})
+    wrong = list(problems(tolerance))
+    assert not wrong, wrong
+    return tolerance
 
 
 def problems(tolerance: Tolerance) -> Iterator[str]:
@@ -218,17 +235,19 @@ def problems(tolerance: Tolerance) -> Iterator[str]:
     if told != [(*stretch, change) for stretch in sorted({each[:2] for each in told}) for change in CHANGES]:
         yield f"changes: not each of {', '.join(CHANGES)} once for the same steps"
         return
-    stretches = sorted({(changed.first_step, changed.last_step) for changed in tolerance.changes})
+    spans = sorted({(changed.first_step, changed.last_step) for changed in tolerance.changes})
     for number, measured in enumerate(tolerance.platforms):
-        place = f"platforms.{number}"
-        if [(noise.first_step, noise.last_step) for noise in measured.noise] != stretches:
-            yield f"{place}: noise and changes were measured on different steps"
-        if measured.equal_bits != all(value == 0 for noise in measured.noise for value in noise.values().values()):
-            yield f"{place}: equal_bits contradicts the distances"
-        derived = NOTHING if measured.equal_bits else conclude(tolerance, measured.noise)
-        for name, value in derived.items():
-            if getattr(measured, name) != value:
-                yield f"{place}: {name} do not follow from the distances"
+        if [(stretch.first_step, stretch.last_step) for stretch in measured.stretches] != spans:
+            yield f"platforms.{number}: noise and changes were measured on different steps"
+            continue
+        noise = [value for stretch in measured.stretches for value in stretch.noise().values()]
+        if measured.equal_bits != all(value == 0 for value in noise):
+            yield f"platforms.{number}: equal_bits contradicts the distances"
+        for stretch in measured.stretches:
+            derived = NOTHING if measured.equal_bits else conclude(tolerance, stretch)
+            for name, value in derived.items():
+                if getattr(stretch, name) != value:
+                    yield f"platforms.{number}, step {stretch.last_step}: {name} do not follow from the distances"
     for place, distances in _weight_distances(tolerance):
         if max(parse_hex_float(distances.overall), distances.largest) > 2:
             yield f"{place}: a relative distance above 2"
@@ -238,12 +257,18 @@ def _weight_distances(tolerance: Tolerance) -> Iterator[tuple[str, TensorDistanc
     for number, changed in enumerate(tolerance.changes):
         yield f"changes.{number}", changed.weights
     for number, measured in enumerate(tolerance.platforms):
-        for noise in measured.noise:
-            yield f"platforms.{number}", noise.weights
-            if noise.optimizer is not None:
-                yield f"platforms.{number}", noise.optimizer
+        for stretch in measured.stretches:
+            yield f"platforms.{number}", stretch.weights
+            if stretch.optimizer is not None:
+                yield f"platforms.{number}", stretch.optimizer
 
 
 def platform_digest(record: Mapping[str, Any]) -> str:
     """Digest `platform/1` of a record that may hold its digest already."""
     return tagged_digest("platform/1", {name: value for name, value in record.items() if name != "digest"})
+
+
+def relative_difference(one: str, other: str) -> float:
+    """Difference of two hexadecimal floats over the larger of their magnitudes; NaN where one is not finite."""
+    a, b = parse_hex_float(one), parse_hex_float(other)
+    return 0.0 if a == b else abs(a - b) / max(abs(a), abs(b))

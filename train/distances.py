@@ -76,7 +76,7 @@ class StoredArrays(Mapping[str, NDArray[Any]]):
     """Tensors of a checkpoint's `model` or `optimizer` files by name, each read when it is asked for.
 
     Raises:
-        ArtifactError: for a file that is not safetensors.
+        ArtifactError: for a file that is not safetensors, when it is opened or read.
     """
 
     def __init__(self, directory: Path, stem: str) -> None:
@@ -89,8 +89,11 @@ class StoredArrays(Mapping[str, NDArray[Any]]):
                 raise ArtifactError(str(error), expected="a safetensors file", where=str(path)) from None
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        with safe_open(self._files[name], framework="np") as file:
-            array: NDArray[Any] = file.get_tensor(name)
+        try:
+            with safe_open(self._files[name], framework="np") as file:
+                array: NDArray[Any] = file.get_tensor(name)
+        except SafetensorError as error:
+            raise ArtifactError(str(error), expected="a tensor", where=str(self._files[name])) from None
         return array
 
     def __iter__(self) -> Iterator[str]:
