@@ -8,11 +8,12 @@ from typing import Any
 import yaml
 
 from data_recipes.order import Order
-from openwright.configs import TRAINING_STAGES, config_model
+from openwright.configs import TRAINING_STAGES, config_model, kept_overrides
 from provenance.canonical import read_json
 from provenance.config import from_recipe, load_config
 from provenance.errors import ArtifactError, ConfigError
 from provenance.ledger import read_chain
+from release.code_copy import OVERRIDES_FILE
 from train.branch import check_left_out, check_same_past, keep_branch_point, leave_out
 from train.settings import RunConfig
 
@@ -75,6 +76,7 @@ def write_branch(
     left_out = "".join(f", without source {name}" for name in without)
     header = _HEADER.format(stage=stage, run=run.name, step=step, without=left_out)
     shutil.copytree(config_dir, target)
+    _drop_overrides(target, stage)
     path = target / f"{stage}.yaml"
     try:
         path.write_text(header + _yaml(values), encoding="utf-8")
@@ -101,6 +103,14 @@ def _find(run: Path, stage: str) -> tuple[Path, Path]:
         where=str(run),
         next_command="openwright status, which lists the runs",
     )
+
+
+def _drop_overrides(target: Path, stage: str) -> None:
+    """Take out the kept `--set` texts of the stage: the branch's own file says all of it."""
+    kept = [override for override in kept_overrides(target) if not override.startswith(f"{stage}.")]
+    (target / OVERRIDES_FILE).unlink(missing_ok=True)
+    if kept:
+        (target / OVERRIDES_FILE).write_text(_yaml({"overrides": kept}), encoding="utf-8")
 
 
 def _yaml(values: dict[str, Any]) -> str:

@@ -249,19 +249,34 @@ def reproduce(
     stage: Annotated[
         Literal["pretrain", "sft"] | None, Option("--stage", help="Training stage; any if left out.")
     ] = None,
-    processes: Annotated[int | None, Option("--processes", min=1, help="Processes to replay with.")] = None,
+    processes: Annotated[int | None, Option("--processes", min=1, help="Processes to train with.")] = None,
+    full: Annotated[
+        bool, Option("--full", help="Make everything again, from the sources to the bundle, and compare.")
+    ] = False,
+    isolated: Annotated[
+        bool, Option("--isolated", help="In a fresh virtual environment from the bundle's lock files.")
+    ] = False,
+    work: Annotated[
+        Path | None, Option("--work", metavar="DIR", help="Keep the rebuild or the environment here, and go on with it.")
+    ] = None,
+    data: Annotated[
+        Path | None, Option("--data", metavar="DIR", help="Where the files of local data sets lie, for --full.")
+    ] = None,
+    index_url: Annotated[
+        str | None, Option("--index-url", metavar="URL", help="Package index to fetch sources from, for --full.")
+    ] = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Replay steps from a bundle and compare the bits.
+    """Replay steps from a bundle, or make all of it again, and compare the bits.
 
     This runs the bundle's own code: it says which, and asks first.
     """
     from openwright import commands
 
-    commands.reproduce_bundle(
-        bundle, step, as_json, segments=segments, seed=seed, num_processes=processes, stage=stage, yes=yes
-    )
+    options = {"segments": segments, "seed": seed, "num_processes": processes, "stage": stage, "yes": yes}
+    rebuild = {"full": full, "isolated": isolated, "work": work, "data": data, "index_url": index_url}
+    commands.reproduce_bundle(bundle, step, as_json, **options, **rebuild)
 
 
 @app.command()

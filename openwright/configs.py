@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from provenance.config import Config, load_config
+from provenance.config import EXECUTION_SECTION, Config, load_config
 from provenance.errors import ConfigError
+from release.code_copy import OVERRIDES_FILE
 
 RELEASE = "release"
 TRAINING_STAGES = ("pretrain", "sft")
@@ -39,12 +40,20 @@ class StageConfigs:
         name: the release's name.
         order: stages without the release itself.
         models: config by stage, the release's among them.
+        overrides: `stage.key=value` texts that may decide results: all but those for `execution` sections.
     """
 
     directory: Path
     name: str
     order: tuple[str, ...]
     models: Mapping[str, Any]
+    overrides: tuple[str, ...] = ()
+
+
+class Overrides(Config):
+    """`overrides.yaml`: texts of `--set` that always hold; a bundle's copy of the directory has those of its run."""
+
+    overrides: list[str]
 
 
 def config_model(stage: str) -> type[Config]:
@@ -59,7 +68,7 @@ def load_directory(directory: Path, overrides: Sequence[str] = (), *, to_plan: b
 
     Args:
         directory: the config directory.
-        overrides: `stage.key.key=value` texts.
+        overrides: `stage.key.key=value` texts; they follow those of `overrides.yaml`, if there is one.
         to_plan: also accept a recipe that says that it is for planning only.
 
     Raises:
@@ -72,6 +81,7 @@ def load_directory(directory: Path, overrides: Sequence[str] = (), *, to_plan: b
             where=str(directory),
             next_command="openwright run configs/quickstart",
         )
+    overrides = [*kept_overrides(directory), *overrides]
     by_stage = _split_overrides(overrides)
     release: Any = load_config(directory / f"{RELEASE}.yaml", config_model(RELEASE), by_stage.pop(RELEASE, ()))
     if release.plan_only and not to_plan:
@@ -87,7 +97,19 @@ def load_directory(directory: Path, overrides: Sequence[str] = (), *, to_plan: b
     models: dict[str, Any] = {
         stage: load_config(directory / f"{stage}.yaml", config_model(stage), by_stage.get(stage, ())) for stage in order
     }
-    return StageConfigs(directory, str(release.name), order, {**models, RELEASE: release})
+    deciding = tuple(override for override in overrides if _decides_results(override))
+    return StageConfigs(directory, str(release.name), order, {**models, RELEASE: release}, deciding)
+
+
+def kept_overrides(directory: Path) -> list[str]:
+    """What the `overrides.yaml` of a config directory holds; nothing where there is none."""
+    path = directory / OVERRIDES_FILE
+    return load_config(path, Overrides).overrides if path.is_file() else []
+
+
+def _decides_results(override: str) -> bool:
+    key = override.partition("=")[0].split(".")[1:]
+    return key[:1] != [EXECUTION_SECTION]
 
 
 def stage_of(path: Path, allowed: Iterable[str]) -> str:

@@ -9,10 +9,12 @@ from openwright.configs import RELEASE, TRAINING_STAGES, StageConfigs, load_dire
 from openwright.peak_memory import PeakMemory
 from provenance.artifacts import MANIFEST_NAME, Artifact, latest_artifact
 from provenance.canonical import Json, read_json, write_json
+from provenance.config import recipe_of
 from provenance.console import fact
 from provenance.errors import ReleaseError
 from provenance.fingerprint import CodeIdentity, code_identity, require_clean
 from provenance.stage import StageContext
+from train.records import differences
 
 LAST_RUN_NAME = "last_run.json"
 LAST_RUN_FORMAT = "openwright-last-run/1"
@@ -69,7 +71,8 @@ def build_from_latest(config_dir: Path, overrides: Sequence[str], store: Path, d
 
     Raises:
         ArtifactError: when a stage is not finished.
-        ReleaseError: when the newest artifacts do not descend from one another.
+        ReleaseError: when the newest artifacts do not descend from one another, or were made by another recipe than
+            the configs say: the bundle would hold configs that do not lead to it.
     """
     configs = load_directory(config_dir, overrides)
     code = code_identity()
@@ -77,6 +80,7 @@ def build_from_latest(config_dir: Path, overrides: Sequence[str], store: Path, d
     context = StageContext(configs.name, store / configs.name, code, dev)
     artifacts = {stage: latest_artifact(context.store, stage) for stage in configs.order}
     _check_lineage(artifacts)
+    _check_recipes(configs, artifacts)
     artifacts[RELEASE] = run_one(RELEASE, configs, context, artifacts)
     return artifacts
 
@@ -104,7 +108,7 @@ def run_one(stage: str, configs: StageConfigs, context: StageContext, artifacts:
     assert stage == RELEASE, stage
     from release.bundle import build_release
 
-    return build_release(config, context, artifacts, configs.directory)
+    return build_release(config, context, artifacts, configs.directory, configs.overrides)
 
 
 def _stages_until(configs: StageConfigs, until: str) -> tuple[str, ...]:
@@ -131,6 +135,18 @@ def _check_lineage(artifacts: Mapping[str, Artifact]) -> None:
                     where=str(artifact.path),
                     next_command="openwright run CONFIG_DIR",
                 )
+
+
+def _check_recipes(configs: StageConfigs, artifacts: Mapping[str, Artifact]) -> None:
+    for stage, artifact in artifacts.items():
+        table = differences(artifact.recipe, recipe_of(configs.models[stage]))
+        if table:
+            raise ReleaseError(
+                f"the newest {stage} was made by another recipe than the configs say: {table[0]}",
+                expected="configs, with the same --set, that lead to what is released",
+                where=str(artifact.path),
+                next_command="give the --set of that run again, or openwright run CONFIG_DIR",
+            )
 
 
 def _stage_record(artifact: Artifact, started: float, peak_bytes: int) -> dict[str, Json]:

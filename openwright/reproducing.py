@@ -1,20 +1,32 @@
 """`openwright reproduce`: say what is going to run, ask, run it, and report."""
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from openwright.consent import ask
 from provenance.canonical import Json
 from provenance.errors import ConfigError
 
+if TYPE_CHECKING:
+    from release.interpreters import Interpreter
+    from release.isolated import IsolatedEnvironment
+
 
 @dataclass(frozen=True)
 class ReproduceOptions:
-    """What the command line asked for; None or empty for what was not given.
+    """What the command line asked for; None for what was not given.
 
     Attributes:
         steps: first and last step to replay.
+        full: make everything again in place of replaying steps.
+        isolated: run in a fresh virtual environment from the bundle's locks.
+        work: directory that is kept, for a rebuild and for a virtual environment.
+        data: directory of local data sets, for a rebuild.
+        index_url: package index, for a rebuild.
         yes: run the bundle's code without asking.
     """
 
@@ -23,7 +35,30 @@ class ReproduceOptions:
     seed: int | None = None
     num_processes: int | None = None
     stage: str | None = None
+    full: bool = False
+    isolated: bool = False
+    work: Path | None = None
+    data: Path | None = None
+    index_url: str | None = None
     yes: bool = False
+
+    def check(self) -> None:
+        """Refuse options that do not go together.
+
+        Raises:
+            ConfigError: naming them.
+        """
+        draw = {"--segments": self.segments, "--seed": self.seed}
+        replay = {"--step": self.steps, "--stage": self.stage, **draw}
+        rebuild = {"--data": self.data, "--index-url": self.index_url}
+        wrong = [name for name, value in (replay if self.full else rebuild).items() if value is not None]
+        if wrong:
+            found = f"{wrong[0]} {'beside' if self.full else 'without'} --full"
+            raise ConfigError(found, expected="steps to replay, or --full for everything", where="command line")
+        if self.steps is not None and any(value is not None for value in draw.values()):
+            raise ConfigError("--step beside --segments or --seed", expected="one of them", where="command line")
+        if self.work is not None and not (self.full or self.isolated):
+            raise ConfigError("--work without --full or --isolated", expected="one of them", where="command line")
 
 
 @dataclass(frozen=True)
@@ -42,17 +77,45 @@ class Report:
 
 
 def reproduce_bundle(bundle: Path, options: ReproduceOptions) -> Report:
-    """Replay what was asked for, once the user agreed to run the bundle's code.
+    """Replay or rebuild what was asked for, once the user agreed to run the bundle's code.
 
     Raises:
         ConfigError: for options that do not go together, and where the code may not run.
     """
-    if options.steps is not None and (options.segments is not None or options.seed is not None):
-        raise ConfigError("--step beside --segments or --seed", expected="one of them", where="command line")
-    return _replay(bundle, options)
+    options.check()
+    with _work_directory(options.work) as work:
+        return _rebuild(bundle, options, work) if options.full else _replay(bundle, options, work)
 
 
-def _replay(bundle: Path, options: ReproduceOptions) -> Report:
+@contextmanager
+def _work_directory(kept: Path | None) -> Iterator[Path]:
+    """The directory that was named, or one that is removed afterwards."""
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept.resolve()
+        return
+    with tempfile.TemporaryDirectory(prefix="openwright-reproduce-") as scratch:
+        yield Path(scratch)
+
+
+def _environment(bundle: Path, options: ReproduceOptions, work: Path) -> "IsolatedEnvironment | None":
+    from release.isolated import plan_environment
+
+    return plan_environment(bundle / "model" / "code", work / "venv") if options.isolated else None
+
+
+def _ready(bundle: Path, environment: "IsolatedEnvironment | None") -> "tuple[Interpreter, list[Any]]":
+    """The Python to run with, and the check of its libraries where it was made for this."""
+    from release.interpreters import THIS_PYTHON
+    from release.isolated import check_environment, make_environment
+
+    if environment is None:
+        return THIS_PYTHON, []
+    interpreter = make_environment(environment)
+    return interpreter, [check_environment(bundle, interpreter)]
+
+
+def _replay(bundle: Path, options: ReproduceOptions, work: Path) -> Report:
     from release.execution import execution_of
     from release.interpreters import THIS_PYTHON
     from release.replay_report import replay_report
@@ -66,14 +129,41 @@ def _replay(bundle: Path, options: ReproduceOptions) -> Report:
         num_processes=options.num_processes,
         stage=options.stage,
     )
-    execution = execution_of(bundle, THIS_PYTHON, [f"replay of {line}" for line in plan.lines()], network="")
+    environment = _environment(bundle, options, work)
+    planned = environment.interpreter if environment else THIS_PYTHON
+    execution = execution_of(bundle, planned, [f"replay of {line}" for line in plan.lines()], network="")
     ask(execution.lines(), yes=options.yes)
-    results = run_replays(plan)
+    interpreter, checks = _ready(bundle, environment)
+    results = run_replays(plan, interpreter)
     sampling, lines = _sampling(plan.choice)
-    fields = {"execution": execution.as_json(), "sampling": sampling, "replay": replay_report(bundle, results)}
     divergences = [result.divergence for result in results if result.divergence is not None]
-    fields["divergences"] = [divergence.as_json() for divergence in divergences]
-    return Report(list(results), fields, [*(line for found in divergences for line in found.lines()), *lines])
+    fields = {
+        "execution": execution.as_json(),
+        "sampling": sampling,
+        "replay": replay_report(bundle, results),
+        "divergences": [divergence.as_json() for divergence in divergences],
+    }
+    tables = [line for found in divergences for line in found.lines()]
+    return Report([*checks, *results], fields, [*tables, *lines])
+
+
+def _rebuild(bundle: Path, options: ReproduceOptions, work: Path) -> Report:
+    from release.execution import execution_of
+    from release.interpreters import THIS_PYTHON
+    from release.rebuild import run_rebuild
+    from release.rebuild_plan import RebuildOptions, plan_rebuild
+
+    wanted = RebuildOptions(options.num_processes, options.data, options.index_url)
+    plan = plan_rebuild(bundle, work, wanted)
+    environment = _environment(bundle, options, work)
+    planned = environment.interpreter if environment else THIS_PYTHON
+    index = options.index_url or "the package index that its corpus.yaml names, else the default one"
+    execution = execution_of(bundle, planned, plan.lines(), network=f"sources are fetched from {index}")
+    ask(execution.lines(), yes=options.yes)
+    interpreter, checks = (planned, []) if plan.obstacles else _ready(bundle, environment)
+    found = run_rebuild(plan, interpreter)
+    fields = {"execution": execution.as_json(), "rebuild": found.as_json()}
+    return Report([*checks, *found.results], fields, [line for stage in found.stages for line in stage.lines()])
 
 
 def _sampling(choice: Any) -> tuple[Json, list[str]]:

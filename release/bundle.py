@@ -5,7 +5,7 @@ them, the documents that tell of the verdict, and last the root manifest that li
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,7 +41,11 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_m
 
 
 def build_release(
-    config: ReleaseConfig, context: StageContext, artifacts: Mapping[str, Artifact], config_dir: Path
+    config: ReleaseConfig,
+    context: StageContext,
+    artifacts: Mapping[str, Artifact],
+    config_dir: Path,
+    overrides: Sequence[str] = (),
 ) -> Artifact:
     """Build the bundle `<name>-<version>/` from finished stages.
 
@@ -53,6 +57,7 @@ def build_release(
         context: release, artifact store and code.
         artifacts: the artifact of every stage that `config.stages` names.
         config_dir: the release's config directory; `statements/` in it holds what people stated.
+        overrides: `stage.key=value` texts that held beside its files; the bundle keeps them with its configs.
 
     Raises:
         ReleaseError: for a missing or dev stage, an unknown source, a credential in a text file.
@@ -62,6 +67,7 @@ def build_release(
     recipe = {
         "release": recipe_of(config),
         "configs": {path.relative_to(config_dir).as_posix(): sha256_file(path) for path in config_files(config_dir)},
+        "overrides": list(overrides),
         "statements": {path.name: sha256_file(path) for path in statements},
     }
     parents = [artifacts[stage].as_parent(stage) for stage in config.stages]
@@ -70,7 +76,7 @@ def build_release(
     def body(work: Path) -> None:
         shutil.rmtree(work)
         bundle = work / folder
-        _write_bundle(bundle, config, context, artifacts, config_dir)
+        _write_bundle(bundle, config, context, artifacts, (config_dir, overrides))
         digest = read_json(bundle / "model" / "manifest.json")["content_digest"]
         write_json(work / RECORD_NAME, {"format": RECORD_FORMAT, "bundle": folder, "content_digest": digest})
 
@@ -119,13 +125,14 @@ def _write_bundle(
     config: ReleaseConfig,
     context: StageContext,
     artifacts: Mapping[str, Artifact],
-    config_dir: Path,
+    configured: tuple[Path, Sequence[str]],
 ) -> None:
     model = bundle / "model"
+    config_dir, overrides = configured
     for stage in config.stages:
         _copy_stage(stage, artifacts[stage], bundle, config.shipping)
     _copy_model(artifacts[config.released_stage], model)
-    copy_code(project_root(), config_dir, model / "code", context.code.commit)
+    copy_code(project_root(), config_dir, model / "code", context.code.commit, overrides)
     shutil.copyfile(project_root() / "release" / "verify.py", model / "verify.py")
     write_json(model / "openness" / "components.json", component_table(config, dev=context.dev))
     shutil.copyfile(RULES_FILE, model / "openness" / "rules.yaml")

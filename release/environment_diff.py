@@ -1,6 +1,6 @@
 """Where an environment differs from the recorded one: platform fields, Python, versions of libraries."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,6 @@ from packaging.utils import canonicalize_name
 from provenance.canonical import Json
 from train.jobs import LIBRARIES
 
-_DECISIVE = frozenset(canonicalize_name(name) for name in LIBRARIES)
 _OURS = "openwright"
 _ABSENT = "not there"
 
@@ -33,8 +32,13 @@ class EnvironmentDifference:
         return {"field": self.field, "recorded": self.recorded, "here": self.here, "is_decisive": self.is_decisive}
 
 
-def environment_differences(recorded: dict[str, Any], here: dict[str, Any]) -> list[EnvironmentDifference]:
+def environment_differences(
+    recorded: dict[str, Any], here: dict[str, Any], libraries: Iterable[str] = LIBRARIES
+) -> list[EnvironmentDifference]:
     """Compare two environment records (`openwright-environment/1`); decisive differences come first.
+
+    Args:
+        libraries: those whose versions decide results; by default those of training.
 
     Records of installed files are not compared: those of one wheel differ between directories, by the paths in scripts.
     """
@@ -42,11 +46,12 @@ def environment_differences(recorded: dict[str, Any], here: dict[str, Any]) -> l
         EnvironmentDifference(f"platform.{name}", *pair, is_decisive=True)
         for name, pair in _differing(_platform(recorded), _platform(here))
     ]
+    decisive = {canonicalize_name(name) for name in libraries}
     told, installed = library_versions_of(recorded), library_versions_of(here)
     versions = [
-        EnvironmentDifference(f"library {name}", *pair, is_decisive=name in _DECISIVE)
+        EnvironmentDifference(f"library {name}", *pair, is_decisive=name in decisive)
         for name, pair in _differing(told, installed)
-        if name in _DECISIVE or (name in told and name in installed)
+        if name in decisive or (name in told and name in installed)
     ]
     others = [
         EnvironmentDifference(name, *pair, is_decisive=False)

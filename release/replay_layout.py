@@ -8,6 +8,7 @@ from provenance.ledger import read_chain
 from release.replay_segments import Segment
 
 _BEGINNINGS = ("start", "resume")
+_STARTS = (*_BEGINNINGS, "replay")
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def other_layout(bundle: Path, segment: Segment, output: Path) -> str:
     """Say how the replay's layout differs where the promise of equal bits is bound to the layout; else nothing."""
     if reduction(bundle, segment.stage) != "native":
         return ""
-    here = {layout_of(record) for record in read_chain(output / "journal.jsonl") if record["kind"] == "replay"}
+    here = {layout_of(record) for record in read_chain(output / "journal.jsonl") if record["kind"] in _STARTS}
     recorded = recorded_layouts(bundle, segment)
     if here == recorded:
         return ""

@@ -154,6 +154,28 @@ def test_a_bundle_of_artifacts_of_different_descent_is_refused(config_dir, ran, 
         pipeline.build_from_latest(config_dir, (), store, dev=False)
 
 
+def test_a_bundle_of_artifacts_of_another_recipe_is_refused(config_dir, ran, tmp_path):
+    store = tmp_path / "artifacts"
+    pipeline.run_directory(config_dir, ["pretrain.seed=2"], store=store)
+    with pytest.raises(ReleaseError, match=r"newest pretrain was made by another recipe.*seed"):
+        pipeline.build_from_latest(config_dir, (), store, dev=False)
+    pipeline.build_from_latest(config_dir, ["pretrain.seed=2"], store, dev=False)
+
+
+def test_kept_overrides_hold_and_those_that_decide_nothing_are_not_kept(config_dir):
+    (config_dir / "overrides.yaml").write_text("overrides: [pretrain.seed=2, corpus.seed=3]\n")
+    found = load_directory(config_dir, ["corpus.seed=4"])
+    assert {stage: model.seed for stage, model in found.models.items() if stage != "release"} == {
+        "corpus": 4,
+        "pretrain": 2,
+        "eval": 1,
+    }
+    assert found.overrides == ("pretrain.seed=2", "corpus.seed=3", "corpus.seed=4")
+    (config_dir / "overrides.yaml").write_text("overrides: pretrain.seed=2\n")
+    with pytest.raises(ConfigError, match="overrides"):
+        load_directory(config_dir)
+
+
 def test_the_stage_of_a_file_is_its_name(tmp_path):
     assert stage_of(tmp_path / "sft.yaml", ("pretrain", "sft")) == "sft"
     for name in ("corpus.yaml", "sft.yml", "sft"):

@@ -89,6 +89,7 @@ def built(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
     config_dir = base / "configs" / NAME
     config_dir.mkdir(parents=True)
     (config_dir / "corpus.yaml").write_text("# settings of the corpus\nseed: 1\n")
+    (config_dir / "release.yaml").write_text(f"# the release\nname: {NAME}\n")
     code = CodeIdentity("ab" * 20, False, sources_digest(PACKAGES, project))
     context, artifacts = make_artifacts(base / "artifacts" / NAME, code)
     with pytest.MonkeyPatch.context() as patch:

@@ -1,0 +1,160 @@
+"""What `reproduce --full` is going to do: the stages of a bundle, from its own code and configs, in a directory apart.
+
+Nothing of the bundle runs here. What a bundle cannot be rebuilt from is found before any work begins.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from provenance.canonical import read_json
+from provenance.errors import BundleError
+from release.code_copy import RELEASE_FILE
+from release.layout import bundle_files
+from release.replay_layout import recorded_layouts, reduction
+from release.replay_segments import Segment, training_stages
+from release.verify import CheckResult
+
+CHECK = "rebuild"
+RELEASE = "release"
+
+
+@dataclass(frozen=True)
+class RebuildOptions:
+    """What the command line says of a rebuild.
+
+    Attributes:
+        num_processes: processes of the training stages; None for as many as fit.
+        data_dir: where the files of local data sets lie; None where nobody says.
+        index_url: package index to fetch from; None for the one that the bundle's config names.
+    """
+
+    num_processes: int | None = None
+    data_dir: Path | None = None
+    index_url: str | None = None
+
+
+@dataclass(frozen=True)
+class RebuildPlan:
+    """A rebuild, not begun.
+
+    Attributes:
+        work: directory that it writes in: `code/`, `sources/`, `artifacts/`.
+        config_dir: the bundle's configs, below `work`.
+        stages: stages in order; the bundle itself is the last.
+        overrides: `--set` texts that lay out the work here and change no result.
+        is_dev: whether the bundle says that it was built with `--dev`.
+        obstacles: why it cannot be rebuilt from the bundle alone; nothing is run where there are any.
+    """
+
+    bundle: Path
+    work: Path
+    config_dir: Path
+    stages: tuple[str, ...]
+    overrides: tuple[str, ...]
+    is_dev: bool
+    obstacles: tuple[CheckResult, ...]
+
+    @property
+    def code(self) -> Path:
+        """The copy of the bundle's source tree that runs."""
+        return self.work / "code"
+
+    def lines(self) -> list[str]:
+        """What runs, for people."""
+        return [f"rebuild of {', '.join(self.stages)} in {self.work}"]
+
+    def command(self, stage: str) -> list[str]:
+        """Arguments of `python -m` for one stage; stages before it are found by their fingerprints."""
+        arguments = ["openwright", "run", str(self.config_dir / f"{stage}.yaml"), "--json"]
+        arguments += ["--artifacts", str(self.work / "artifacts"), *(["--dev"] if self.is_dev else [])]
+        return arguments + [word for override in self.overrides for word in ("--set", override)]
+
+
+def plan_rebuild(bundle: Path, work: Path, options: RebuildOptions) -> RebuildPlan:
+    """Read what a rebuild needs and copy the bundle's source tree.
+
+    Args:
+        work: directory to write in; what an interrupted rebuild of the same bundle left there is gone on with.
+
+    Raises:
+        BundleError: when code, configs or manifest are missing.
+    """
+    manifest = read_json(bundle / "model" / "manifest.json")
+    work = work.resolve()
+    _copy_code(bundle, work / "code")
+    return RebuildPlan(
+        bundle=bundle,
+        work=work,
+        config_dir=_config_dir(work / "code", bundle),
+        stages=(*(str(entry["stage"]) for entry in manifest["stages"]), RELEASE),
+        overrides=tuple(_overrides(bundle, work, options)),
+        is_dev=bool(manifest["dev"]),
+        obstacles=tuple(_obstacles(bundle, options)),
+    )
+
+
+def _copy_code(bundle: Path, target: Path) -> None:
+    """Copy `model/code`: what runs must not write into the bundle."""
+    source = bundle / "model" / "code"
+    shutil.rmtree(target, ignore_errors=True)
+    for path in bundle_files(bundle, "model/code"):
+        place = target / path.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, place)
+
+
+def _config_dir(code: Path, bundle: Path) -> Path:
+    found = sorted(path.parent for path in (code / "configs").glob(f"*/{RELEASE_FILE}"))
+    if len(found) != 1:
+        raise BundleError(
+            f"{len(found)} config directories in model/code/configs",
+            expected=f"one, with {RELEASE_FILE}",
+            where=str(bundle),
+        )
+    return found[0]
+
+
+def _overrides(bundle: Path, work: Path, options: RebuildOptions) -> Iterator[str]:
+    places = {"cache_dir": str(work / "sources")}
+    if options.data_dir is not None:
+        places["data_dir"] = str(options.data_dir.resolve())
+    if options.index_url is not None:
+        places["index_url"] = options.index_url
+    for name, value in places.items():
+        yield f"corpus.execution.{name}={json.dumps(value)}"
+    for stage in training_stages(bundle):
+        yield f"{stage}.execution.trackers=[]"
+        yield f"{stage}.execution.on_loss_spike=record"
+        yield from _layout_overrides(bundle, stage, options.num_processes)
+
+
+def _layout_overrides(bundle: Path, stage: str, num_processes: int | None) -> Iterator[str]:
+    """Any number of processes under `exact`; the recorded layout under `native`, unless a number was asked for."""
+    shard_size = 1
+    if reduction(bundle, stage) == "native" and num_processes is None:
+        steps = int(read_json(bundle / "model" / "training" / stage / "run.json")["num_steps"])
+        recorded = recorded_layouts(bundle, Segment(stage, bundle, 1, steps))
+        if len(recorded) == 1:
+            (layout,) = recorded
+            num_processes, shard_size = layout.num_processes, layout.shard_size
+    yield f"{stage}.execution.num_processes={json.dumps(num_processes)}"
+    yield f"{stage}.execution.shard_size={shard_size}"
+
+
+def _obstacles(bundle: Path, options: RebuildOptions) -> Iterator[CheckResult]:
+    for stage in training_stages(bundle):
+        branch = read_json(bundle / "model" / "training" / stage / "recipe.json").get("branch")
+        if branch:
+            begins = f"begins at step {branch['step']} of another run (ledger {branch['ledger_head'][:12]})"
+            detail = f"{begins}, which is not in this bundle: replay its steps instead"
+            yield CheckResult(CHECK, stage, "UNVERIFIED", detail, "")
+    sources = read_json(bundle / "dataset" / "sources.lock")["sources"]
+    local = [source for source in sources if source["type"] == "dataset"]
+    if options.data_dir is None:
+        for source in local:
+            told = f"the files of source {source['name']} cannot be fetched by a program"
+            where = f"; obtained from: {source['obtain']}" if source.get("obtain") else ""
+            yield CheckResult(CHECK, "corpus", "UNVERIFIED", f"{told}; put them somewhere and give --data{where}", "")
