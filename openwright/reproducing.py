@@ -143,6 +143,7 @@ def _replay(bundle: Path, options: ReproduceOptions, work: Path) -> Report:
         "replay": replay_report(bundle, results),
         "divergences": [divergence.as_json() for divergence in divergences],
     }
+    fields["tolerance"] = [result.judgement.as_json() for result in results if result.judgement is not None]
     tables = [line for found in divergences for line in found.lines()]
     return Report([*checks, *results], fields, [*tables, *lines])
 

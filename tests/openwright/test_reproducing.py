@@ -58,10 +58,11 @@ def planned(monkeypatch):
     ran = []
     choice = SimpleNamespace(seed="7", how="seed given", num_segments=2, num_segments_in_all=4)
     plan = SimpleNamespace(choice=choice, lines=lambda: ["pretrain steps 1 to 3, from step-00000000"])
-    result = SimpleNamespace(check="replay", name="pretrain steps 1-3", verdict="PASS", detail="bitwise", where="")
+    checked = {"check": "replay", "name": "pretrain steps 1-3", "verdict": "PASS", "detail": "bitwise", "where": ""}
+    result = SimpleNamespace(**checked, divergence=None, judgement=None)
 
-    def run_replays(plan):
-        ran.append(plan)
+    def run_replays(plan, interpreter):
+        ran.append(interpreter)
         return [result]
 
     told = Execution("b/code", "c" * 40, "d" * 64, (), "python3", "not needed", ("replay",))
@@ -99,8 +100,32 @@ def test_the_report_tells_code_seed_and_chance(planned, capfd):
     assert "50% (2 of 4) forged: 16.7%" in printed
 
 
-@pytest.mark.parametrize("other", [["--segments", "2"], ["--seed", "1"]])
-def test_given_steps_and_a_draw_exclude_each_other(planned, capsys, other):
-    assert cli.invoke(["reproduce", "b", "--step", "1:2", "--yes", *other]) == 2
-    assert "one of them" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--step", "1:2", "--segments", "2"], "--step beside --segments"),
+        (["--step", "1:2", "--seed", "1"], "--step beside --segments or --seed"),
+        (["--full", "--step", "1:2"], "--step beside --full"),
+        (["--full", "--segments", "2"], "--segments beside --full"),
+        (["--full", "--stage", "sft"], "--stage beside --full"),
+        (["--data", "somewhere"], "--data without --full"),
+        (["--index-url", "http://127.0.0.1/"], "--index-url without --full"),
+        (["--work", "somewhere"], "--work without --full or --isolated"),
+    ],
+)
+def test_options_that_do_not_go_together_are_named(planned, capsys, options, words):
+    assert cli.invoke(["reproduce", "b", "--yes", *options]) == 2
+    assert words in capsys.readouterr().err
     assert planned == []
+
+
+def test_an_isolated_replay_runs_in_what_was_made_for_it(planned, monkeypatch, capfd):
+    python = SimpleNamespace(python="venv/bin/python")
+    verdict = SimpleNamespace(check="environment", name="isolated", verdict="UNVERIFIED", detail="other", where="")
+    environment = SimpleNamespace(interpreter=python)
+    monkeypatch.setattr("release.isolated.plan_environment", lambda code, directory: environment)
+    monkeypatch.setattr("release.isolated.make_environment", lambda environment: environment.interpreter)
+    monkeypatch.setattr("release.isolated.check_environment", lambda bundle, interpreter: verdict)
+    assert cli.invoke(["reproduce", "b", "--isolated", "--yes", "--json"]) == 3
+    assert [check["check"] for check in json.loads(capfd.readouterr().out)["checks"]] == ["environment", "replay"]
+    assert planned == [python]
