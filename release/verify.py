@@ -132,12 +132,17 @@ def tagged_digest(construction: str, value: Json) -> str:
 
 def parse_json(data: bytes, where: str) -> Json:
     """Parse JSON by the rules of `canonical-json/1`; anything else is a Mismatch."""
-    if len(data) > MAX_JSON_BYTES or sum(map(data.count, (b",", b"[", b"{"))) > MAX_JSON_ITEMS:
+    num_nodes = data.count(b"[") + data.count(b"{")
+    if len(data) > MAX_JSON_BYTES or data.count(b",") + num_nodes > MAX_JSON_ITEMS:
         raise Mismatch(f"JSON that is too large ({len(data)} bytes)", where)
-    number: dict[str, Any] = dict.fromkeys(("parse_constant", "parse_float", "parse_int"), _safe_integer)
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_without_duplicates, **number)
-        _check_plain(value, 0)
+        value = DECODER.decode(data.decode("utf-8"))
+        if b"\\u" in data:
+            canonical_json(value)  # a lone surrogate has no bytes: UnicodeEncodeError is a ValueError
+        depth, tier = 0, [value] * (num_nodes > MAX_JSON_DEPTH)
+        while tier and (depth := depth + 1) <= MAX_JSON_DEPTH + 1:
+            tier = [x for n in tier if isinstance(n, (dict, list)) for x in (n.values() if isinstance(n, dict) else n)]
+        require(not tier, "not strict JSON: nested too deeply", where)
     except (RecursionError, ValueError) as error:
         raise Mismatch(f"not strict JSON: {show(str(error))}", where) from None
     return value
@@ -155,14 +160,8 @@ def _safe_integer(text: str) -> int:
     return int(text)
 
 
-def _check_plain(value: Json, depth: int) -> None:
-    if depth > MAX_JSON_DEPTH:
-        raise ValueError("nested too deeply")
-    if isinstance(value, str):
-        value.encode("utf-8")  # a lone surrogate has no bytes: UnicodeEncodeError is a ValueError
-    elif isinstance(value, (dict, list)):
-        for item in [*value, *value.values()] if isinstance(value, dict) else value:
-            _check_plain(item, depth + 1)
+numbers: dict[str, Any] = dict.fromkeys(("parse_constant", "parse_float", "parse_int"), _safe_integer)
+DECODER = json.JSONDecoder(object_pairs_hook=_without_duplicates, **numbers)
 
 
 # ---- what a value from a stranger has to look like ------------------------------------------------------------------
@@ -257,7 +256,8 @@ OBJECTS = {
 alternatives of kinds and words. `key?` may be missing; `*` is the shape of all other keys (without it there are none).
 Records of a ledger have `kind` and `previous` besides."""
 
-SHAPES = {name: dict(word.split(":") for word in words.split()) for name, words in OBJECTS.items()}
+SHAPES = {name: dict(word.replace("?", "").split(":") for word in words.split()) for name, words in OBJECTS.items()}
+REQUIRED = {name: set(re.findall(r"([^ ?*:]+):\S", words)) for name, words in OBJECTS.items()}
 
 
 def fit(value: Json, shape: str, where: str, key: str = "") -> None:
@@ -268,15 +268,15 @@ def fit(value: Json, shape: str, where: str, key: str = "") -> None:
         for number, item in enumerate(value):
             fit(item, shape[1:-1], where, f"{key}[{number}]")
     elif shape not in SHAPES:
-        if not any(KINDS[kind](value) if kind in KINDS else value == kind for kind in shape.split("|")):
+        others = () if shape in KINDS else shape.split("|")
+        if not (any(KINDS[k](value) if k in KINDS else value == k for k in others) if others else KINDS[shape](value)):
             raise Mismatch(f"field {key!r} is {show(value)}, not {shape}", where)
     else:
-        where = f"{where}: {show(key)}" if key else where
+        where = f"{where}: {key if key.isidentifier() else show(key)}" if key else where
         if not isinstance(value, dict):
             raise Mismatch(f"{type(value).__name__} where an object belongs", where)
-        shapes = {name.rstrip("?"): inner for name, inner in SHAPES[shape].items()}
-        odd = {name for name in SHAPES[shape] if name[-1] not in "?*"} - value.keys()
-        odd |= set() if "*" in shapes else value.keys() - shapes.keys()
+        shapes = SHAPES[shape]
+        odd = (REQUIRED[shape] - value.keys()) | (set() if "*" in shapes else value.keys() - shapes.keys())
         if odd:
             raise Mismatch(f"missing or unknown fields: {show(', '.join(sorted(odd)))}", where)
         for name, item in value.items():
@@ -391,7 +391,6 @@ class Tree:
 
     def json(self, path: str, expected: str) -> Json:
         """Parse a JSON file that has to be of a format."""
-        require(self.files.get(path, 0) <= MAX_JSON_BYTES, "JSON that is too large", self.place(path))
         with self.open(path) as file:
             value = parse_json(file.read(MAX_JSON_BYTES + 1), self.place(path))
         check_format(value, expected, self.place(path))
@@ -460,10 +459,11 @@ class ChainLine:
 def read_chain(tree: Tree, path: str) -> Iterator[ChainLine]:
     """Yield the records of a `chain/1` file; any line that is not canonical or not linked is a Mismatch."""
     place: dict[str, Json] = {"num_records": 0, "size_bytes": 0, "head": "0" * 64}
+    name = tree.place(path)
     with tree.open(path) as file:
         while line := file.readline(MAX_LINE_BYTES):
             number, end = place["num_records"] + 1, place["size_bytes"] + len(line)
-            where = f"{tree.place(path)}:{number}"
+            where = f"{name}:{number}"
             require(line.endswith(b"\n"), "a line that is torn or too long", where)
             record = parse_json(line[:-1], where)
             fit(record, "chained", where)
@@ -714,7 +714,7 @@ class Ledger:
 def check_record(line: ChainLine) -> str:
     """Check the fields of a ledger record; returns its kind."""
     record, where, kind = line.record, line.where, str(line.record.get("kind"))
-    require(f"ledger {kind}" in SHAPES, f"a record of kind {show(kind)}", where)
+    require(f"ledger {kind}" in SHAPES, f"a record of kind {kind!r:.99}", where)
     fit({key: value for key, value in record.items() if key not in ("kind", "previous")}, f"ledger {kind}", where)
     if kind == "step":
         total = sum(record["tokens_by_source"].values())
@@ -1360,8 +1360,8 @@ class Verifier:
         schedule, kept = self._schedule(stage), []
         recorded = {f"{base}step-{step:08d}/": step for step in ledger.checkpoints}
         for path in self.model.below(base):
-            is_recorded = "/".join(path.split("/")[:3]) + "/" in recorded
-            require(is_recorded, "a checkpoint that the ledger lacks", self.model.place(path))
+            is_known = f"{base}{path.split('/')[2]}/" in recorded
+            require(is_known, "a checkpoint that the ledger lacks", self.model.place(path))
         for directory, step in recorded.items():
             kind, allowed = "nothing", schedule.may_be_kept_as(step)
             if self.model.below(directory):
