@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 from typer import Argument, Option
 
+from openwright.located import CACHE, BundleArgument
 from provenance.errors import DISK_ERRORS, ConfigError, OpenwrightError
 
 EXIT_FAIL = 1
@@ -42,7 +43,15 @@ Yes = Annotated[bool, Option("--yes", help="Run the bundle's code without asking
 PrivateKeyFile = Annotated[
     Path, Option("--key", metavar="KEY.pem", help="Private key in PEM; its password is asked for.")
 ]
-Bundle = Annotated[Path, Argument(metavar="BUNDLE", help="Directory of a bundle: model/ and dataset/.")]
+Bundle = Annotated[
+    Path, Argument(metavar="BUNDLE", help="Directory of a bundle (model/ and dataset/), or hf:ORG/NAME[@REVISION].")
+]
+InBundle = Annotated[Path, Option("--in", metavar="BUNDLE", help="Directory of a bundle, or hf:ORG/NAME[@REVISION].")]
+OwnBundle = Annotated[Path, Argument(metavar="BUNDLE", help="Directory of your bundle: model/ and dataset/.")]
+DatasetName = Annotated[
+    str, Option("--dataset", metavar="hf:ORG/NAME|none", help="For hf: the dataset, if not that of the model's card.")
+]
+Cache = Annotated[Path, Option("--cache", metavar="DIR", help="For hf: where what is fetched is kept.")]
 
 ARTIFACTS = Path("artifacts")
 
@@ -137,7 +146,7 @@ def train(
 
 @app.command()
 def branch(
-    run: Annotated[Path, Argument(metavar="RUN|BUNDLE", help="Directory of a run, finished or not, or of a bundle.")],
+    run: Annotated[Path, Argument(metavar="RUN|BUNDLE", help="A run, finished or not; a bundle; hf:ORG/NAME.")],
     step: Annotated[int, Option("--at", metavar="STEP", min=1, help="Step of a full checkpoint.")],
     config_dir: Annotated[Path, Option("--config", metavar="CONFIG_DIR", help="Where the other stages come from.")],
     target: Annotated[Path, Option("--to", metavar="NEW_DIR", help="Config directory to write.")],
@@ -153,6 +162,7 @@ def branch(
     ] = None,
     stage: Annotated[str, Option("--stage", help="Training stage of a bundle.")] = "pretrain",
     artifacts: Store = ARTIFACTS,
+    cache: Cache = CACHE,
     as_json: AsJson = False,
 ) -> None:
     """Go on from a checkpoint with something changed.
@@ -162,7 +172,7 @@ def branch(
     from openwright import commands
 
     changes = (overrides or (), skip or (), without or ())
-    commands.branch_run(run, step, config_dir, target, changes, stage, artifacts, as_json)
+    commands.branch_run(BundleArgument(run, cache=cache), step, config_dir, target, changes, stage, artifacts, as_json)
 
 
 @app.command("eval")
@@ -228,12 +238,17 @@ def verify(
     tokens: Annotated[
         Literal["sample", "all", "none"], Option("--tokens", help="How many token digests to recompute.")
     ] = "sample",
+    dataset: DatasetName = "",
+    cache: Cache = CACHE,
     as_json: AsJson = False,
 ) -> None:
-    """Check a bundle offline: bytes, signatures, records, openness."""
+    """Check a bundle: bytes, signatures, records, openness.
+
+    From a directory this needs no network; of hf:ORG/NAME every listed file is fetched first.
+    """
     from openwright import commands
 
-    commands.verify_bundle(bundle, expect, key, attesters or (), tokens, as_json)
+    commands.verify_bundle(BundleArgument(bundle, dataset, cache), expect, key, attesters or (), tokens, as_json)
 
 
 @app.command()
@@ -257,7 +272,8 @@ def reproduce(
         bool, Option("--isolated", help="In a fresh virtual environment from the bundle's lock files.")
     ] = False,
     work: Annotated[
-        Path | None, Option("--work", metavar="DIR", help="Keep the rebuild or the environment here, and go on with it.")
+        Path | None,
+        Option("--work", metavar="DIR", help="Keep rebuild and environment here, and go on with it."),
     ] = None,
     data: Annotated[
         Path | None, Option("--data", metavar="DIR", help="Where the files of local data sets lie, for --full.")
@@ -265,6 +281,8 @@ def reproduce(
     index_url: Annotated[
         str | None, Option("--index-url", metavar="URL", help="Package index to fetch sources from, for --full.")
     ] = None,
+    dataset: DatasetName = "",
+    cache: Cache = CACHE,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
@@ -276,7 +294,7 @@ def reproduce(
 
     options = {"segments": segments, "seed": seed, "num_processes": processes, "stage": stage, "yes": yes}
     rebuild = {"full": full, "isolated": isolated, "work": work, "data": data, "index_url": index_url}
-    commands.reproduce_bundle(bundle, step, as_json, **options, **rebuild)
+    commands.reproduce_bundle(BundleArgument(bundle, dataset, cache), step, as_json, **options, **rebuild)
 
 
 @app.command()
@@ -286,37 +304,43 @@ def attest(
     report: Annotated[
         Path, Option("--report", metavar="REPORT.json", help="What `openwright reproduce BUNDLE --json` printed.")
     ],
+    dataset: DatasetName = "",
+    cache: Cache = CACHE,
     as_json: AsJson = False,
 ) -> None:
     """Sign what a replay found, and add it to the bundle."""
     from openwright import commands
 
-    commands.attest_replay(bundle, key, report, as_json)
+    commands.attest_replay(BundleArgument(bundle, dataset, cache), key, report, as_json)
 
 
 @inspect_app.command("step")
 def inspect_step(
     step: Annotated[int, Argument(metavar="N", min=1, help="Step, counted from 1.")],
-    bundle: Annotated[Path, Option("--in", metavar="BUNDLE", help="Directory of a bundle.")],
+    bundle: InBundle,
     stage: Annotated[Literal["pretrain", "sft"], Option("--stage", help="Training stage.")] = "pretrain",
+    dataset: DatasetName = "",
+    cache: Cache = CACHE,
     as_json: AsJson = False,
 ) -> None:
     """Show what a step read: sources, documents, text."""
     from openwright import commands
 
-    commands.inspect_step(step, bundle, stage, as_json)
+    commands.inspect_step(step, BundleArgument(bundle, dataset, cache), stage, as_json)
 
 
 @inspect_app.command("document")
 def inspect_document(
     document_id: Annotated[str, Argument(metavar="ID", help="Document id, or the beginning of it.")],
-    bundle: Annotated[Path, Option("--in", metavar="BUNDLE", help="Directory of a bundle.")],
+    bundle: InBundle,
+    dataset: DatasetName = "",
+    cache: Cache = CACHE,
     as_json: AsJson = False,
 ) -> None:
     """Show a document's licence and the steps that read it."""
     from openwright import commands
 
-    commands.inspect_document(document_id, bundle, as_json)
+    commands.inspect_document(document_id, BundleArgument(bundle, dataset, cache), as_json)
 
 
 @release_app.command("build")
@@ -354,7 +378,7 @@ def release_statement(
 
 
 @release_app.command("sign")
-def release_sign(bundle: Bundle, key: PrivateKeyFile, as_json: AsJson = False) -> None:
+def release_sign(bundle: OwnBundle, key: PrivateKeyFile, as_json: AsJson = False) -> None:
     """Sign a bundle that verifies, with OpenSSF model signing.
 
     Keys come from openssl: docs/verification.md has the two commands.

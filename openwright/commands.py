@@ -15,6 +15,7 @@ from typing import Any
 import typer
 
 from openwright.configs import RELEASE, TRAINING_STAGES
+from openwright.located import BundleArgument, Located, own_directory
 from openwright.report import check_lines, check_records, exit_code_of, print_json, printable, stdout_kept_clean
 from provenance.artifacts import Artifact
 from provenance.errors import ConfigError, StoppedForRequeue
@@ -75,7 +76,7 @@ def show_plan(
 
 
 def branch_run(
-    run: Path,
+    run: BundleArgument,
     step: int,
     config_dir: Path,
     target: Path,
@@ -90,11 +91,15 @@ def branch_run(
         changes: texts of `--set`, `--skip` and `--without`.
     """
     from openwright.branching import write_branch
+    from openwright.needs import fetch_for_branch
 
     overrides, skips, without = changes
     stretches = [parse_steps(text, "--skip") for text in skips]
     sources = [_parse_source(text) for text in without]
-    path = write_branch(run, step, config_dir, target, store, overrides, stretches, stage, sources)
+    with stdout_kept_clean(as_json), _stoppable():
+        source = run.locate()
+        fetch_for_branch(source, stage, step)
+    path = write_branch(source.path, step, config_dir, target, store, overrides, stretches, stage, sources)
     document = {"format": REPORT_FORMAT, "branch": path.as_posix(), "step": step}
     _finish(document, [f"branch at step {step}: {path}"], f"openwright run {target}", as_json)
 
@@ -155,6 +160,7 @@ def make_statement(
     """`release statement`: keep what a person says about one rule; the words are theirs, none are suggested."""
     from release.statements import write_statement
 
+    own_directory(bundle)
     if text is None:
         if sys.stdin.isatty():
             print(f"Your statement for {rule}, in your own words; end with Ctrl-D:", file=sys.stderr)
@@ -224,42 +230,53 @@ def follow_status(root: Path, every_seconds: float, as_json: bool) -> None:
         follow(root, show, every_seconds)
 
 
-def inspect_step(step: int, bundle: Path, stage: str, as_json: bool) -> None:
+def inspect_step(step: int, bundle: BundleArgument, stage: str, as_json: bool) -> None:
     """`inspect step`: the windows that a step read."""
     from openwright.inspection import Readings, step_lines
+    from openwright.needs import fetch_for_inspection
 
-    windows = Readings(bundle, stage).step(step)
-    document = {"format": REPORT_FORMAT, "bundle": bundle.as_posix(), "stage": stage, "step": step, "windows": windows}
+    with stdout_kept_clean(as_json), _stoppable():
+        found = bundle.locate()
+        fetch_for_inspection(found, stage, with_text=True)
+    windows, named = Readings(found.path, stage).step(step), found.argument
+    document = {"format": REPORT_FORMAT, "bundle": named, "stage": stage, "step": step, "windows": windows}
     ids = [row["document_id"][:12] for window in windows for row in window["documents"]]
-    following = f"openwright inspect document {ids[0]} --in {bundle}" if ids else f"openwright verify {bundle}"
+    following = f"openwright inspect document {ids[0]} --in {named}" if ids else f"openwright verify {named}"
     _finish(document, step_lines(windows), following, as_json)
 
 
-def inspect_document(document_id: str, bundle: Path, as_json: bool) -> None:
+def inspect_document(document_id: str, bundle: BundleArgument, as_json: bool) -> None:
     """`inspect document`: a document's row and the pretraining steps that read it."""
-    from openwright.inspection import Readings, document_lines
+    from openwright.inspection import PRETRAIN, Readings, document_lines
+    from openwright.needs import fetch_for_inspection
 
-    found = Readings(bundle).document(document_id)
-    document = {"format": REPORT_FORMAT, "bundle": bundle.as_posix(), "document": found}
+    with stdout_kept_clean(as_json), _stoppable():
+        place = bundle.locate()
+        fetch_for_inspection(place, PRETRAIN, with_text=False)
+    found, named = Readings(place.path).document(document_id), place.argument
+    document = {"format": REPORT_FORMAT, "bundle": named, "document": found}
     steps = found["steps"]
-    following = f"openwright inspect step {steps[0]} --in {bundle}" if steps else f"openwright verify {bundle}"
+    following = f"openwright inspect step {steps[0]} --in {named}" if steps else f"openwright verify {named}"
     _finish(document, document_lines(found), following, as_json)
 
 
 def verify_bundle(
-    bundle: Path, expect: str | None, key: Path | None, attesters: Sequence[Path], tokens: str, as_json: bool
+    bundle: BundleArgument, expect: str | None, key: Path | None, attesters: Sequence[Path], tokens: str, as_json: bool
 ) -> None:
     """`verify`: all offline checks; exits 0, 1 or 3."""
     if expect is not None and not re.fullmatch(r"[0-9a-f]{64}", expect):
         raise ConfigError(f"--expect {expect}", expected="64 hexadecimal digits", where="command line")
+    from openwright.needs import fetch_everything
     from release.checks import verify_release
 
-    with stdout_kept_clean(as_json):
-        results = verify_release(bundle, expect=expect, tokens=tokens, key=key, attesters=attesters)
-    _print_checks(bundle, results, f"openwright reproduce {bundle}", as_json)
+    with stdout_kept_clean(as_json), _stoppable():
+        found = bundle.locate()
+        fetch_everything(found, is_lone_allowed=True)
+        results = verify_release(found.path, expect=expect, tokens=tokens, key=key, attesters=attesters)
+    _print_checks(found, [*found.checks(), *results], f"openwright reproduce {found.argument}", as_json)
 
 
-def reproduce_bundle(bundle: Path, step: str | None, as_json: bool, **options: Any) -> None:
+def reproduce_bundle(bundle: BundleArgument, step: str | None, as_json: bool, **options: Any) -> None:
     """`reproduce`: run the bundle's code, if it may, and compare; exits 0, 1 or 3.
 
     Args:
@@ -269,9 +286,10 @@ def reproduce_bundle(bundle: Path, step: str | None, as_json: bool, **options: A
 
     asked = ReproduceOptions(steps=parse_steps(step) if step is not None else None, **options)
     with stdout_kept_clean(as_json), _stoppable():
-        report = reproduce_bundle(bundle, asked)
-    following = f"openwright verify {bundle} --expect DIGEST"
-    _print_checks(bundle, report.results, following, as_json, report.fields, report.lines)
+        found = bundle.locate()
+        report = reproduce_bundle(found, asked)
+    following = f"openwright verify {found.argument} --expect DIGEST"
+    _print_checks(found, report.results, following, as_json, report.fields, report.lines)
 
 
 def sign_release(bundle: Path, key_path: Path, as_json: bool) -> None:
@@ -281,25 +299,30 @@ def sign_release(bundle: Path, key_path: Path, as_json: bool) -> None:
 
     with stdout_kept_clean(as_json):
         key = load_private_key(key_path, _ask_password)
-        path = sign_bundle(bundle, key)
+        path = sign_bundle(own_directory(bundle), key)
     fingerprint = key.public.fingerprint
     document = {"format": REPORT_FORMAT, "signature": path.as_posix(), "key": fingerprint}
     lines = [f"signed with the key {fingerprint}: {path}", "publish the public key where people can trust it"]
     _finish(document, lines, f"openwright verify {bundle} --key PUB.pem", as_json)
 
 
-def attest_replay(bundle: Path, key_path: Path, report: Path, as_json: bool) -> None:
+def attest_replay(bundle: BundleArgument, key_path: Path, report: Path, as_json: bool) -> None:
     """`attest`: sign the report of a replay."""
+    from openwright.needs import fetch_everything
     from release.attestations import attest
     from release.keys import load_private_key
 
-    with stdout_kept_clean(as_json):
+    with stdout_kept_clean(as_json), _stoppable():
         key = load_private_key(key_path, _ask_password)
-        path = attest(bundle, key, report)
+        found = bundle.locate()
+        fetch_everything(found)
+        path = attest(found.path, key, report)
     fingerprint = key.public.fingerprint
     document = {"format": REPORT_FORMAT, "attestation": path.as_posix(), "key": fingerprint}
-    line = f"signed with the key {fingerprint}: {path}"
-    _finish(document, [line], f"openwright verify {bundle} --attester PUB.pem", as_json)
+    lines = [f"signed with the key {fingerprint}: {path}"]
+    if bundle.is_remote:
+        lines.append("it lies in your copy: send it to the publisher, who can put it into model/attestations/")
+    _finish(document, lines, f"openwright verify {found.argument} --attester PUB.pem", as_json)
 
 
 def _ask_password() -> str:
@@ -330,7 +353,7 @@ def _parse_source(text: str) -> str:
 
 
 def _print_checks(
-    bundle: Path,
+    bundle: Located,
     results: Sequence[Any],
     following: str,
     as_json: bool,
@@ -343,7 +366,7 @@ def _print_checks(
     counts = {name: sum(r["verdict"] == name for r in records) for name in ("PASS", "FAIL", "UNVERIFIED")}
     document = {
         "format": REPORT_FORMAT,
-        "bundle": bundle.as_posix(),
+        "bundle": bundle.argument,
         "checks": records,
         "counts": counts,
         "exit_code": code,

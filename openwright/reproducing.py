@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from openwright.consent import ask
+from openwright.located import Located
 from provenance.canonical import Json
 from provenance.errors import ConfigError
 
@@ -76,7 +77,7 @@ class Report:
     lines: list[str]
 
 
-def reproduce_bundle(bundle: Path, options: ReproduceOptions) -> Report:
+def reproduce_bundle(bundle: Located, options: ReproduceOptions) -> Report:
     """Replay or rebuild what was asked for, once the user agreed to run the bundle's code.
 
     Raises:
@@ -115,12 +116,15 @@ def _ready(bundle: Path, environment: "IsolatedEnvironment | None") -> "tuple[In
     return interpreter, [check_environment(bundle, interpreter)]
 
 
-def _replay(bundle: Path, options: ReproduceOptions, work: Path) -> Report:
+def _replay(located: Located, options: ReproduceOptions, work: Path) -> Report:
+    from openwright.needs import fetch_for_planning, fetch_for_replay
     from release.execution import execution_of
     from release.interpreters import THIS_PYTHON
     from release.replay_report import replay_report
     from release.reproduce import plan_replays, run_replays
 
+    fetch_for_planning(located)
+    bundle = located.path
     plan = plan_replays(
         bundle,
         steps=options.steps,
@@ -133,6 +137,7 @@ def _replay(bundle: Path, options: ReproduceOptions, work: Path) -> Report:
     planned = environment.interpreter if environment else THIS_PYTHON
     execution = execution_of(bundle, planned, [f"replay of {line}" for line in plan.lines()], network="")
     ask(execution.lines(), yes=options.yes)
+    fetch_for_replay(located, plan)
     interpreter, checks = _ready(bundle, environment)
     results = run_replays(plan, interpreter)
     sampling, lines = _sampling(plan.choice)
@@ -148,12 +153,15 @@ def _replay(bundle: Path, options: ReproduceOptions, work: Path) -> Report:
     return Report([*checks, *results], fields, [*tables, *lines])
 
 
-def _rebuild(bundle: Path, options: ReproduceOptions, work: Path) -> Report:
+def _rebuild(located: Located, options: ReproduceOptions, work: Path) -> Report:
+    from openwright.needs import fetch_everything
     from release.execution import execution_of
     from release.interpreters import THIS_PYTHON
     from release.rebuild import run_rebuild
     from release.rebuild_plan import RebuildOptions, plan_rebuild
 
+    fetch_everything(located)
+    bundle = located.path
     wanted = RebuildOptions(options.num_processes, options.data, options.index_url)
     plan = plan_rebuild(bundle, work, wanted)
     environment = _environment(bundle, options, work)

@@ -1,0 +1,102 @@
+"""What BUNDLE stands for on a command line: a directory, or a bundle on the Hub, of which needed files are fetched."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from provenance.errors import ConfigError
+
+if TYPE_CHECKING:
+    from release.verify import CheckResult
+
+PREFIX = "hf:"
+CACHE = Path("~/.cache/openwright/bundles")
+"""Where bundles from the Hub are kept, by model repository and commit."""
+
+
+class Located(Protocol):
+    """A bundle in a directory, all of it or as much as was fetched."""
+
+    @property
+    def path(self) -> Path:
+        """Directory that holds `model/` and `dataset/`."""
+
+    @property
+    def argument(self) -> str:
+        """How a command line names the bundle."""
+
+    def fetch(self, *patterns: str, is_lone_allowed: bool = False) -> None:
+        """Fetch the files that match patterns of bundle paths, where they are not here."""
+
+    def checks(self) -> list["CheckResult"]:
+        """What can be said of the place that the files came from."""
+
+
+@dataclass(frozen=True)
+class LocalBundle:
+    """A bundle in a directory of the user's; there is nothing to fetch."""
+
+    path: Path
+
+    @property
+    def argument(self) -> str:
+        """How a command line names it."""
+        return self.path.as_posix()
+
+    def fetch(self, *patterns: str, is_lone_allowed: bool = False) -> None:
+        """Nothing: what is not here is missing."""
+
+    def checks(self) -> list["CheckResult"]:
+        """Nothing: a directory is what it holds."""
+        return []
+
+
+@dataclass(frozen=True)
+class BundleArgument:
+    """What a command line says of a bundle.
+
+    Attributes:
+        place: a path, or `hf:ORG/NAME[@REVISION]`.
+        dataset: `hf:ORG/NAME[@REVISION]`, `none`, or empty for the dataset that the model's card names.
+        cache: where files from the Hub are kept.
+    """
+
+    place: Path
+    dataset: str = ""
+    cache: Path = CACHE
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is on the Hub."""
+        return str(self.place).startswith(PREFIX)
+
+    def locate(self) -> Located:
+        """Find the bundle; on the Hub its manifest is fetched and read.
+
+        Raises:
+            ConfigError: for a name that is none, or `--dataset` beside a directory.
+            BundleError: when the Hub has no such bundle.
+        """
+        if self.is_remote:
+            from openwright.hub import parse_name
+            from openwright.hub_bundle import HubBundle
+
+            return HubBundle(parse_name(str(self.place)), self.dataset, self.cache)
+        if self.dataset:
+            raise ConfigError(
+                "--dataset beside a directory",
+                expected="hf:ORG/NAME as the bundle; in a directory the dataset is dataset/",
+                where="command line",
+            )
+        return LocalBundle(self.place)
+
+
+def own_directory(place: Path) -> Path:
+    """A bundle that is about to be changed by its maker: a directory.
+
+    Raises:
+        ConfigError: for one on the Hub.
+    """
+    if BundleArgument(place).is_remote:
+        raise ConfigError(f"{place} is on the Hub", expected="the directory of your own bundle", where="command line")
+    return place

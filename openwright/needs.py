@@ -1,0 +1,97 @@
+"""Which files of a bundle a command reads, as patterns of bundle paths; from the Hub no others are fetched.
+
+What a step read is known from records: those are fetched first, and the rest by what they say.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from openwright.located import LocalBundle, Located
+from provenance.canonical import read_json
+from release.replay_segments import Segment, training_stages
+from release.reproduce import ReplayPlan
+from train.checkpoint_records import checkpoint_name
+
+EVERYTHING = ("model/**", "dataset/**")
+"""What `verify` reads: it says of every listed file that it is the listed one."""
+
+RECORDS = ("model/README.md", "model/index.html", "model/training/**", "model/evaluation/**", "model/openness/**")
+"""What notebooks read: everything but weights, checkpoints, code and data."""
+
+_TOKENS = "dataset/tokens/tokens.json"
+
+
+def fetch_everything(bundle: Located, *, is_lone_allowed: bool = False) -> None:
+    """Fetch a whole bundle."""
+    bundle.fetch(*EVERYTHING, is_lone_allowed=is_lone_allowed)
+
+
+def fetch_for_inspection(bundle: Located, stage: str, *, with_text: bool) -> None:
+    """Fetch what `inspect` reads: order, token shards of the stage's split, and the rows of the documents.
+
+    Args:
+        with_text: whether tokens are turned into text again.
+    """
+    if isinstance(bundle, LocalBundle):
+        return
+    folder = f"model/training/{stage}"
+    tokenizer = ["model/tokenizer.json"] if with_text else []
+    bundle.fetch(f"{folder}/ledger.jsonl", f"{folder}/recipe.json", _TOKENS, *tokenizer)
+    split = str(_recipe(bundle, stage)["data"]["split"])
+    bundle.fetch("dataset/documents/documents-*.parquet", *_shards(bundle, [split]))
+
+
+def fetch_for_planning(bundle: Located) -> None:
+    """Fetch what the choice of steps to replay reads, and the code that a person is asked about."""
+    checkpoints = "model/checkpoints/*/*/checkpoint.json"
+    bundle.fetch("model/code/**", "model/training/**", checkpoints, _TOKENS, "dataset/tokenizer/*")
+
+
+def fetch_for_replay(bundle: Located, plan: ReplayPlan) -> None:
+    """Fetch what a replay reads: the checkpoint before them, the tokens, and for fine-tuning its base.
+
+    The checkpoints that the recorded run kept of these steps come too: what differs is compared with them.
+    """
+    if isinstance(bundle, LocalBundle):
+        return
+    patterns: list[str] = []
+    for segment in plan.segments:
+        data = _recipe(bundle, segment.stage)["data"]
+        patterns += [f"{folder}/**" for folder in _checkpoints(bundle, segment)]
+        patterns += _shards(bundle, [str(data["split"]), str(data["heldout_split"])])
+    bundle.fetch(*dict.fromkeys(patterns))
+
+
+def fetch_for_branch(bundle: Located, stage: str, step: int) -> None:
+    """Fetch what a branch takes over: the run's records and one checkpoint."""
+    folder, checkpoints = f"model/training/{stage}", f"model/checkpoints/{stage}"
+    records = [f"{folder}/ledger.jsonl", f"{folder}/recipe.json", f"{checkpoints}/*/checkpoint.json"]
+    bundle.fetch(*records, f"{checkpoints}/{checkpoint_name(step)}/**")
+
+
+def _checkpoints(bundle: Located, segment: Segment) -> Iterator[str]:
+    kept = bundle.path / "model" / "checkpoints" / segment.stage
+    yield f"model/checkpoints/{segment.stage}/{segment.checkpoint.name}"
+    for path in sorted(kept.glob("step-*")):
+        if segment.first <= int(read_json(path / "checkpoint.json")["step"]) <= segment.last:
+            yield f"model/checkpoints/{segment.stage}/{path.name}"
+    stages = training_stages(bundle.path)
+    if base := stages[: stages.index(segment.stage)][-1:]:
+        final = read_json(bundle.path / "model" / "training" / base[0] / "run.json")["final"]
+        yield f"model/checkpoints/{base[0]}/{checkpoint_name(int(final['step']))}"
+
+
+def _recipe(bundle: Located, stage: str) -> dict[str, Any]:
+    values: dict[str, Any] = read_json(bundle.path / "model" / "training" / stage / "recipe.json")
+    return values
+
+
+def _shards(bundle: Located, splits: Iterable[str]) -> list[str]:
+    listed = read_json(bundle.path / _TOKENS)["splits"]
+    return [
+        f"dataset/{file['path']}"
+        for split in splits
+        for source in listed[split]["sources"]
+        for shard in source["shards"]
+        for file in shard["files"].values()
+    ]
