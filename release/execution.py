@@ -19,6 +19,8 @@ class Execution:
         commit: the commit that it names.
         digest: digest `sources/1` of its packages, computed now.
         other_stages: stages that recorded another digest than this.
+        is_ours: whether these are the sources of the program that runs now: code that cheats could hand back what the
+            bundle records.
         python: the executable that runs it, and how its libraries came to be there.
         network: what the network is used for.
         work: what is run, one line each.
@@ -28,6 +30,7 @@ class Execution:
     commit: str
     digest: str
     other_stages: tuple[str, ...]
+    is_ours: bool
     python: str
     network: str
     work: tuple[str, ...]
@@ -37,12 +40,18 @@ class Execution:
         same = "the one that its stages recorded"
         if self.other_stages:
             same = f"NOT the one that {', '.join(self.other_stages)} recorded"
+        ours = "the same sources as this openwright"
+        if not self.is_ours:
+            ours = (
+                "not the sources of this openwright: read the difference, code that cheats can repeat what is recorded"
+            )
         first, *others = self.work
         return [
             "about to execute code from a bundle; it can do on this machine whatever you can:",
             f"  code     {self.code}",
             f"           commit {self.commit}",
             f"           sources {self.digest}, {same}",
+            f"           {ours}",
             f"  python   {self.python}",
             f"  network  {self.network}",
             f"  work     {first}",
@@ -56,6 +65,7 @@ class Execution:
             "commit": self.commit,
             "sources_digest": self.digest,
             "stages_with_other_sources": list(self.other_stages),
+            "same_sources_as_this_program": self.is_ours,
             "python": self.python,
             "network": self.network,
             "work": list(self.work),
@@ -82,6 +92,7 @@ def execution_of(bundle: Path, interpreter: Interpreter, work: Sequence[str], ne
         code=str(code),
         commit=str(read_json(code / CODE_RECORD).get("commit")),
         digest=digest,
+        is_ours=digest == sources_digest(PACKAGES),
         other_stages=tuple(str(s["stage"]) for s in stages if s["code"]["packages_digest"] != digest),
         python=python,
         network=network or "not needed, but nothing keeps the code from using it",

@@ -45,9 +45,10 @@ def test_without_a_terminal_nobody_is_asked(monkeypatch, capsys):
 
 
 def test_what_is_told_before_it_runs():
-    told = Execution("b/code", "c" * 40, "d" * 64, ("sft",), "python3 (3.11.7)", "not needed", ("replay of 1", "of 2"))
+    told = Execution("b/code", "c" * 40, "d" * 64, ("sft",), False, "python3", "not needed", ("replay of 1", "of 2"))
     lines = told.lines()
     assert f"           sources {'d' * 64}, NOT the one that sft recorded" in lines
+    assert any("not the sources of this openwright" in line for line in lines)
     assert lines[-2:] == ["  work     replay of 1", "           of 2"]
     assert told.as_json()["stages_with_other_sources"] == ["sft"]
 
@@ -65,7 +66,7 @@ def planned(monkeypatch):
         ran.append(interpreter)
         return [result]
 
-    told = Execution("b/code", "c" * 40, "d" * 64, (), "python3", "not needed", ("replay",))
+    told = Execution("b/code", "c" * 40, "d" * 64, (), True, "python3", "not needed", ("replay",))
     monkeypatch.setattr("release.reproduce.plan_replays", lambda bundle, **options: plan)
     monkeypatch.setattr("release.reproduce.run_replays", run_replays)
     monkeypatch.setattr("release.replay_report.replay_report", lambda bundle, results: {"format": "some"})

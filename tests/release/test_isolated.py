@@ -1,5 +1,6 @@
 """`--isolated`: what would be installed and how it is judged; the commands are looked at, nothing is installed."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from provenance.errors import BundleError, OpenwrightError
 from release.interpreters import Interpreter
-from release.isolated import compare_versions, make_environment, plan_environment
+from release.isolated import check_environment, compare_versions, make_environment, plan_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 HASH = f"--hash=sha256:{'a' * 64}"
@@ -97,6 +98,17 @@ def test_recorded_versions_pass_and_others_are_named() -> None:
     other = compare_versions(RECORDED, {"torch": "2.13.0+cu130", "numpy": "2.0"}, "3.12.0")
     assert other.verdict == "UNVERIFIED"
     assert "Python 3.12.0, recorded 3.11.7; torch 2.13.0+cu130, recorded 2.13.0+cpu" in other.detail
+
+
+def test_what_is_installed_here_is_compared_with_the_record(tmp_path: Path) -> None:
+    training = tmp_path / "model" / "training" / "pretrain"
+    training.mkdir(parents=True)
+    (training / "ledger.jsonl").write_text("")
+    (tmp_path / "model" / "manifest.json").write_text('{"stages": [{"stage": "pretrain"}]}')
+    (training / "environment.json").write_text(json.dumps({"python": "2.7", "distributions": {}}))
+    result = check_environment(tmp_path, Interpreter(sys.executable))
+    assert (result.check, result.verdict) == ("environment", "UNVERIFIED")
+    assert "recorded 2.7" in result.detail
 
 
 def test_an_isolated_python_hears_nothing_of_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,10 +36,10 @@ def test_an_honest_segment_replays_at_every_number_of_processes(bundle: Path, nu
 
 
 def test_random_segments_name_their_seed_and_what_they_leave_open(bundle: Path) -> None:
-    results = reproduce(bundle, segments=2, seed=5, stage="sft")
-    assert [result.verdict for result in results] == ["PASS", "PASS"]
-    assert all("drawn with seed 5: 2 of 2 segments" in result.detail for result in results)
-    assert all("missed with chance 0.00" in result.detail for result in results)
+    (result,) = reproduce(bundle, segments=1, seed=5, stage="sft")
+    assert result.verdict == "PASS"
+    assert "drawn with seed 5: 1 of 2 segments" in result.detail
+    assert "missed with chance 0.50" in result.detail
 
 
 def test_a_loss_changed_in_its_last_bit_and_chained_anew_fails(forged: Path) -> None:
@@ -53,20 +53,6 @@ def test_a_loss_changed_in_its_last_bit_and_chained_anew_fails(forged: Path) -> 
     assert "first difference at step 5" in result.detail
     assert "numerics; loss" in result.detail
     assert "tensors of the checkpoint at step 6 come out bit for bit" in result.detail
-
-
-def test_the_same_forgery_on_another_platform_is_never_a_pass(forged: Path) -> None:
-    def edit(records: list[dict[str, Any]]) -> None:
-        next(r for r in records if r["kind"] == "step" and r["step"] == 5)["loss"] = "0x1.0000000000000p+1"
-
-    forge.edit_ledger(forged, "pretrain", edit)
-    path = forged / "model" / "training" / "pretrain" / "environment.json"
-    values = json.loads(path.read_text())
-    values["platform"]["cpu_model"] = "another processor"
-    path.write_text(json.dumps(values))
-    result = replay(forged, 4, 6)
-    assert result.verdict == "UNVERIFIED"
-    assert "cpu_model" in result.detail
 
 
 def test_a_swapped_checkpoint_fails_at_its_state_digest(forged: Path) -> None:
