@@ -17,16 +17,20 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from train.accounting import ModelShape, optimizer_elements
 from train.model import build_model
+from train.reduction import BUCKET_ELEMENTS
 from train.settings import ModelConfig, RunConfig
 
-Moment = Literal["forward", "loss", "backward", "exchange", "update"]
-MOMENTS: tuple[Moment, ...] = ("forward", "loss", "backward", "exchange", "update")
-"""Of a step's last pass: activations whole; logits and their gradients; gradients whole; copies add theirs up; the
-optimizer."""
+Moment = Literal["gather", "forward", "loss", "backward", "gradients", "exchange", "update"]
+MOMENTS: tuple[Moment, ...] = ("gather", "forward", "loss", "backward", "gradients", "exchange", "update")
+"""Of a step's last pass: embedding and head are gathered; activations whole; logits and their gradients; the last
+layer's gradients, the other layers' activations still there; gradients whole; copies add theirs up; the optimizer."""
 
 ALWAYS = MOMENTS
-PASS: tuple[Moment, ...] = ("forward", "loss", "backward")
+PASS: tuple[Moment, ...] = ("gather", "forward", "loss", "backward", "gradients")
 FP32, BF16 = 4, 2
+GATHERED_BUCKETS = 2
+"""gloo has two threads, and each gathers into memory of its own before it copies."""
+
 RESIDENT_PER_LIVE = 1.24
 """Resident memory of a process on CPUs, beyond that of its libraries, over its live tensors: what glibc keeps of freed
 memory. Measured, see docs/plan.md; sharded runs over gloo need more."""
@@ -90,11 +94,11 @@ def memory_parts(
     whole_bf16 = exact and shards == 1 and config.precision == "bf16"
     built: tuple[Moment, ...] = ("exchange", "update")
     if not whole_bf16 and not (exact and passes > 1):  # else it is added to what stands among the partial sums
-        built = ("backward", *built)
+        built = ("gradients", *built)
     own = -(-shape.num_parameters // shards)
     state = -(-optimizer_elements(shape, config.optimizer.name) // shards)
     sums = own * (passes.bit_length() - 1) * exact
-    exchange = (2 * own + own // copies) * (exact and copies > 1)
+    exchange = (own + min(own, GATHERED_BUCKETS * BUCKET_ELEMENTS)) * (exact and copies > 1)
     adam = own - (shape.num_matrix_parameters // shards if config.optimizer.name == "muon" else 0)
     logits = _logits_bytes(shape, config, windows * length)
     parts = [
@@ -103,11 +107,11 @@ def memory_parts(
         MemoryPart(
             "partial sums",
             FP32 * sums,
-            (*PASS, "exchange") if whole_bf16 else PASS,
+            (*PASS, "exchange") if whole_bf16 and copies == 1 else PASS,
             f"exact reduction: log2 of {passes} passes, P/S each",
         ),
-        MemoryPart("gradients", FP32 * own, built, "fp32, P/S"),
-        MemoryPart("exchange", FP32 * exchange, ("exchange",), "sent and received between copies, and a share"),
+        MemoryPart("gradients", FP32 * own, built, "fp32, P/S; copies send from here"),
+        MemoryPart("exchange", FP32 * exchange, ("exchange",), "received from other copies; what gloo gathers into"),
         *_activation_parts(shape, config, activations, windows),
         MemoryPart("logits", logits, ("loss",), "whole" if config.loss.chunk_tokens is None else "one chunk"),
         *(_whole_parts(shape, config, passes) if shards == 1 and exact else _unit_parts(shape, config, shards, passes)),
@@ -120,23 +124,38 @@ def _whole_parts(shape: ModelShape, config: RunConfig, passes: int) -> Iterator[
     """What a whole copy of the model holds to compute with; gradients that are added at once are there one by one."""
     if config.precision == "bf16":
         yield MemoryPart("bf16 copies", BF16 * shape.num_parameters, ALWAYS, "what passes compute with")
-        yield MemoryPart("bf16 gradients", BF16 * shape.num_parameters, ("backward",), "of one pass")
+        yield MemoryPart("bf16 gradients", BF16 * shape.num_parameters, ("gradients",), "of one pass")
     elif passes > 1:
-        yield MemoryPart("gradient of the head", FP32 * shape.head_weights, ("backward",), "the largest that is added")
+        moments: tuple[Moment, ...] = ("backward", "gradients")
+        yield MemoryPart("gradient of the head", FP32 * shape.head_weights, moments, "the largest that is added")
 
 
 def _unit_parts(shape: ModelShape, config: RunConfig, shards: int, passes: int) -> Iterator[MemoryPart]:
-    """What `fully_shard` holds of its units (a layer; embedding and head): copies to compute with, and gradients."""
+    """What `fully_shard` holds of its units (a layer; embedding and head): copies to compute with, and gradients.
+
+    What is gathered is copied out once more, and gloo gathers into memory of its own before. In the backward pass the
+    next layer is gathered ahead, and what a reduce-scatter sent is kept until the next one.
+    """
     compute = _compute_bytes(config)
     if shards == 1 and compute == FP32:
         return
     kind = "bf16 copies" if compute == BF16 else "gathered"
+    gathered, received = (compute, FP32) if shards > 1 else (0, 0)
     layer, outer = max(layer.num_parameters for layer in shape.layers), shape.num_outer_parameters
-    yield MemoryPart("outer weights", compute * outer, PASS, f"{kind}: embedding and head, whole")
-    yield MemoryPart("layer weights", 2 * compute * layer, ("forward", "loss"), f"{kind}: this layer and the next")
-    buffers = 4 if shards > 1 else 2  # sent and received; of two units, since one process runs ahead of another
-    unit = (compute + buffers * FP32) * max(layer, outer)
-    yield MemoryPart("unit gradients", unit, ("backward",), "largest unit: whole, and in exchange")
+    head = compute * shape.head_weights
+    weights: tuple[Moment, ...] = ("gather", "forward", "loss", "backward")
+    yield MemoryPart("outer weights", compute * outer, weights, f"{kind}: embedding and head, whole")
+    yield MemoryPart("outer weights gathered", 2 * gathered * outer, ("gather",), "by gloo, and to be copied out")
+    yield MemoryPart("layer weights", (compute + gathered) * layer, weights[1:], f"{kind}: this layer and the next")
+    yield MemoryPart("layer weights gathered", gathered * layer, ("forward", "backward"), "by gloo")
+    sent = FP32 * layer + -(-FP32 * layer // shards)
+    yield MemoryPart("unit gradients", sent + head, ("backward",), "a layer as it was sent, its share; the head")
+    last = max(
+        compute * outer + head + max(FP32 + received, FP32 + 2 * compute) * layer,  # the first layer
+        compute * outer + 2 * head + FP32 * layer,  # the embedding's gradient is added to the head's
+        FP32 * outer + max(received, compute) * outer,  # and sent
+    )
+    yield MemoryPart("last units", last, ("gradients",), "first layer, then embedding and head: weights and gradients")
     if config.reduction == "native" and shards > 1 and passes > 1:
         yield MemoryPart(
             "whole gradients", FP32 * shape.num_parameters, PASS, "native: not sharded until the last pass"
@@ -164,9 +183,11 @@ def _activation_parts(
     masks = square * sum(layer.window_tokens is None for layer in shape.layers)
     kept = activations.kept(recomputed=recomputed) + (0 if recomputed else masks)
     yield MemoryPart("activations", windows * kept, ("forward", "loss"), "inputs of layers" if recomputed else "")
+    left = windows * (kept - (activations.layer_input if recomputed else activations.by_layer[-1]))
+    yield MemoryPart("activations left", left, ("backward",), "without those of the last layer")
     if recomputed:
         again = windows * (max(activations.by_layer) + square)
-        yield MemoryPart("layer done again", again, ("forward", "backward"), "activations of the largest layer")
+        yield MemoryPart("layer done again", again, ("forward", "backward", "gradients"), "of the largest layer")
 
 
 def _logits_bytes(shape: ModelShape, config: RunConfig, tokens: int) -> int:

@@ -26,7 +26,7 @@ from train.layout import Layout, World
 _BLOCK_ELEMENTS = 32_768  # both float64 work arrays of a block stay in a core's cache
 _DEVICE_BLOCK_ELEMENTS = 2**22
 _FRACTION_BITS = 30
-_BUCKET_ELEMENTS = 4 * 2**20
+BUCKET_ELEMENTS = 4 * 2**20
 
 
 def own_replicas(layout: Layout, num_logical_replicas: int) -> list[int]:
@@ -183,10 +183,10 @@ class _Exchange:
 
 
 def _buckets(sizes: Sequence[int]) -> list[range]:
-    """Cut parameters into runs of at most `_BUCKET_ELEMENTS` elements, or of one parameter."""
+    """Cut parameters into runs of at most `BUCKET_ELEMENTS` elements, or of one parameter."""
     buckets, first, held = [], 0, 0
     for place, size in enumerate(sizes):
-        if place > first and held + size > _BUCKET_ELEMENTS:
+        if place > first and held + size > BUCKET_ELEMENTS:
             buckets.append(range(first, place))
             first, held = place, 0
         held += size
