@@ -168,9 +168,12 @@ def _rebuild(located: Located, options: ReproduceOptions, work: Path) -> Report:
     planned = environment.interpreter if environment else THIS_PYTHON
     index = options.index_url or "the package index that its corpus.yaml names, else the default one"
     execution = execution_of(bundle, planned, plan.lines(), network=f"sources are fetched from {index}")
-    ask(execution.lines(), yes=options.yes)
-    interpreter, checks = (planned, []) if plan.obstacles else _ready(bundle, environment)
-    found = run_rebuild(plan, interpreter)
+    if plan.obstacles:
+        found, checks = run_rebuild(plan, planned), []  # says what is in the way, and runs nothing
+    else:
+        ask(execution.lines(), yes=options.yes)
+        interpreter, checks = _ready(bundle, environment)
+        found = run_rebuild(plan, interpreter)
     fields = {"execution": execution.as_json(), "rebuild": found.as_json()}
     return Report([*checks, *found.results], fields, [line for stage in found.stages for line in stage.lines()])
 

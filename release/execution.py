@@ -81,6 +81,7 @@ def execution_of(bundle: Path, interpreter: Interpreter, work: Sequence[str], ne
     """
     code = bundle / "model" / "code"
     digest = sources_digest(PACKAGES, code)
+    record = read_json(code / CODE_RECORD)
     stages = read_json(bundle / "model" / "manifest.json")["stages"]
     version = platform.python_version()
     if interpreter.is_isolated:
@@ -90,7 +91,7 @@ def execution_of(bundle: Path, interpreter: Interpreter, work: Sequence[str], ne
         python = f"{interpreter.python} ({version}), with the libraries installed there"
     return Execution(
         code=str(code),
-        commit=str(read_json(code / CODE_RECORD).get("commit")),
+        commit=str(record.get("commit")) if isinstance(record, dict) else "none",
         digest=digest,
         is_ours=digest == sources_digest(PACKAGES),
         other_stages=tuple(str(s["stage"]) for s in stages if s["code"]["packages_digest"] != digest),

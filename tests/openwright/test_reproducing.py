@@ -130,3 +130,25 @@ def test_an_isolated_replay_runs_in_what_was_made_for_it(planned, monkeypatch, c
     assert cli.invoke(["reproduce", "b", "--isolated", "--yes", "--json"]) == 3
     assert [check["check"] for check in json.loads(capfd.readouterr().out)["checks"]] == ["environment", "replay"]
     assert planned == [python]
+
+
+@pytest.mark.parametrize("obstacles", [(), ("a branch",)])
+def test_a_rebuild_asks_unless_something_is_in_its_way(planned, monkeypatch, capfd, tmp_path, obstacles):
+    ran = []
+    verdict = SimpleNamespace(check="rebuild", name="bundle", verdict="UNVERIFIED", detail="made", where="")
+    stage = SimpleNamespace(lines=lambda: ["pretrain, step 2: numerics"])
+    found = SimpleNamespace(results=[verdict], stages=[stage], as_json=lambda: {"stages": []})
+    plan = SimpleNamespace(obstacles=obstacles, lines=lambda: ["rebuild of corpus"])
+
+    def run_rebuild(plan, interpreter):
+        ran.append(interpreter)
+        return found
+
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    monkeypatch.setattr("release.rebuild_plan.plan_rebuild", lambda bundle, work, options: plan)
+    monkeypatch.setattr("release.rebuild.run_rebuild", run_rebuild)
+    code = cli.invoke(["reproduce", "b", "--full", "--work", str(tmp_path / "work")])
+    captured = capfd.readouterr()
+    assert (code, len(ran)) == ((3, 1) if obstacles else (2, 0))
+    assert ("about to execute code" in captured.err) == (not obstacles)
+    assert ("pretrain, step 2: numerics" in captured.out) == bool(obstacles)
