@@ -168,8 +168,9 @@ def _rebuild(located: Located, options: ReproduceOptions, work: Path) -> Report:
     planned = environment.interpreter if environment else THIS_PYTHON
     index = options.index_url or "the package index that its corpus.yaml names, else the default one"
     execution = execution_of(bundle, planned, plan.lines(), network=f"sources are fetched from {index}")
+    checks: list[Any] = []
     if plan.obstacles:
-        found, checks = run_rebuild(plan, planned), []  # says what is in the way, and runs nothing
+        found = run_rebuild(plan, planned)  # says what is in the way, and runs nothing
     else:
         ask(execution.lines(), yes=options.yes)
         interpreter, checks = _ready(bundle, environment)
