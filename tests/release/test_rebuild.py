@@ -16,7 +16,6 @@ from provenance.errors import BundleError, StoppedForRequeue
 from release.rebuild import Rebuild, run_rebuild
 from release.rebuild_plan import RebuildOptions, plan_rebuild
 
-Answer = Callable[[str, Path], tuple[int, Any]]
 STAGES = ["corpus", "pretrain", "sft", "eval", "bundle"]
 
 
