@@ -348,16 +348,24 @@ def release_build(
     config_dir: ConfigDir,
     overrides: Overrides = None,
     dev: Dev = False,
+    calibrate: Annotated[
+        bool, Option("--calibrate", help="Measure the noise between platforms here, by replays; some minutes.")
+    ] = False,
+    calibrate_steps: Annotated[
+        int, Option("--calibrate-steps", min=1, help="Most steps of a measured replay; longer ones are not judged.")
+    ] = 25,
     artifacts: Store = ARTIFACTS,
     as_json: AsJson = False,
 ) -> None:
     """Build the bundle from the newest artifacts.
 
-    Nothing is fetched, trained or evaluated.
+    Nothing is fetched, trained or evaluated. With --calibrate, short stretches are replayed with other kernels, so that
+    `reproduce` can judge replays on platforms that give other bits.
     """
     from openwright import commands
 
-    commands.build_bundle(config_dir, overrides or (), artifacts, dev, as_json)
+    steps = calibrate_steps if calibrate else None
+    commands.build_bundle(config_dir, overrides or (), artifacts, dev, as_json, steps)
 
 
 @release_app.command("statement")

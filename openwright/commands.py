@@ -104,12 +104,19 @@ def branch_run(
     _finish(document, [f"branch at step {step}: {path}"], f"openwright run {target}", as_json)
 
 
-def build_bundle(config_dir: Path, overrides: Sequence[str], store: Path, dev: bool, as_json: bool) -> None:
-    """`release build`: bundle the newest finished artifacts."""
+def build_bundle(
+    config_dir: Path,
+    overrides: Sequence[str],
+    store: Path,
+    dev: bool,
+    as_json: bool,
+    calibrate_steps: int | None = None,
+) -> None:
+    """`release build`: bundle the newest finished artifacts, after a calibration where steps are given for one."""
     from openwright.pipeline import build_from_latest
 
     with stdout_kept_clean(as_json), _stoppable():
-        artifacts = build_from_latest(config_dir, overrides, store, dev)
+        artifacts = build_from_latest(config_dir, overrides, store, dev, calibrate_steps)
     _print_artifacts(config_dir, artifacts, as_json)
 
 
@@ -239,7 +246,7 @@ def inspect_step(step: int, bundle: BundleArgument, stage: str, as_json: bool) -
         found = bundle.locate()
         fetch_for_inspection(found, stage, with_text=True)
     windows, named = Readings(found.path, stage).step(step), found.argument
-    document = {"format": REPORT_FORMAT, "bundle": named, "stage": stage, "step": step, "windows": windows}
+    document = {"format": REPORT_FORMAT, "bundle": found.name, "stage": stage, "step": step, "windows": windows}
     ids = [row["document_id"][:12] for window in windows for row in window["documents"]]
     following = f"openwright inspect document {ids[0]} --in {named}" if ids else f"openwright verify {named}"
     _finish(document, step_lines(windows), following, as_json)
@@ -254,7 +261,7 @@ def inspect_document(document_id: str, bundle: BundleArgument, as_json: bool) ->
         place = bundle.locate()
         fetch_for_inspection(place, PRETRAIN, with_text=False)
     found, named = Readings(place.path).document(document_id), place.argument
-    document = {"format": REPORT_FORMAT, "bundle": named, "document": found}
+    document = {"format": REPORT_FORMAT, "bundle": place.name, "document": found}
     steps = found["steps"]
     following = f"openwright inspect step {steps[0]} --in {named}" if steps else f"openwright verify {named}"
     _finish(document, document_lines(found), following, as_json)
@@ -366,7 +373,7 @@ def _print_checks(
     counts = {name: sum(r["verdict"] == name for r in records) for name in ("PASS", "FAIL", "UNVERIFIED")}
     document = {
         "format": REPORT_FORMAT,
-        "bundle": bundle.argument,
+        "bundle": bundle.name,
         "checks": records,
         "counts": counts,
         "exit_code": code,

@@ -66,8 +66,15 @@ def run_directory(
     return artifacts
 
 
-def build_from_latest(config_dir: Path, overrides: Sequence[str], store: Path, dev: bool) -> dict[str, Artifact]:
+def build_from_latest(
+    config_dir: Path, overrides: Sequence[str], store: Path, dev: bool, calibrate_steps: int | None = None
+) -> dict[str, Artifact]:
     """Build the bundle from the newest finished artifacts as they are; nothing is fetched, trained or evaluated.
+
+    Args:
+        config_dir, overrides, store, dev: as `run_directory`.
+        calibrate_steps: measure the noise between platforms on stretches of up to so many steps, and put what was found
+            into the bundle; None to leave it out.
 
     Raises:
         ArtifactError: when a stage is not finished.
@@ -81,8 +88,21 @@ def build_from_latest(config_dir: Path, overrides: Sequence[str], store: Path, d
     artifacts = {stage: latest_artifact(context.store, stage) for stage in configs.order}
     _check_lineage(artifacts)
     _check_recipes(configs, artifacts)
-    artifacts[RELEASE] = run_one(RELEASE, configs, context, artifacts)
+    tolerances = {} if calibrate_steps is None else _calibrate(configs, context, artifacts, calibrate_steps)
+    from release.bundle import build_release
+
+    artifacts[RELEASE] = build_release(
+        configs.models[RELEASE], context, artifacts, configs.directory, configs.overrides, tolerances
+    )
     return artifacts
+
+
+def _calibrate(
+    configs: StageConfigs, context: StageContext, artifacts: Mapping[str, Artifact], max_steps: int
+) -> dict[str, Path]:
+    from release.calibration import calibrate, tolerances_of
+
+    return tolerances_of(calibrate(configs.order, artifacts, context, max_steps))
 
 
 def run_one(stage: str, configs: StageConfigs, context: StageContext, artifacts: Mapping[str, Artifact]) -> Artifact:

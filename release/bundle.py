@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from provenance.artifacts import Artifact
 from provenance.canonical import Json, read_json, write_json
@@ -27,6 +29,7 @@ from release.rule_table import RULES_FILE
 from release.secret_scan import find_secrets
 from release.settings import ReleaseConfig
 from release.shipping import copy_corpus
+from release.tolerance import TOLERANCE_NAME
 
 SPEC = StageSpec(
     kind="release",
@@ -46,6 +49,7 @@ def build_release(
     artifacts: Mapping[str, Artifact],
     config_dir: Path,
     overrides: Sequence[str] = (),
+    tolerances: Mapping[str, Path] = MappingProxyType({}),
 ) -> Artifact:
     """Build the bundle `<name>-<version>/` from finished stages.
 
@@ -58,25 +62,29 @@ def build_release(
         artifacts: the artifact of every stage that `config.stages` names.
         config_dir: the release's config directory; `statements/` in it holds what people stated.
         overrides: `stage.key=value` texts that held beside its files; the bundle keeps them with its configs.
+        tolerances: by training stage, the `tolerance.json` that `release.calibration` made; none where nothing was
+            measured.
 
     Raises:
         ReleaseError: for a missing or dev stage, an unknown source, a credential in a text file.
     """
     _require_stages(config, context, artifacts)
     statements = sorted((config_dir / STATEMENTS_FOLDER).glob("*.yaml"))
-    recipe = {
+    recipe: dict[str, Any] = {
         "release": recipe_of(config),
         "configs": {path.relative_to(config_dir).as_posix(): sha256_file(path) for path in config_files(config_dir)},
         "overrides": list(overrides),
         "statements": {path.name: sha256_file(path) for path in statements},
     }
+    if tolerances:  # an observation: it makes another manifest, and no other content digest
+        recipe["tolerances"] = {stage: sha256_file(path) for stage, path in tolerances.items()}
     parents = [artifacts[stage].as_parent(stage) for stage in config.stages]
     folder = f"{config.name}-{config.version}"
 
     def body(work: Path) -> None:
         shutil.rmtree(work)
         bundle = work / folder
-        _write_bundle(bundle, config, context, artifacts, (config_dir, overrides))
+        _write_bundle(bundle, config, context, artifacts, (config_dir, overrides), tolerances)
         digest = read_json(bundle / "model" / "manifest.json")["content_digest"]
         write_json(work / RECORD_NAME, {"format": RECORD_FORMAT, "bundle": folder, "content_digest": digest})
 
@@ -126,11 +134,14 @@ def _write_bundle(
     context: StageContext,
     artifacts: Mapping[str, Artifact],
     configured: tuple[Path, Sequence[str]],
+    tolerances: Mapping[str, Path],
 ) -> None:
     model = bundle / "model"
     config_dir, overrides = configured
     for stage in config.stages:
         _copy_stage(stage, artifacts[stage], bundle, config.shipping)
+    for stage, path in tolerances.items():
+        shutil.copyfile(path, model / "training" / stage / TOLERANCE_NAME)
     _copy_model(artifacts[config.released_stage], model)
     copy_code(project_root(), config_dir, model / "code", context.code.commit, overrides)
     shutil.copyfile(project_root() / "release" / "verify.py", model / "verify.py")

@@ -100,6 +100,12 @@ def calibrate(
     return run_stage(context, spec, recipe, [artifacts[stage].as_parent(stage) for stage in stages], body)
 
 
+def tolerances_of(artifact: Artifact) -> dict[str, Path]:
+    """The `tolerance.json` of each stage that a calibration measured."""
+    paths = [artifact.path / entry.path for entry in artifact.observations]
+    return {path.parent.name: path for path in paths}
+
+
 def recorded_runs(stages: Sequence[str], artifacts: Mapping[str, Artifact]) -> list[RecordedRun]:
     """The training stages among a release's stages, each with the weights that it started from."""
     found, base = [], ""

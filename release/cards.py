@@ -10,6 +10,7 @@ from release.display import is_small, render, task_name
 from release.facts import BundleFacts, SourceFacts
 from release.licence_terms import licence_ids
 from release.sources import class_of, location_of, pin_of
+from release.tolerance import TOLERANCE_NAME, read_tolerance, summary_of
 
 HUB_LICENCES = frozenset(
     {
@@ -176,6 +177,7 @@ def stage_row(facts: BundleFacts, stage: str) -> dict[str, Any]:
         "reduction": ledger.start["reduction"],
         "promise": PROMISES[ledger.start["reduction"]],
         "precision": PRECISIONS[facts.recipe(stage)["precision"]],
+        "tolerance": _tolerance(facts, stage),
         "skipped": ledger.skipped,
         "branch": ledger.branch,
         "peak_learning_rate": max(ledger.learning_rates, default=0.0),
@@ -189,6 +191,12 @@ def stage_row(facts: BundleFacts, stage: str) -> dict[str, Any]:
         "ledger_head": run["ledger"]["head"],
         "code": facts.stage_manifest(stage)["code"],
     }
+
+
+def _tolerance(facts: BundleFacts, stage: str) -> str:
+    """What was measured of the noise between platforms, or nothing."""
+    path = facts.model / "training" / stage / TOLERANCE_NAME
+    return summary_of(read_tolerance(path)) if path.is_file() else ""
 
 
 def _batches(order: dict[str, Any]) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from release.documents import dataset_documents, model_documents, terms_document
 from release.facts import BundleFacts
 from release.known_formats import unknown_version
 from release.order_check import compare_order
+from release.tolerance_check import check_tolerance, tolerance_files
 from release.verify import CheckResult, verify_bundle
 
 _INDEX_ROW = struct.Struct("<32s32sIHHHBBI")
@@ -57,6 +58,8 @@ def verify_release(
         ("generated documents", "model/README.md", ("model/", "dataset/"), check_documents),
     ]
     barred = obstacle(bundle, results)
+    if tolerance_files(bundle):
+        checks.append(("tolerance", "model/training", ("model/training/",), check_tolerance))
     for name, where, reads, check in checks:
         other = barred or unknown_version(bundle, *reads) or (unread_ledger(results) if check is check_order else None)
         if any(path.startswith("dataset/") for path in reads) and not has_dataset:

@@ -50,6 +50,7 @@ LAYOUT: tuple[tuple[str, str], ...] = (
     ("model/training/*/environment.json", "observation"),
     ("model/training/*/accelerate.yaml", "observation"),
     ("model/training/*/identity.json", "observation"),
+    ("model/training/*/tolerance.json", "observation"),
     ("model/training/*/manifest.json", "observation"),
     ("model/evaluation/manifest.json", "observation"),
     ("model/evaluation/journal.jsonl", "observation"),

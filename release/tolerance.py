@@ -268,6 +268,28 @@ def platform_digest(record: Mapping[str, Any]) -> str:
     return tagged_digest("platform/1", {name: value for name, value in record.items() if name != "digest"})
 
 
+def summary_of(tolerance: Tolerance) -> str:
+    """A sentence about what was measured, for cards."""
+    noisy = [measured for measured in tolerance.platforms if not measured.equal_bits]
+    whose = f"measured by the publisher on {tolerance.time_utc[:10]}"
+    if not noisy:
+        return f"{whose}: {len(tolerance.platforms)} platforms, all of which gave the recorded bits"
+    stretches = [stretch for measured in noisy for stretch in measured.stretches]
+    distances = sorted(stretch.noise()[WEIGHTS] for stretch in stretches)
+    seen = {change: sum(stretch.seen[change] for stretch in stretches) for change in CHANGES}
+    others = "1 other platform" if len(noisy) == 1 else f"{len(noisy)} other platforms"
+    lengths = sorted({stretch.num_steps for stretch in stretches})
+    told = (
+        f"after {lengths[0]} to {lengths[-1]} steps the weights end {distances[0]:.1e} to {distances[-1]:.1e} from the"
+    )
+    shown = f"one changed token would be seen in {seen[SMALLEST_CHANGE]} of {len(stretches)} trials"
+    return (
+        f"{whose}, on {others} that give other bits: {told} recorded ones (relative L2); through thresholds of {FACTOR}"
+        f" times that, {shown}, a learning rate times 1.0001 at one step in {seen['learning_rate']};"
+        " a replay within tolerance is not bitwise"
+    )
+
+
 def relative_difference(one: str, other: str) -> float:
     """Difference of two hexadecimal floats over the larger of their magnitudes; NaN where one is not finite."""
     a, b = parse_hex_float(one), parse_hex_float(other)

@@ -147,6 +147,7 @@ def measure(request: TrialRequest, layout: Layout, run_dir: Path) -> dict[str, J
 
 
 def _run_stretch(run: TrainingRun, stretch: Stretch, changes: list[str]) -> dict[str, Json]:
+    State.of(run).without_optimizer().put_back(run)  # the checkpoint of step 0 brings no optimizer state of its own
     start, run.num_updates = restore_checkpoint(Path(stretch.from_checkpoint), run.weights, run.optimizer, run.layout)
     *earlier, last = steps_of(run, start.step + 1, stretch.last_step)
     numbers = {step: run.train_step(step) for step in earlier}
