@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from openwright.located import CACHE, BundleArgument
 from provenance.canonical import Json, read_json
 from provenance.digests import sha256_file
 from provenance.errors import BundleError
@@ -93,16 +94,25 @@ class OpenBundle:
         return path
 
 
-def open_bundle(path: Path | str) -> OpenBundle:
+def open_bundle(path: Path | str, cache: Path = CACHE) -> OpenBundle:
     """Open a bundle for reading.
 
     Args:
-        path: the bundle's directory.
+        path: the bundle's directory, or `hf:ORG/NAME[@REVISION]`. Of the latter the records are fetched, not weights,
+            checkpoints, code or data: libraries load those from the Hub by the repository's own name.
+        cache: where what is fetched is kept.
 
     Raises:
         BundleError: when it is no bundle.
+        ConfigError: for a name that is none.
     """
-    bundle = OpenBundle(Path(path))
+    argument = BundleArgument(Path(path), cache=cache)
+    located = argument.locate()
+    if argument.is_remote:
+        from openwright.needs import RECORDS  # loads much that a directory has no need of
+
+        located.fetch(*RECORDS)
+    bundle = OpenBundle(located.path)
     if not (bundle.model / "manifest.json").is_file():
         raise BundleError(
             "not a bundle",

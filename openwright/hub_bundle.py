@@ -14,6 +14,7 @@ from huggingface_hub import ModelCard
 
 from openwright.hub import HubName, Kind, Repository, RepositoryMissing, look_up, parse_name
 from openwright.hub_files import WantedFile, fetch_files
+from openwright.located import CACHE
 from provenance.console import fact
 from provenance.digests import sha256_file
 from provenance.errors import BundleError
@@ -86,22 +87,28 @@ class HubBundle:
     """
 
     def __init__(self, name: HubName, dataset: str, cache: Path) -> None:
-        self._dataset = dataset
+        self._options = f" --dataset {dataset}" if dataset else ""
+        self._options += f" --cache {cache}" if cache != CACHE else ""
+        self._has_dataset = dataset != NO_DATASET
         self._dataset_name = parse_name(dataset, "--dataset") if dataset not in ("", NO_DATASET) else None
         repository = _found(name, "model")
         self.path = cache.expanduser().absolute() / name.repo_id.replace("/", "--") / repository.commit
         self.model = self._open(repository)
 
     @property
+    def name(self) -> str:
+        """The model repository at its commit."""
+        return str(self.model.repository)
+
+    @property
     def argument(self) -> str:
         """How a command line names this bundle at this commit."""
-        given = f" --dataset {self._dataset}" if self._dataset else ""
-        return f"{self.model.repository}{given}"
+        return self.name + self._options
 
     @cached_property
     def dataset(self) -> Part | None:
         """The dataset repository; None without one."""
-        if self._dataset == NO_DATASET:
+        if not self._has_dataset:
             return None
         name = self._dataset_name or self._name_on_card()
         try:

@@ -20,7 +20,7 @@ from openwright.hub import Repository, download
 from provenance.artifacts import sync_path
 from provenance.console import Progress, fact, progress
 from provenance.digests import sha256_file
-from provenance.errors import BundleError, StoppedForRequeue
+from provenance.errors import BundleError, ConfigError, StoppedForRequeue
 
 _NUM_WORKERS = 8
 
@@ -155,9 +155,14 @@ def _fetch_one(file: WantedFile, bundle: Path, incoming: Path, counted: Counted)
 @contextmanager
 def _sole_fetcher(bundle: Path) -> Iterator[Path]:
     """Directory for incoming files, held by one process at a time; the lock of a dead process is gone with it."""
-    bundle.parent.mkdir(parents=True, exist_ok=True)
-    incoming = bundle.with_name(f"{bundle.name}.incoming")
-    with bundle.with_name(f"{bundle.name}.lock").open("w") as lock:
+    incoming, lock_path = (bundle.with_name(f"{bundle.name}.{suffix}") for suffix in ("incoming", "lock"))
+    try:
+        bundle.parent.mkdir(parents=True, exist_ok=True)
+        lock = lock_path.open("w")
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        told = f"no directory to write to ({error.strerror})"
+        raise ConfigError(told, where=str(bundle.parent), next_command="the same command with --cache DIR") from None
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -22,8 +22,12 @@ class Located(Protocol):
         """Directory that holds `model/` and `dataset/`."""
 
     @property
+    def name(self) -> str:
+        """What it is called in reports."""
+
+    @property
     def argument(self) -> str:
-        """How a command line names the bundle."""
+        """How a command line names it, options included."""
 
     def fetch(self, *patterns: str, is_lone_allowed: bool = False) -> None:
         """Fetch the files that match patterns of bundle paths, where they are not here."""
@@ -39,9 +43,14 @@ class LocalBundle:
     path: Path
 
     @property
-    def argument(self) -> str:
-        """How a command line names it."""
+    def name(self) -> str:
+        """Its path."""
         return self.path.as_posix()
+
+    @property
+    def argument(self) -> str:
+        """Its path."""
+        return self.name
 
     def fetch(self, *patterns: str, is_lone_allowed: bool = False) -> None:
         """Nothing: what is not here is missing."""

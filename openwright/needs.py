@@ -1,13 +1,17 @@
 """Which files of a bundle a command reads, as patterns of bundle paths; from the Hub no others are fetched.
 
-What a step read is known from records: those are fetched first, and the rest by what they say.
+What a step read is known from records: those are fetched first, and the rest by what they say. They are a stranger's:
+names that they give are looked up among the listed files, and never used as patterns or paths of their own.
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from glob import escape
 from typing import Any
 
 from openwright.located import LocalBundle, Located
 from provenance.canonical import read_json
+from provenance.errors import BundleError
 from release.replay_segments import Segment, training_stages
 from release.reproduce import ReplayPlan
 from train.checkpoint_records import checkpoint_name
@@ -37,8 +41,9 @@ def fetch_for_inspection(bundle: Located, stage: str, *, with_text: bool) -> Non
     folder = f"model/training/{stage}"
     tokenizer = ["model/tokenizer.json"] if with_text else []
     bundle.fetch(f"{folder}/ledger.jsonl", f"{folder}/recipe.json", _TOKENS, *tokenizer)
-    split = str(_recipe(bundle, stage)["data"]["split"])
-    bundle.fetch("dataset/documents/documents-*.parquet", *_shards(bundle, [split]))
+    with _as_records(bundle):
+        shards = _shards(bundle, [_recipe(bundle, stage)["data"]["split"]])
+    bundle.fetch("dataset/documents/documents-*.parquet", *shards)
 
 
 def fetch_for_planning(bundle: Located) -> None:
@@ -55,10 +60,11 @@ def fetch_for_replay(bundle: Located, plan: ReplayPlan) -> None:
     if isinstance(bundle, LocalBundle):
         return
     patterns: list[str] = []
-    for segment in plan.segments:
-        data = _recipe(bundle, segment.stage)["data"]
-        patterns += [f"{folder}/**" for folder in _checkpoints(bundle, segment)]
-        patterns += _shards(bundle, [str(data["split"]), str(data["heldout_split"])])
+    with _as_records(bundle):
+        for segment in plan.segments:
+            data = _recipe(bundle, segment.stage)["data"]
+            patterns += [f"{folder}/**" for folder in _checkpoints(bundle, segment)]
+            patterns += _shards(bundle, [data["split"], data["heldout_split"]])
     bundle.fetch(*dict.fromkeys(patterns))
 
 
@@ -89,9 +95,23 @@ def _recipe(bundle: Located, stage: str) -> dict[str, Any]:
 def _shards(bundle: Located, splits: Iterable[str]) -> list[str]:
     listed = read_json(bundle.path / _TOKENS)["splits"]
     return [
-        f"dataset/{file['path']}"
+        f"dataset/{escape(file['path'])}"
         for split in splits
         for source in listed[split]["sources"]
         for shard in source["shards"]
         for file in shard["files"].values()
     ]
+
+
+@contextmanager
+def _as_records(bundle: Located) -> Iterator[None]:
+    """Say of records that cannot be read as such that they are malformed: nothing checked them before."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise BundleError(
+            f"malformed records ({type(error).__name__}: {error})",
+            expected="recipe, run and tokens.json as docs/formats.md has them",
+            where=bundle.argument,
+            next_command=f"openwright verify {bundle.argument}",
+        ) from error

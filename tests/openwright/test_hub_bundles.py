@@ -13,17 +13,27 @@ import pytest
 from huggingface_hub import constants
 from loopback_hub import Repository, files_of, loopback_hub
 
-from openwright import cli, needs
+from openwright import cli, needs, open_bundle
 from openwright.hub import HubName, parse_name
 from openwright.located import BundleArgument
 from provenance.errors import BundleError, ConfigError
 from release.replay_segments import Segment, resumable_checkpoints
 
-built, project = release_fixtures.built, release_fixtures.project
+built = release_fixtures.built
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL_COMMIT, DATASET_COMMIT = "a1" * 20, "d2" * 20
 DATASET_NAME = "tiny-0.1-dataset"
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory):
+    """A project of few files, since each file costs two requests."""
+    target = release_fixtures.make_project(tmp_path_factory.mktemp("few-files") / "code")
+    for path in target.glob("*/**/*"):
+        if path.is_file() and path.name not in ("__init__.py", "verify.py", "cpu.lock"):
+            path.unlink()
+    return target
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +145,7 @@ def test_a_dataset_by_another_name_is_taken_if_it_is_the_bound_one(hub, cache):
     hub.repositories["datasets/else/data"] = hub.repositories.pop(f"datasets/org/{DATASET_NAME}")
     found = locate(cache, dataset="hf:else/data@main")
     found.fetch("dataset/tokens/**")
-    assert found.argument == f"hf:org/tiny@{MODEL_COMMIT} --dataset hf:else/data@main"
+    assert found.argument == f"hf:org/tiny@{MODEL_COMMIT} --dataset hf:else/data@main --cache {cache}"
     assert (found.path / "dataset" / "tokens" / "tokens.json").is_file()
 
 
@@ -223,11 +233,31 @@ def test_a_replay_of_fine_tuning_needs_its_base(hub, cache):
     assert (found.path / "model" / "checkpoints" / "pretrain" / "step-00000004" / "model.safetensors").is_file()
 
 
+def test_malformed_records_are_no_traceback(hub, cache):
+    found = locate(cache)
+    found.fetch("model/training/**", "dataset/tokens/tokens.json")
+    recipe = found.path / "model" / "training" / "pretrain" / "recipe.json"
+    size_bytes = recipe.stat().st_size
+    for text in ("{}", "[]", '{"data": {"split": "none"}}', '{"data": {"split": []}}'):
+        recipe.write_text(text.ljust(size_bytes))  # of the same size, so that it is not fetched again
+        with pytest.raises(BundleError, match="malformed records"):
+            needs.fetch_for_inspection(found, "pretrain", with_text=False)
+
+
 def test_a_branch_needs_records_and_one_checkpoint(hub, cache):
     found = locate(cache)
     needs.fetch_for_branch(found, "pretrain", 2)
     assert {path.split("/")[3] for path in hub.fetched() if path.endswith(".safetensors")} == {"step-00000002"}
     assert not any(path.startswith("dataset/") for path in hub.fetched())
+
+
+def test_a_notebook_reads_the_records(hub, cache):
+    bundle = open_bundle("hf:org/tiny@v0.1", cache)
+    assert bundle.training_stages == ["pretrain", "sft"]
+    assert next(bundle.ledger("pretrain"))["kind"] == "start"
+    assert bundle.results
+    assert bundle.verdict["results"]
+    assert not any(path.endswith((".safetensors", ".py")) or path.startswith("dataset/") for path in hub.fetched())
 
 
 # ---- what a Hub, or a stranger's repository, may not do --------------------------------------------------------------
@@ -292,6 +322,13 @@ def test_what_does_not_fit_the_disk_is_not_begun(hub, cache, monkeypatch):
         needs.fetch_everything(found, is_lone_allowed=True)
     assert "--cache" in caught.value.next_command
     assert hub.requests == []
+
+
+def test_a_cache_that_cannot_be_written_is_told(hub, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="no directory to write to") as caught:
+        locate(tmp_path / "file")
+    assert "--cache DIR" in caught.value.next_command
 
 
 def refused(status, code=""):
