@@ -13,6 +13,10 @@ from typing import Any
 Record = dict[str, Any]
 
 
+def digest_bytes(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 def digest_of(construction: str, value: Any) -> str:
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(f"openwright:{construction}\n".encode() + text.encode()).hexdigest()
