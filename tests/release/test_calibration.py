@@ -164,7 +164,7 @@ def changed(calibrated: Path, target: Path, change: Callable[[dict[str, Any]], A
     ("change", "told"),
     [
         (lambda v: v["platforms"][1]["stretches"][1]["thresholds"].update(weights=(1e-2).hex()), "thresholds do not"),
-        (lambda v: v.update(peak_learning_rate=(9.0).hex()), "do not follow"),
+        (lambda v: v.update(peak_learning_rate=(9.0).hex()), "peak learning rate are not those of the recipe"),
         (lambda v: v.update(stage="sft"), "stage, precision or peak learning rate are not those of the recipe"),
         (lambda v: [c.update(learning_rate=(1e-9).hex()) for c in v["changes"]], "do not follow"),
         (lambda v: v["platforms"][0]["stretches"][0].update(weights_digest="0" * 64), "whether bits are equal"),

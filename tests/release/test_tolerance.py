@@ -2,8 +2,10 @@
 
 import copy
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ import torch
 from fake_replays import Change, Edit, pretend_to_replay
 from safetensors.torch import load_file, save_file
 
+from release.bundle import build_release, bundle_path
+from release.calibration import calibrate, tolerances_of
+from release.checks import verify_release
 from release.replay_report import ReplayResult
 from release.reproduce import reproduce
 from release.tolerance import Tolerance, concluded, problems, read_tolerance
@@ -318,6 +323,47 @@ def test_noise_made_large_with_all_that_follows_from_it_still_passes_no_changed_
     assert list(problems(bold)) == []
     assert not any(bold.platforms[1].stretches[1].seen.values())
     assert bold.platforms[1].stretches[1].least_learning_rates == {}
+
+
+def test_a_measurement_in_a_bundle_changes_no_content_digest(
+    built: Any, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy_of_it = Path(shutil.copytree(built.bundle, tmp_path / "copy"))
+    values = forge.read(write_tolerance(copy_of_it))
+    ledger = (copy_of_it / "model" / "training" / "pretrain" / "ledger.jsonl").read_text().splitlines()
+    records = {(r["kind"], r.get("step")): r for r in map(json.loads, ledger)}
+    for each in values["platforms"][0]["stretches"]:
+        each["weights_digest"] = records["checkpoint", each["last_step"]]["weights_digest"]
+    measured = []
+
+    def measure(run: Any, max_steps: int) -> Tolerance:
+        measured.append((run.stage, Path(run.base_checkpoint).name, max_steps))
+        return Tolerance.model_validate({**values, "stage": run.stage})
+
+    monkeypatch.setattr("release.calibration.measure", measure)
+    monkeypatch.setattr("release.bundle.project_root", lambda: project)
+    context = replace(built.context, store=tmp_path / "store")
+    artifact = calibrate(built.config.stages, built.artifacts, context, 2)
+    assert calibrate(built.config.stages, built.artifacts, context, 2) == artifact
+    assert measured == [("pretrain", "", 2), ("sft", "step-00000004", 2)]
+
+    tolerances = {"pretrain": tolerances_of(artifact)["pretrain"]}
+    release = build_release(built.config, context, built.artifacts, built.config_dir, tolerances=tolerances)
+    bundle, roots = (
+        bundle_path(release),
+        [forge.read(b / "model" / "manifest.json") for b in (built.bundle, bundle_path(release))],
+    )
+    assert roots[0]["content_digest"] == roots[1]["content_digest"]
+    roles = [{entry["path"]: entry["role"] for entry in root["files"]} for root in roots]
+    assert roles[1].items() - roles[0].items() == {("training/pretrain/tolerance.json", "observation")}
+    for document in ("README.md", "index.html"):
+        text = (bundle / "model" / document).read_text()
+        assert "measured by the publisher on 2026-11-25, on 1 other platform that give" in text
+        assert "measured by the publisher" not in (built.bundle / "model" / document).read_text()
+    results = {result.name: result for result in verify_release(bundle, expect=None, tokens="none")}
+    assert "FAIL" not in {result.verdict for result in results.values()}
+    assert results["tolerance"].verdict == "PASS"
+    assert "tolerance" not in {result.name for result in verify_release(built.bundle, expect=None, tokens="none")}
 
 
 def test_another_factor_or_an_unknown_field_is_not_this_format(copy_of: Any) -> None:
