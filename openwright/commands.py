@@ -304,9 +304,10 @@ def sign_release(bundle: Path, key_path: Path, as_json: bool) -> None:
     from release.keys import load_private_key
     from release.signing import sign_bundle
 
+    own_directory(bundle)
     with stdout_kept_clean(as_json):
         key = load_private_key(key_path, _ask_password)
-        path = sign_bundle(own_directory(bundle), key)
+        path = sign_bundle(bundle, key)
     fingerprint = key.public.fingerprint
     document = {"format": REPORT_FORMAT, "signature": path.as_posix(), "key": fingerprint}
     lines = [f"signed with the key {fingerprint}: {path}", "publish the public key where people can trust it"]

@@ -92,7 +92,8 @@ class HubBundle:
         self._has_dataset = dataset != NO_DATASET
         self._dataset_name = parse_name(dataset, "--dataset") if dataset not in ("", NO_DATASET) else None
         repository = _found(name, "model")
-        self.path = cache.expanduser().absolute() / name.repo_id.replace("/", "--") / repository.commit
+        folder = f"{name.repo_id.replace('/', '--')}@{repository.commit}"
+        self.path = cache.expanduser().absolute() / folder
         self.model = self._open(repository)
 
     @property

@@ -42,8 +42,11 @@ def fetch_for_inspection(bundle: Located, stage: str, *, with_text: bool) -> Non
     tokenizer = ["model/tokenizer.json"] if with_text else []
     bundle.fetch(f"{folder}/ledger.jsonl", f"{folder}/recipe.json", _TOKENS, *tokenizer)
     with _as_records(bundle):
-        shards = _shards(bundle, [_recipe(bundle, stage)["data"]["split"]])
-    bundle.fetch("dataset/documents/documents-*.parquet", *shards)
+        split = _recipe(bundle, stage)["data"]["split"]
+        is_stream = read_json(bundle.path / _TOKENS)["splits"][split]["layout"] == "stream"
+        shards = _shards(bundle, [split])
+    # Rows of conversations are shown by their text: no document stands behind a token of theirs.
+    bundle.fetch(*shards, *(["dataset/documents/documents-*.parquet"] if is_stream or not with_text else []))
 
 
 def fetch_for_planning(bundle: Located) -> None:

@@ -24,6 +24,7 @@ built = release_fixtures.built
 ROOT = Path(__file__).resolve().parents[2]
 MODEL_COMMIT, DATASET_COMMIT = "a1" * 20, "d2" * 20
 DATASET_NAME = "tiny-0.1-dataset"
+FOLDER = f"org--tiny@{MODEL_COMMIT}"
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +81,7 @@ def test_verify_on_a_command_line_fetches_everything_and_says_so(hub, built, cac
     assert done.returncode == 3, done.stdout
     assert verdicts["identity"] == "UNVERIFIED"
     assert document["bundle"] == f"hf:org/tiny@{MODEL_COMMIT}"
-    place = cache / "org--tiny" / MODEL_COMMIT
+    place = cache / FOLDER
     assert below(place) == below(built.bundle)
     assert not any(path.is_symlink() for path in place.rglob("*"))
     assert sorted(path.name for path in place.iterdir()) == ["dataset", "model"]
@@ -91,14 +92,14 @@ def test_verify_on_a_command_line_fetches_everything_and_says_so(hub, built, cac
 def test_what_lies_there_is_not_fetched_again(hub, cache):
     some = ("model/*", "dataset/tokens/**")
     locate(cache).fetch(*some)
-    here = below(cache / "org--tiny" / MODEL_COMMIT)
+    here = below(cache / FOLDER)
     assert hub.fetched() == here
-    gone = cache / "org--tiny" / MODEL_COMMIT / "model" / "config.json"
+    gone = cache / FOLDER / "model" / "config.json"
     gone.unlink()
     hub.requests.clear()
     locate(cache).fetch(*some)
     assert hub.fetched() == {"model/config.json"}
-    assert below(cache / "org--tiny" / MODEL_COMMIT) == here
+    assert below(cache / FOLDER) == here
 
 
 def test_a_download_that_breaks_off_goes_on_where_it_was(hub, cache):
@@ -107,9 +108,9 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(hub, cache):
     model.listed["LICENSE"] = (len(data), None)
     with pytest.raises(BundleError, match="lists the file and does not have it"):
         locate(cache).fetch("model/*")
-    kept = below(cache / "org--tiny" / MODEL_COMMIT)
+    kept = below(cache / FOLDER)
     assert "model/LICENSE" not in kept
-    assert below(cache) == {f"org--tiny/{MODEL_COMMIT}/{path}" for path in kept} | {f"org--tiny/{MODEL_COMMIT}.lock"}
+    assert below(cache) == {f"{FOLDER}/{path}" for path in kept} | {f"{FOLDER}.lock"}
     model.files["LICENSE"] = data
     hub.requests.clear()
     locate(cache).fetch("model/*")
@@ -119,7 +120,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(hub, cache):
 
 def test_without_its_dataset_nothing_is_said_of_the_data(hub, built, cache, capfd):
     del hub.repositories[f"datasets/org/{DATASET_NAME}"]
-    shutil.copytree(built.bundle / "model", cache / "org--tiny" / MODEL_COMMIT / "model")
+    shutil.copytree(built.bundle / "model", cache / FOLDER / "model")
     assert cli.invoke(["verify", "hf:org/tiny", "--cache", str(cache), "--json"]) == 3
     captured = capfd.readouterr()
     checks = json.loads(captured.out)["checks"]
@@ -188,6 +189,13 @@ def test_inspect_fetches_order_tokens_and_rows(hub, built, cache, capfd):
     assert cli.invoke(["inspect", "document", document_id, *arguments]) == 0
     assert json.loads(capfd.readouterr().out)["document"]["steps"]
     assert hub.fetched() == expected | {"model/tokenizer.json"}
+
+
+def test_inspecting_fine_tuning_needs_no_documents(hub, built, cache):
+    needs.fetch_for_inspection(locate(cache), "sft", with_text=True)
+    fetched = hub.fetched()
+    assert shards_of(built.bundle, "sft") <= fetched
+    assert not any(path.startswith("dataset/documents/") for path in fetched)
 
 
 def test_reproduce_fetches_one_checkpoint_and_what_the_replay_is_compared_with(hub, built, cache, monkeypatch, capfd):
@@ -390,4 +398,6 @@ def test_names_in_words():
 
 def test_a_dataset_beside_a_directory_and_a_signature_on_the_hub_are_refused(built, tmp_path, capsys):
     assert cli.invoke(["verify", str(built.bundle), "--dataset", "hf:a/b"]) == 2
+    assert "hf:ORG/NAME as the bundle" in capsys.readouterr().err
     assert cli.invoke(["release", "sign", "hf:org/tiny", "--key", str(tmp_path / "key.pem")]) == 2
+    assert "the directory of your own bundle" in capsys.readouterr().err
