@@ -1,10 +1,13 @@
 """`hf:ORG/NAME[@REVISION]` as a bundle: what is fetched for which command, and what a Hub may not make us believe."""
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -116,6 +119,38 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(hub, cache):
     locate(cache).fetch("model/*")
     assert "model/LICENSE" in hub.fetched()
     assert hub.fetched() & kept == set()
+
+
+def test_one_failure_ends_all_downloads(hub, cache, monkeypatch):
+    found, begun, ended = locate(cache, dataset="none"), threading.Event(), []
+
+    def download(repository, path, directory, counter):
+        if path == "LICENSE":
+            assert begun.wait(60)
+            raise BundleError("broken off")
+        begun.set()
+        try:
+            while True:
+                counter().update(0)
+                time.sleep(0.01)
+        finally:
+            ended.append(path)
+
+    monkeypatch.setattr("openwright.hub_files.download", download)
+    with pytest.raises(BundleError, match="broken off"):
+        found.fetch("model/LICENSE", "model/NOTICE", "model/config.json")
+    assert "NOTICE" in ended or "config.json" in ended
+    assert below(found.path) == {"model/manifest.json"}
+
+
+def test_two_processes_do_not_fetch_a_bundle_at_once(hub, cache, capfd):
+    found = locate(cache, dataset="none")
+    with (cache / f"{FOLDER}.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        threading.Timer(0.2, fcntl.flock, (held, fcntl.LOCK_UN)).start()
+        found.fetch("model/LICENSE")
+    assert "waiting for it" in capfd.readouterr().err
+    assert (found.path / "model" / "LICENSE").is_file()
 
 
 def test_without_its_dataset_nothing_is_said_of_the_data(hub, built, cache, capfd):
