@@ -17,9 +17,9 @@ from threading import Event, Lock
 from typing import Any
 
 from openwright.hub import Repository, download
-from provenance.artifacts import sync_path
 from provenance.console import Progress, fact, progress
 from provenance.digests import sha256_file
+from provenance.durability import sync_path
 from provenance.errors import BundleError, ConfigError, StoppedForRequeue
 
 _NUM_WORKERS = 8

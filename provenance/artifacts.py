@@ -12,6 +12,7 @@ from pathlib import Path
 
 from provenance.canonical import Json, read_json, write_json
 from provenance.digests import FileEntry, Parent, content_digest, hash_files
+from provenance.durability import sync_path
 from provenance.errors import ArtifactError
 from provenance.fingerprint import CodeIdentity
 
@@ -176,12 +177,3 @@ def latest_artifact(store: Path, stage: str) -> Artifact:
             next_command="openwright run CONFIG_DIR",
         )
     return load_artifact(store / stage / pointer.read_text().strip())
-
-
-def sync_path(path: Path) -> None:
-    """Force a file or directory onto the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,10 +17,10 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import Error as SigningError
 from securesystemslib.signer import CryptoSigner, SSlibKey
 
-from provenance.artifacts import sync_path
 from provenance.canonical import Json, canonical_json, parse_json, write_json
 from provenance.config import Config
 from provenance.digests import sha256_bytes, tagged_digest
+from provenance.durability import sync_path
 from provenance.errors import BundleError, ConfigError
 from release.keys import PrivateKey, PublicKey, parse_public_key
 from release.replay_report import ReplayedBundle, ReplayedSegment, ReplayReport, bundle_identity

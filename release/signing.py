@@ -17,7 +17,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature
 from model_signing import hashing, signing, verifying
 
-from provenance.artifacts import sync_path
+from provenance.durability import sync_path
 from provenance.errors import BundleError, ReleaseError
 from release.keys import PrivateKey, PublicKey
 from release.verify import (

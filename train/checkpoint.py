@@ -19,7 +19,8 @@ from provenance.ledger import ChainPlace
 from train.checkpoint_records import OPTIMIZER_STEM, CheckpointRecord, read_record
 from train.layout import Layout, Part
 from train.optimizers import STEP_NAME, Optimizer
-from train.state import combine_digests, digest_parts
+from train.state import digest_parts
+from train.tensor_digests import combine_digests
 
 MODEL_STEM = "model"
 

@@ -4,20 +4,19 @@ Nothing here needs torch, so that the process that starts a job can look at its 
 """
 
 import os
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from provenance.artifacts import sync_path
 from provenance.canonical import Json, read_json, write_json
+from provenance.durability import sync_path
 from provenance.errors import ArtifactError
 from provenance.ledger import ChainPlace
+from train.checkpoint_files import RECORD, remove_checkpoint
 from train.settings import CheckpointConfig, RunConfig
 
 CHECKPOINT_FORMAT = "openwright-checkpoint/1"
 CHECKPOINTS = "checkpoints"
 OPTIMIZER_STEM = "optimizer"
-_RECORD = "checkpoint.json"
 
 
 @dataclass(frozen=True)
@@ -45,15 +44,19 @@ class CheckpointRecord:
             "state_digest": self.state_digest,
         }
 
+    def as_json(self) -> dict[str, Json]:
+        """What `checkpoint.json` holds."""
+        return {"format": CHECKPOINT_FORMAT, **asdict(self)}
+
     def save(self, directory: Path) -> None:
         """Write `checkpoint.json`."""
-        write_json(directory / _RECORD, {"format": CHECKPOINT_FORMAT, **asdict(self)})
-        sync_path(directory / _RECORD)
+        write_json(directory / RECORD, self.as_json())
+        sync_path(directory / RECORD)
 
 
 def read_record(directory: Path) -> CheckpointRecord:
     """Read `checkpoint.json` of a checkpoint directory."""
-    values = read_json(directory / _RECORD)
+    values = read_json(directory / RECORD)
     if values.get("format") != CHECKPOINT_FORMAT:
         raise ArtifactError(f"format {values.get('format')!r}", expected=CHECKPOINT_FORMAT, where=str(directory))
     return CheckpointRecord(
@@ -118,20 +121,13 @@ def remove_old_checkpoints(run_dir: Path, config: RunConfig) -> None:
             _remove_optimizer_of_weights(path)
 
 
-def remove_checkpoint(directory: Path) -> None:
-    """Remove a checkpoint at once: after a kill it is whole, or a leftover that the next start removes."""
-    leftover = directory.with_name(f".{directory.name}.old.tmp")
-    os.replace(directory, leftover)
-    shutil.rmtree(leftover)
-
-
 def _keep_weights_only(directory: Path) -> None:
     """Make a full checkpoint one of kind `weights`; its new record takes the place of the old one at once."""
     record = read_record(directory)
     work = directory.with_name(f".{directory.name}.tmp")
     work.mkdir()
     CheckpointRecord("weights", record.step, record.weights_digest, None, record.ledger).save(work)
-    os.replace(work / _RECORD, directory / _RECORD)
+    os.replace(work / RECORD, directory / RECORD)
     sync_path(directory)
     work.rmdir()
 

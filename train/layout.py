@@ -133,11 +133,15 @@ class Part:
         return Part(name, tensor, self.shape, self.first_row, self.is_sharded)
 
 
+def shard_rows(num_rows: int, shard: int, shard_size: int) -> tuple[int, int]:
+    """The first row that a process of a row of the grid holds of a tensor, and the one after its last."""
+    chunk = -(-num_rows // shard_size)  # as torch.chunk cuts: full chunks first, then what is left
+    return min(num_rows, shard * chunk), min(num_rows, (shard + 1) * chunk)
+
+
 def part_of(name: str, tensor: torch.Tensor, layout: Layout) -> Part:
     """Describe what this process holds of a parameter or buffer of the model."""
     if not isinstance(tensor, DTensor):
         return Part(name, tensor.detach(), tuple(tensor.shape))
-    rows = tensor.shape[0]
-    chunk = -(-rows // layout.shard_size)  # as torch.chunk cuts: full chunks first, then what is left
-    first = min(rows, layout.shard * chunk)
+    first, _ = shard_rows(tensor.shape[0], layout.shard, layout.shard_size)
     return Part(name, tensor.to_local().detach(), tuple(tensor.shape), first, layout.shard_size > 1)

@@ -25,6 +25,7 @@ from train.batch import StepBatch, build_order, open_windows, read_batch
 from train.checkpoint import make_record, optimizer_parts, restore_checkpoint
 from train.checkpoint_records import (
     CHECKPOINTS,
+    CheckpointRecord,
     checkpoint_kind,
     checkpoint_name,
     newest_resumable,
@@ -150,7 +151,7 @@ class TrainingRun:
     def _start_fresh(self, start: dict[str, Json]) -> int:
         self._write_start(start, 0)
         self._evaluate(0)
-        self._begin_checkpoint(0, "weights")
+        self.begin_checkpoint(0, "weights")
         return 0
 
     def _start_branch(self, start: dict[str, Json]) -> int:
@@ -166,7 +167,7 @@ class TrainingRun:
                 next_command="openwright branch RUN --at STEP, once more",
             )
         self._write_start(start, record.step)
-        self._begin_checkpoint(record.step, "full")
+        self.begin_checkpoint(record.step, "full")
         return record.step
 
     def _write_start(self, start: dict[str, Json], step: int) -> None:
@@ -273,7 +274,7 @@ class TrainingRun:
             self._evaluate(step)
         kind = checkpoint_kind(self.config, step)
         if kind is not None:
-            self._begin_checkpoint(step, kind)
+            self.begin_checkpoint(step, kind)
 
     def _evaluate(self, step: int) -> None:
         self.prepared.refresh()
@@ -281,7 +282,7 @@ class TrainingRun:
         if self.ledger is not None:
             self.ledger.append(score.ledger_record(step, self.config.data.heldout_split))
 
-    def _begin_checkpoint(self, step: int, kind: str) -> None:
+    def begin_checkpoint(self, step: int, kind: str) -> None:
         """Begin to write the checkpoint; its ledger record follows when it is whole. A replay may only digest it."""
         state = optimizer_parts(self.optimizer, self.num_updates) if kind == "full" else []
         if self.job.replay_from and not self.job.keep_checkpoints:
@@ -310,13 +311,16 @@ class TrainingRun:
 
     def _start_writing(self, name: str, state: list[Part], step: int) -> None:
         place = None if self.ledger is None else self.ledger.place
-        self.writer.start(self.run_dir / CHECKPOINTS / name, self.weights, state, step, place)
+        target, ledger = self.run_dir / CHECKPOINTS / name, self.run_dir / "ledger.jsonl"
+        self.writer.start(target, self.weights, state, step, place, ledger)
 
     def finish_checkpoint(self) -> None:
         """Wait for the checkpoint that is being written, if any, and record it."""
-        if not self.writer.is_busy:
-            return
-        record = self.writer.finish()
+        if self.writer.is_busy:
+            self._record_checkpoint(self.writer.finish())
+
+    def _record_checkpoint(self, record: CheckpointRecord | None) -> None:
+        """The checkpoint that was being written is in its place: the ledger goes on with its record."""
         if self.ledger is not None:
             assert record is not None
             self.ledger.release(record.ledger_record())
@@ -324,7 +328,7 @@ class TrainingRun:
                 remove_old_checkpoints(self.run_dir, self.config)
 
     def boundary(self, step: int) -> bool:
-        """Let processes agree, after a step, on what they see: a finished checkpoint, a wish to stop.
+        """Let processes agree, after a step, on what they see: how far a checkpoint is, a wish to stop.
 
         Returns:
             Whether a stop was asked for.
@@ -336,7 +340,9 @@ class TrainingRun:
         )
         stop, writing = (int(value) for value in self.world.all_reduce(seen, largest=True))
         if self.writer.is_busy and not writing:
-            self.finish_checkpoint()
+            record = self.writer.advance()
+            if not self.writer.is_busy:
+                self._record_checkpoint(record)
         return bool(stop) and step < self.job.last_step
 
     def save_for_requeue(self, step: int) -> None:
@@ -362,6 +368,10 @@ class TrainingRun:
             self._note_energy(step)
             self.note("finish", step=step, steps_in_this_process=steps_done)
         self.world.barrier()
+
+    def close(self) -> None:
+        """End what runs beside this process; also after an error."""
+        self.writer.close()
 
     def _summary(self, ledger: LedgerQueue, digests: dict[str, Json]) -> dict[str, Json]:
         step, place = self.config.num_steps, ledger.place
@@ -399,6 +409,13 @@ def run_steps(run: TrainingRun, listeners: Sequence[StepListener] = ()) -> bool:
     Returns:
         False when a stop was asked for and a checkpoint was written instead.
     """
+    try:
+        return _run_steps(run, listeners)
+    finally:
+        run.close()
+
+
+def _run_steps(run: TrainingRun, listeners: Sequence[StepListener]) -> bool:
     job, config = run.job, run.config
     done = run.start()
     bar = Progress(f"{job.stage} steps", job.last_step - done)

@@ -1,54 +1,32 @@
 """Digests of tensors: the state digest (`state/1`) and the parameter checksum (`parameter-checksum/1`)."""
 
 import hashlib
-import time
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 import torch.distributed as dist
 
-from provenance.canonical import canonical_json
 from train.layout import Layout, Part
+from train.tensor_digests import combine_digests, digest_of_rows, hash_rows
 
-_DTYPE_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float64: "F64", torch.int64: "I64"}
 _BIT_VIEWS = {4: torch.int32, 2: torch.int16, 8: torch.int64}
 _BLOCK_ELEMENTS = 65_536
-_ROWS_BETWEEN_YIELDS = 64
 
 
 def tensor_digest(name: str, tensor: torch.Tensor) -> bytes:
-    """Digest of one whole tensor: a header and the sha256 of each row, so that a process can hash the rows it holds."""
-    leaves = row_digests(tensor)
-    return _digest_of_rows(name, tensor.dtype, tuple(tensor.shape), leaves)
+    """Digest of one whole tensor."""
+    return digest_of_rows(name, dtype_name(tensor.dtype), tensor.shape, row_digests(tensor))
 
 
 def row_digests(tensor: torch.Tensor) -> bytes:
     """The sha256 of each row (one index of the first dimension), one after another; under two dimensions: of all."""
     contiguous = tensor.detach().cpu().contiguous()
-    if contiguous.dim() >= 2 and contiguous.shape[0] == 0:
-        return b""
-    rows = contiguous.reshape(contiguous.shape[0], -1) if contiguous.dim() >= 2 else contiguous.reshape(1, -1)
-    row_bytes = rows.shape[1] * rows.element_size()
-    data = rows.view(torch.uint8).numpy().reshape(-1).data
-    digests = []
-    for number, start in enumerate(range(0, len(data), row_bytes)):
-        digests.append(hashlib.sha256(data[start : start + row_bytes]).digest())
-        if number % _ROWS_BETWEEN_YIELDS == 0:
-            time.sleep(0)  # short rows are hashed with Python's lock held; the loop that trains needs it too
-    return b"".join(digests)
+    return hash_rows(contiguous.reshape(-1).view(torch.uint8).numpy().data, contiguous.shape)
 
 
-def _digest_of_rows(name: str, dtype: torch.dtype, shape: tuple[int, ...], leaves: bytes) -> bytes:
-    header = {"name": name, "dtype": _DTYPE_NAMES[dtype], "shape": list(shape)}
-    return hashlib.sha256(b"openwright:state/1:tensor\n" + canonical_json(header) + b"\n" + leaves).digest()
-
-
-def combine_digests(tensor_digests: Mapping[str, bytes]) -> str:
-    """Digest `state/1` of the digests of named tensors."""
-    digest = hashlib.sha256(b"openwright:state/1\n")
-    for name in sorted(tensor_digests):
-        digest.update(tensor_digests[name])
-    return digest.hexdigest()
+def dtype_name(dtype: torch.dtype) -> str:
+    """Torch's name of a dtype, without the module."""
+    return str(dtype).removeprefix("torch.")
 
 
 def state_digest(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -74,7 +52,7 @@ def digest_parts(parts: Sequence[Part], layout: Layout) -> dict[str, bytes]:
             leaves = b"".join(each[index] for each in gathered)
             if len(part.shape) < 2:
                 leaves = hashlib.sha256(leaves).digest()
-        digests[part.name] = _digest_of_rows(part.name, part.tensor.dtype, part.shape, leaves)
+        digests[part.name] = digest_of_rows(part.name, dtype_name(part.tensor.dtype), part.shape, leaves)
     return digests
 
 

@@ -1,47 +1,50 @@
 """Where a job is killed: installed in its own process, so that the kill comes at exactly that point."""
 
 import os
-import sys
+import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import helper_points
+import small_jobs
 from small_jobs import die
 
+import train.checkpoint_process
 import train.checkpoint_records
-import train.checkpoint_writer
 import train.loop
 from provenance.canonical import canonical_json
+from provenance.errors import TrainingError
 from provenance.ledger import ChainWriter
 from train.checkpoint_writer import CheckpointWriter
 
-_CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.copyfile"}
+
+def in_helper(name: str, *arguments: Any) -> None:
+    """Have the process that writes this one's checkpoints call a function of `helper_points` before it serves."""
+    here = str(Path(__file__).resolve().parent)
+    train.checkpoint_process.PROGRAM = (
+        "-c",
+        f"import sys; sys.path.append({here!r})\n"
+        f"import helper_points; helper_points.{name}(*{arguments!r})\n"
+        "import train.checkpoint_process; train.checkpoint_process.main()",
+    )
 
 
 def at_change(run_dir: Path, number: int) -> None:
-    """Right before the n-th change of the run's directory: files opened for writing, renamed, removed, lines added.
+    """Right before the n-th change of the run's directory by either process, lines of the ledger and journal included.
 
     A line of a chain counts twice: before it, and with half of it written.
     """
-    count = 0
-
-    def changed() -> bool:
-        nonlocal count
-        count += 1
-        return count == number
-
-    def on_event(event: str, arguments: tuple[Any, ...]) -> None:
-        writes = event == "open" and bool(arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
-        if (writes or event in _CHANGES) and str(run_dir) in str(arguments) and changed():
-            die()
-
+    counter = run_dir.with_name(f"{run_dir.name}.changes")
+    counter.unlink(missing_ok=True)
+    in_helper("at_change", str(run_dir), str(counter), number)
+    changes = helper_points.at_change(str(run_dir), str(counter), number, die)
     append = ChainWriter.append
 
     def append_or_die(self: ChainWriter, record: dict[str, Any]) -> None:
-        if changed():
+        if changes.add() == number:
             die()
-        if changed():
+        if changes.add() == number:
             line = canonical_json({**record, "previous": self.head})
             with self.path.open("ab") as file:
                 file.write(line[: len(line) // 2])
@@ -49,62 +52,64 @@ def at_change(run_dir: Path, number: int) -> None:
         append(self, record)
 
     ChainWriter.append = append_or_die  # type: ignore[method-assign]
-    sys.addaudithook(on_event)
-
-
-def _before_call(owner: Any, name: str, number: int) -> None:
-    """Kill right before the n-th call of a function."""
-    function: Callable[..., Any] = getattr(owner, name)
-    count = 0
-
-    def call(*arguments: Any, **keywords: Any) -> Any:
-        nonlocal count
-        count += 1
-        if count == number:
-            die()
-        return function(*arguments, **keywords)
-
-    setattr(owner, name, call)
 
 
 def while_hashing(run_dir: Path) -> None:
-    """In the writer's thread, between two tensors of the second checkpoint that it hashes."""
-    _before_call(train.checkpoint_writer, "tensor_digest", 25)
+    """Between two tensors of the second checkpoint that are hashed."""
+    in_helper("while_hashing", 25)
 
 
 def before_a_file_of_tensors(run_dir: Path) -> None:
-    """In the writer's thread, between the weights and the optimizer's state."""
-    save_file = train.checkpoint_writer.save_file
+    """Between the weights and the optimizer's state."""
+    in_helper("before_a_file_of_tensors")
 
-    def save(tensors: Any, path: Path, **keywords: Any) -> None:
-        if path.name.startswith("optimizer"):
-            die()
-        save_file(tensors, path, **keywords)
 
-    train.checkpoint_writer.save_file = save
+def before_the_rename(run_dir: Path) -> None:
+    """All files of a checkpoint are whole, its directory has not its name."""
+    in_helper("before_the_rename")
+
+
+def the_helper_alone(run_dir: Path) -> None:
+    """The process that writes checkpoints, once step 2 is done; the error that follows is written into a file."""
+    train_step, run_steps = train.loop.TrainingRun.train_step, small_jobs.run_steps
+
+    def kill_and_step(self: train.loop.TrainingRun, step: int) -> Any:
+        if step == 3:
+            os.kill(self.writer.process.pid, signal.SIGKILL)
+        return train_step(self, step)
+
+    def run_or_say(run: train.loop.TrainingRun) -> bool:
+        try:
+            return run_steps(run)
+        except TrainingError as error:
+            (run_dir / "error.txt").write_text(str(error))
+            raise
+
+    train.loop.TrainingRun.train_step = kill_and_step  # type: ignore[method-assign]
+    small_jobs.run_steps = run_or_say  # type: ignore[assignment]
 
 
 def between_rename_and_ledger(run_dir: Path) -> None:
     """The full checkpoint is in its place, the ledger does not know of it."""
-    finish = CheckpointWriter.finish
+    advance = CheckpointWriter.advance
 
-    def finish_and_die(self: CheckpointWriter) -> Any:
-        record = finish(self)
+    def advance_and_die(self: CheckpointWriter) -> Any:
+        record = advance(self)
         if record is not None and record.kind == "full":
             die()
         return record
 
-    CheckpointWriter.finish = finish_and_die  # type: ignore[method-assign]
+    CheckpointWriter.advance = advance_and_die  # type: ignore[method-assign]
 
 
 def before_the_end_record(run_dir: Path) -> None:
     """All steps are done, the run's summary is not written."""
-    _before_call(train.loop.TrainingRun, "_summary", 1)
+    helper_points.before_call(train.loop.TrainingRun, "_summary", 1, die)
 
 
 def while_retention_removes(run_dir: Path) -> None:
     """A record was changed to `weights`, or a directory renamed; its files are still there."""
-    _before_call(train.checkpoint_records, "_remove_optimizer_of_weights", 1)
+    helper_points.before_call(train.checkpoint_records, "_remove_optimizer_of_weights", 1, die)
 
 
 def after_some_time(run_dir: Path, seconds: float) -> None:

@@ -47,6 +47,7 @@ def test_a_kill_before_any_change_of_the_disk_loses_nothing(corpus: Path, straig
 POINTS = [
     kill_points.while_hashing,
     kill_points.before_a_file_of_tensors,
+    kill_points.before_the_rename,
     kill_points.between_rename_and_ledger,
     kill_points.while_retention_removes,
     kill_points.before_the_end_record,
@@ -84,6 +85,20 @@ def test_a_single_killed_process_ends_the_others(corpus: Path, straight: Path, t
     assert differing(run_dir, straight) == []
 
 
+@pytest.mark.parametrize("layout", [(1, 1), (2, 2)])
+def test_a_killed_helper_ends_the_job_with_a_clear_error(
+    corpus: Path, straight: Path, tmp_path: Path, layout: tuple[int, int]
+) -> None:
+    """The process beside process 0 is killed alone, between two checkpoints: all processes end, none waits for ever."""
+    run_dir = tmp_path / "run"
+    codes = run_job_at(layout, corpus, run_dir, LONG, kill_points.the_helper_alone)
+    assert set(codes) == {1}
+    assert "the process that writes checkpoints ended with code -9" in (run_dir / "error.txt").read_text()
+    (run_dir / "error.txt").unlink()
+    assert run_job_at((1, 1), corpus, run_dir, LONG) == [0]
+    assert differing(run_dir, straight) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_while_a_checkpoint_is_written_stops_with_another_one(
     corpus: Path, straight: Path, tmp_path: Path, number: signal.Signals
@@ -105,15 +120,7 @@ def test_a_signal_while_a_checkpoint_is_written_stops_with_another_one(
 
 def slow_writing(run_dir: Path) -> None:
     """Each file of tensors takes a while to write; signals ask for a stop as in a worker."""
-    import train.checkpoint_writer
-
-    save_file = train.checkpoint_writer.save_file
-
-    def save(*arguments: Any, **keywords: Any) -> None:
-        time.sleep(0.3)
-        save_file(*arguments, **keywords)
-
-    train.checkpoint_writer.save_file = save
+    kill_points.in_helper("slow_writing")
     _stop_on_signals(run_dir)
 
 

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 import small_jobs
 import tiny_runs
+from safetensors import SafetensorError
 from small_jobs import differing, run_here, run_job_at, small_config, small_job
 
-import train.checkpoint_writer
+import train.loop
 from provenance.errors import ArtifactError, StoppedForRequeue, TrainingError
+from train.checkpoint_files import UNKNOWN_ERROR, error_number
 from train.job import LOCK, OUTCOME, STOP_REQUEST, TrainingJob
 from train.jobs import launch
 from train.launcher import Launcher
@@ -133,7 +135,8 @@ BREAKS = (
 LIMITED = (
     "import resource\n"
     "def breakage(run):\n"
-    "    resource.setrlimit(resource.RLIMIT_FSIZE, (weights(run) + 10_000, resource.RLIM_INFINITY))\n"
+    "    limits = (weights(run) + 10_000, resource.RLIM_INFINITY)\n"
+    "    resource.prlimit(run.writer.process.pid, resource.RLIMIT_FSIZE, limits)\n"
 )
 FULL = (
     "import shutil\n"
@@ -318,11 +321,9 @@ def test_an_outcome_goes_where_there_is_room_or_is_printed(
 
 
 def test_an_error_on_any_process_names_the_disk_on_all() -> None:
-    number = train.checkpoint_writer._error_number
-    rust = train.checkpoint_writer.SafetensorError("Error while serializing: I/O error: No space left (os error 28)")
-    assert number(None) == 0
-    assert number(rust) == number(OSError(errno.ENOSPC, "x")) == errno.ENOSPC
-    assert number(ValueError("x")) == number(train.checkpoint_writer.SafetensorError("odd")) > 2**16
+    rust = SafetensorError("Error while serializing: I/O error: No space left (os error 28)")
+    assert error_number(rust) == error_number(OSError(errno.ENOSPC, "x")) == errno.ENOSPC
+    assert error_number(ValueError("x")) == error_number(SafetensorError("odd")) == UNKNOWN_ERROR > 2**16
 
 
 # ---- what a stop leaves ---------------------------------------------------------------------------------------------

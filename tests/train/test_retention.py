@@ -1,6 +1,7 @@
 """Which checkpoints remain: the rule's, whatever interrupted the run, and each of them whole."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import torch
 from small_jobs import differing, records, run_here, small_config, small_job, stop_after
 from transformers import AutoModelForCausalLM
 
-import train.checkpoint_records
 from provenance.errors import ArtifactError
 from train.checkpoint import restore_checkpoint
 from train.checkpoint_records import CHECKPOINTS, read_record, remove_old_checkpoints
@@ -109,7 +109,7 @@ def test_retention_cut_off_at_any_call_is_mended_by_the_next_one(
     remove_old_checkpoints(done, config)
     assert kept(done) == {0: "weights", 1: "weights", 2: "weights", 4: "weights", 8: "full", 10: "full"}
 
-    owner: Any = {"replace": os, "unlink": Path, "rmtree": train.checkpoint_records.shutil, "rmdir": Path}[call]
+    owner: Any = {"replace": os, "unlink": Path, "rmtree": shutil, "rmdir": Path}[call]
     function, cut_off = getattr(owner, call), 0
     for number in range(1, 9):
         half_done = small_jobs.copy_run(run_dir, tmp_path / f"half-{number}")
@@ -132,7 +132,7 @@ def test_retention_cut_off_at_any_call_is_mended_by_the_next_one(
             assert (path / "model.safetensors").is_file()
             assert read_record(path).kind == "weights" or (path / "optimizer.safetensors").is_file()
         for leftover in (half_done / CHECKPOINTS).glob(".*.tmp"):  # as the next start of a job does
-            train.checkpoint_records.shutil.rmtree(leftover)
+            shutil.rmtree(leftover)
         remove_old_checkpoints(half_done, config)
         assert differing(half_done, done) == []
     assert cut_off >= 1
