@@ -56,7 +56,7 @@ def fetch_for_planning(bundle: Located) -> None:
 
 
 def fetch_for_replay(bundle: Located, plan: ReplayPlan) -> None:
-    """Fetch what a replay reads: the checkpoint before them, the tokens, and for fine-tuning its base.
+    """Fetch what a replay reads: the checkpoint before its steps, the tokens, and for fine-tuning its base.
 
     The checkpoints that the recorded run kept of these steps come too: what differs is compared with them.
     """
