@@ -103,7 +103,7 @@ def _memory_lines(memory: Mapping[str, Any]) -> Iterator[str]:
         yield _row("", f"on CPUs about {large_size(memory['resident_bytes'])} resident beside the libraries")
     yield from (_row("", line) for line in table_lines(("part", "bytes", "peak", ""), rows))
     snapshot = large_size(memory["snapshot_bytes"])
-    yield _row("", f"and {snapshot} of host memory while a full checkpoint is being written")
+    yield _row("", f"and {snapshot} of host memory for copies of checkpoints, from the first full one on")
 
 
 def _time(time: Mapping[str, Any] | None, config_dir: str, num_devices: int) -> str:

@@ -202,9 +202,9 @@ def _logits_bytes(shape: ModelShape, config: RunConfig, tokens: int) -> int:
 
 
 def snapshot_bytes(shape: ModelShape, config: RunConfig, num_processes: int) -> int:
-    """Bytes of host memory that the largest process copies for a full checkpoint, while it is being written.
+    """Bytes of host memory that the largest process has for copies of a full checkpoint, from the first one on.
 
-    Files of at most `max_file_bytes` are shared out over processes; a file is in memory twice while it is serialised.
+    Files of at most `max_file_bytes` are shared out over processes; they are written from these copies.
     """
     limit = config.checkpoints.max_file_bytes
     sizes = [*_files(FP32 * shape.num_parameters, limit)]
