@@ -3,7 +3,8 @@
 * bytes: checking the files of a bundle against `sha256sum` on the same files, in turns;
 * memory: the peak of `verify.py` on a bundle of some gigabytes;
 * records: a ledger of a million steps of 64 windows, without tokens, on one core;
-* alterations: one byte changed at each of a thousand places over all files of a bundle: caught, and the file named.
+* alterations: one byte changed at each of a thousand places over all files of a bundle: caught, and the file named;
+* replay: steps replayed from a checkpoint against the same steps when they were trained.
 
 Bundles are made here, from no data; nothing is fetched.
 """
@@ -21,11 +22,12 @@ from statistics import median
 
 from figures import Figure, make_figure, print_figures
 from verify_bundle import Shape, make_bundle
+from verify_replay import replay_figures
 
 from release.order_check import compare_order
 from release.verify import BYTES, CheckResult, verify_bundle
 
-AREAS = ("memory", "bytes", "records", "alterations")
+AREAS = ("memory", "bytes", "records", "alterations", "replay")
 PROGRAM = Path(__file__).resolve().parent.parent / "release" / "verify.py"
 _WITH_ITS_PEAK = """
 import runpy, sys
@@ -98,13 +100,15 @@ def memory_figures(scratch: Path, gigabytes: int) -> list[Figure]:
 def records_figures(scratch: Path, num_steps: int) -> list[Figure]:
     """Seconds for a ledger of many steps by each verifier, by the clock and on one core."""
     bundle = make_bundle(scratch / "records", Shape(num_steps=num_steps))
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
     begin, processor = time.perf_counter(), time.process_time()
     _require(verify_bundle(bundle), "pretrain ledger", "pretrain recipe", "pretrain order", "pretrain schedule")
     standalone, standalone_processor = time.perf_counter() - begin, time.process_time() - processor
     begin, processor = time.perf_counter(), time.process_time()
     found, wrong = compare_order(bundle / "model" / "training" / "pretrain" / "ledger.jsonl")
     every, every_processor = time.perf_counter() - begin, time.process_time() - processor
+    os.sched_setaffinity(0, cores)
     if wrong or found != num_steps:
         raise RuntimeError(f"{found} steps, {wrong}")
     told = f"{num_steps:,} steps of 64 windows"
@@ -147,7 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The verifiers against their bars.")
     parser.add_argument("areas", nargs="*", metavar="AREA", help=f"of {', '.join(AREAS)}; all by default")
     parser.add_argument("--json", action="store_true", help="one JSON record per figure")
-    parser.add_argument("--pairs", type=int, default=5, help="pairs of runs of the figure of bytes (default 5)")
+    parser.add_argument("--pairs", type=int, default=5, help="pairs of runs of timed figures (default 5)")
     parser.add_argument("--gigabytes", type=int, default=4, help="weights of the figure of memory (default 4)")
     parser.add_argument("--steps", type=int, default=1_000_000, help="steps of the figure of records (default 1000000)")
     parser.add_argument("--places", type=int, default=1000, help="alterations (default 1000)")
@@ -166,6 +170,8 @@ def main() -> None:
                 figures += memory_figures(Path(scratch), arguments.gigabytes)
             elif area == "records":
                 figures += records_figures(Path(scratch), arguments.steps)
+            elif area == "replay":
+                figures += replay_figures(Path(scratch), arguments.pairs)
             else:
                 figures += alteration_figures(Path(scratch), arguments.bundle, arguments.places)
     print_figures(figures, arguments.json)
