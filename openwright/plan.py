@@ -27,7 +27,7 @@ from train.accounting import (
 from train.batch import build_order, open_windows
 from train.devices import ASSUMED_MFU, Device, find_device
 from train.jobs import default_processes
-from train.memory import RESIDENT_PER_LIVE, measure_activations, memory_parts, peak_bytes, snapshot_bytes
+from train.memory import measure_activations, memory_parts, peak_bytes, resident_bytes, snapshot_bytes
 from train.settings import ModelConfig, RunConfig
 
 PLAN_FORMAT = "openwright-plan/1"
@@ -217,7 +217,7 @@ def _memory(
         ],
         "peak_bytes": peak,
         "peak_moment": moment,
-        "resident_bytes": round(RESIDENT_PER_LIVE * peak) if device is None else None,
+        "resident_bytes": resident_bytes(peak, num_processes, shards) if device is None else None,
         "snapshot_bytes": snapshot_bytes(shape, config, num_processes),
         "usable_bytes": usable,
         "fits": None if usable is None else peak <= usable,

@@ -31,9 +31,9 @@ FP32, BF16 = 4, 2
 GATHERED_BUCKETS = 2
 """gloo has two threads, and each gathers into memory of its own before it copies."""
 
-RESIDENT_PER_LIVE = 1.24
+RESIDENT_ALONE, RESIDENT_COPIES, RESIDENT_SHARDED = 1.25, 1.65, 2.5
 """Resident memory of a process on CPUs, beyond that of its libraries, over its live tensors: what glibc keeps of freed
-memory. Measured, see docs/plan.md; sharded runs over gloo need more."""
+memory. Measured at 18 million parameters, see docs/plan.md."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,13 @@ def peak_bytes(parts: list[MemoryPart]) -> tuple[int, Moment]:
     sums = {moment: sum(part.num_bytes for part in parts if moment in part.moments) for moment in MOMENTS}
     moment = max(MOMENTS, key=lambda name: sums[name])
     return sums[moment], moment
+
+
+def resident_bytes(peak: int, num_processes: int, shard_size: int) -> int:
+    """Resident memory on CPUs beyond that of the libraries, roughly, for a peak of live tensors."""
+    if num_processes == 1:
+        return round(RESIDENT_ALONE * peak)
+    return round((RESIDENT_SHARDED if shard_size > 1 else RESIDENT_COPIES) * peak)
 
 
 def _activation_parts(
