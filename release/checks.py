@@ -7,6 +7,7 @@ is the one in the bundle's `code/`, and UNVERIFIED when it is another version: t
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache, partial
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
@@ -49,13 +50,14 @@ def verify_release(
     results = _with_signatures(bundle, expect, tokens, key, attesters)
     has_dataset = (bundle / "dataset" / "manifest.json").is_file()
     texts = ("dataset/documents/", "model/openness/components")
+    make = lru_cache(maxsize=1)(model_documents)  # two checks compare what it makes, and it reads all of the bundle
     checks: list[tuple[str, str, tuple[str, ...], Callable[[Path], CheckResult]]] = [
         ("document rows", "dataset/documents", ("dataset/documents/",), check_rows),
         ("texts", "dataset/text", texts, check_texts),
         ("order by numpy", "model/training", ("model/training/",), check_order),
         ("evaluation rescored", "model/evaluation", ("model/evaluation/",), check_evaluation),
-        ("openness verdict", "model/openness/verdict.json", ("model/", "dataset/"), check_verdict),
-        ("generated documents", "model/README.md", ("model/", "dataset/"), check_documents),
+        ("openness verdict", "model/openness/verdict.json", ("model/", "dataset/"), partial(check_verdict, make=make)),
+        ("generated documents", "model/README.md", ("model/", "dataset/"), partial(check_documents, make=make)),
     ]
     barred = obstacle(bundle, results)
     if tolerance_files(bundle):
@@ -203,17 +205,17 @@ def check_evaluation(bundle: Path) -> CheckResult:
     return CheckResult(_RECORDS, "evaluation rescored", "PASS", detail, "model/evaluation")
 
 
-def check_verdict(bundle: Path) -> CheckResult:
+def check_verdict(bundle: Path, make: Callable[[Path], dict[str, bytes]] = model_documents) -> CheckResult:
     """The openness verdict, evaluated again."""
-    documents = {"model/openness/verdict.json": model_documents(bundle)["model/openness/verdict.json"]}
+    documents = {"model/openness/verdict.json": make(bundle)["model/openness/verdict.json"]}
     return _compare(bundle, "openness verdict", documents)
 
 
-def check_documents(bundle: Path) -> CheckResult:
+def check_documents(bundle: Path, make: Callable[[Path], dict[str, bytes]] = model_documents) -> CheckResult:
     """Cards, page, NOTICE, LICENSE and Croissant record, generated again."""
     facts = BundleFacts(bundle)
     documents = dict(chain(*(d.items() for d in (dataset_documents(facts), terms_documents(facts)))))
-    documents |= model_documents(bundle)
+    documents |= make(bundle)
     return _compare(bundle, "generated documents", documents)
 
 
