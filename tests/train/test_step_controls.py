@@ -92,7 +92,15 @@ class LeftFold(train.reduction.TreeSum):
 
 
 def left_fold() -> Callable[[], None]:
-    return replace(train.reduction.TreeSum, "push", LeftFold.push)
+    restore_push = replace(train.reduction.TreeSum, "push", LeftFold.push)
+    # Pairs that the backward pass has added would leave two lists, and two have one order only.
+    ExactGradients._adds_pairs = property(lambda _: False)  # type: ignore[assignment]
+
+    def undo() -> None:
+        del ExactGradients._adds_pairs
+        restore_push()
+
+    return undo
 
 
 def swapped_replicas() -> Callable[[], None]:
