@@ -10,6 +10,7 @@ from release.facts import BundleFacts
 from release.layout import TEXT_NAMES, TEXT_SUFFIXES, bundle_files, role_of
 from release.licence_terms import Terms, is_copyleft, is_known_expression, read_terms
 from release.secret_scan import find_secrets
+from release.tolerance import TOLERANCE_NAME
 from release.weights import header_problem, weights_digest
 
 PASS, FAIL, NOT_APPLICABLE = "pass", "fail", "not_applicable"
@@ -76,9 +77,9 @@ def _artifact_problems(facts: BundleFacts) -> Iterator[str]:
                 yield f"{place} is missing"
             if held is not None and (held.size_bytes, held.sha256) != (entry.size_bytes, entry.sha256):
                 yield f"{place} is not the file that stage {stage} recorded"
-    made_here = {f"model/training/{s}/manifest.json" for s in facts.training_stages} | {
-        "model/evaluation/manifest.json"
-    }
+    names = ("manifest.json", TOLERANCE_NAME)
+    made_here = {f"model/training/{stage}/{name}" for stage in facts.training_stages for name in names}
+    made_here.add("model/evaluation/manifest.json")
     folders = ("dataset/", "model/training/", "model/checkpoints/", "model/evaluation/")
     for place in found:
         generated = role_of(place) in ("document", "root") or place in made_here

@@ -279,9 +279,8 @@ def summary_of(tolerance: Tolerance) -> str:
     seen = {change: sum(stretch.seen[change] for stretch in stretches) for change in CHANGES}
     others = "1 other platform" if len(noisy) == 1 else f"{len(noisy)} other platforms"
     lengths = sorted({stretch.num_steps for stretch in stretches})
-    told = (
-        f"after {lengths[0]} to {lengths[-1]} steps the weights end {distances[0]:.1e} to {distances[-1]:.1e} from the"
-    )
+    span = f"{lengths[0]} to {lengths[-1]}" if len(lengths) > 1 else str(lengths[0])
+    told = f"after {span} steps the weights end {distances[0]:.1e} to {distances[-1]:.1e} from the"
     shown = f"one changed token would be seen in {seen[SMALLEST_CHANGE]} of {len(stretches)} trials"
     return (
         f"{whose}, on {others} that give other bits: {told} recorded ones (relative L2); through thresholds of {FACTOR}"

@@ -360,6 +360,8 @@ def test_a_measurement_in_a_bundle_changes_no_content_digest(
         text = (bundle / "model" / document).read_text()
         assert "measured by the publisher on 2026-11-25, on 1 other platform that give" in text
         assert "measured by the publisher" not in (built.bundle / "model" / document).read_text()
+    verdict = forge.read(bundle / "model" / "openness" / "verdict.json")
+    assert {r["result"] for r in verdict["results"] if r["id"] == "BND-01"} == {"pass"}
     results = {result.name: result for result in verify_release(bundle, expect=None, tokens="none")}
     assert "FAIL" not in {result.verdict for result in results.values()}
     assert results["tolerance"].verdict == "PASS"
