@@ -1,9 +1,13 @@
 """Finds credentials in the text files of a bundle before it is sealed (rule BND-07)."""
 
 import re
+from itertools import islice
 from pathlib import Path
 
 from release.layout import TEXT_NAMES, TEXT_SUFFIXES, bundle_files
+
+MAX_FINDINGS = 100
+"""Findings of one kind in one file that are told: a stranger's file may hold nothing else."""
 
 _QUOTED = ("model/evaluation/tasks/", "model/evaluation/samples/", "model/openness/LICENSES/")
 """Places that quote public text, where the documentation of a library may show a made-up key."""
@@ -16,7 +20,7 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("a Slack token", re.compile(r"\bxox[abprs]-[A-Za-z0-9-]{12,}")),
     ("a Google API key", re.compile(r"\bAIza[0-9A-Za-z_-]{35}\b")),
     ("a PyPI token", re.compile(r"\bpypi-[A-Za-z0-9_-]{50,}")),
-    ("a JSON web token", re.compile(r"\beyJ[A-Za-z0-9_-]{16,}\.eyJ[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}")),
+    ("a JSON web token", re.compile(r"(?<![\w-])eyJ[A-Za-z0-9_-]{16,}\.eyJ[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}")),
     ("a password in an address", re.compile(r"\bhttps?://[^\s/:@\"'<>{}]+:[^\s/:@\"'<>{}]+@")),
 )
 
@@ -31,7 +35,7 @@ def find_secrets(bundle: Path) -> list[str]:
             continue
         text = path.read_text(encoding="utf-8", errors="replace")
         for kind, pattern in _PATTERNS:
-            for match in pattern.finditer(text):
+            for match in islice(pattern.finditer(text), MAX_FINDINGS):
                 line = text.count("\n", 0, match.start()) + 1
                 found.append(f"{relative}:{line}: looks like {kind}")
     return sorted(found)

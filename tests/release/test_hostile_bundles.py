@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 
 from release.bundle_limits import obstacle
 from release.checks import verify_release
+from release.secret_scan import MAX_FINDINGS, find_secrets
 from release.verify import CheckResult, verify_bundle
 
 Change = Callable[[Path], object]
@@ -417,6 +419,17 @@ def test_a_line_without_end_is_refused(copy_of: Callable[[str], Path]) -> None:
         file.truncate(5 * 2**20)
     result = by_verify_py(bundle)["pretrain ledger"]
     assert (result.verdict, "torn or too long" in result.detail) == ("FAIL", True)
+
+
+def test_texts_full_of_what_looks_like_secrets_are_searched_at_once(tmp_path: Path) -> None:
+    """One is a pattern that begins everywhere and never ends, the other one finding after another."""
+    (tmp_path / "endless.md").write_text("-eyJ" * 250_000)
+    (tmp_path / "many.md").write_text(f"AKIA{'A' * 16}\n" * 50_000)
+    began = time.process_time()
+    found = find_secrets(tmp_path)
+    assert time.process_time() - began < 5, "a quadratic search takes minutes"
+    assert len(found) == MAX_FINDINGS
+    assert {line.split(":")[0] for line in found} == {"many.md"}
 
 
 def test_the_file_of_results_is_what_a_program_reads(copy_of: Callable[[str], Path], tmp_path: Path) -> None:
