@@ -17,9 +17,10 @@ from safetensors import SafetensorError, TensorSpec, serialize_file
 
 from provenance.canonical import Json, write_json
 from provenance.durability import sync_path
+from train.checkpoint_records import RECORD, remove_checkpoint
+from train.retention import Retention, remove_old_checkpoints
 from train.tensor_digests import digest_of_rows, hash_rows, tensor_bytes
 
-RECORD = "checkpoint.json"
 UNKNOWN_ERROR = 2**31
 _RUST_ERROR_NUMBER = re.compile(r"\(os error (\d+)\)")
 
@@ -105,8 +106,12 @@ def write_companions(directory: Path, companions: Companions) -> None:
         sync_path(Path(path))
 
 
-def place_checkpoint(directory: Path, target: Path, record: Json) -> None:
-    """Write the record of a checkpoint whose other files are whole, and rename its directory: then it exists."""
+def place_checkpoint(directory: Path, target: Path, record: Json, retention: Retention | None) -> None:
+    """Write the record of a checkpoint whose other files are whole, and rename its directory: then it exists.
+
+    Args:
+        retention: the rule by which older ones go then; None keeps them.
+    """
     write_json(directory / RECORD, record)
     sync_path(directory / RECORD)
     sync_path(directory)
@@ -114,13 +119,8 @@ def place_checkpoint(directory: Path, target: Path, record: Json) -> None:
         remove_checkpoint(target)
     os.replace(directory, target)
     sync_path(target.parent)
-
-
-def remove_checkpoint(directory: Path) -> None:
-    """Remove a checkpoint at once: after a kill it is whole, or a leftover that the next start removes."""
-    leftover = directory.with_name(f".{directory.name}.old.tmp")
-    os.replace(directory, leftover)
-    shutil.rmtree(leftover)
+    if retention is not None:
+        remove_old_checkpoints(target.parent, retention)
 
 
 def error_number(error: Exception) -> int:

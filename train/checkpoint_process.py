@@ -30,6 +30,7 @@ from train.checkpoint_files import (
     write_tensors,
 )
 from train.lifetime import die_with_parent
+from train.retention import Retention
 
 PROGRAM: Sequence[str] = ("-m", "train.checkpoint_process")
 NICENESS = 19
@@ -85,9 +86,10 @@ class CheckpointProcess:
         others = None if companions is None else asdict(companions)
         self._send({"directory": str(directory), "target": None, "files": files, "companions": others})
 
-    def place(self, directory: Path, target: Path, record: Json) -> None:
-        """Ask for `checkpoint.json` and the directory's own name."""
-        self._send({"directory": str(directory), "target": str(target), "record": record})
+    def place(self, directory: Path, target: Path, record: Json, retention: Retention | None) -> None:
+        """Ask for `checkpoint.json`, for the directory's own name, and for the end of older checkpoints by a rule."""
+        rule = None if retention is None else asdict(retention)
+        self._send({"directory": str(directory), "target": str(target), "record": record, "retention": rule})
 
     def _send(self, request: dict[str, Json]) -> None:
         if self._process is None:
@@ -181,7 +183,9 @@ def _do(request: Json, memory: mmap | None) -> dict[str, bytes]:
     """Do what is asked for; returns the digests of the tensors that were written."""
     directory = Path(request["directory"])
     if request["target"] is not None:
-        place_checkpoint(directory, Path(request["target"]), request["record"])
+        rule = request["retention"]
+        retention = None if rule is None else Retention(**rule)
+        place_checkpoint(directory, Path(request["target"]), request["record"], retention)
         return {}
     files = {
         file: [TensorPlace(name, dtype, tuple(shape), offset) for name, dtype, shape, offset in places]

@@ -23,6 +23,7 @@ from train.checkpoint_files import UNKNOWN_ERROR, Companions
 from train.checkpoint_process import Answer, CheckpointProcess
 from train.checkpoint_records import OPTIMIZER_STEM, CheckpointRecord
 from train.layout import Layout, Part
+from train.retention import Retention
 
 _DIGEST_BYTES = 32
 
@@ -43,6 +44,7 @@ class _Checkpoint:
     is_full: bool
     step: int
     place: ChainPlace | None
+    retention: Retention | None
     awaits_answer: bool = False
     is_written: bool = False
     record: CheckpointRecord | None = None
@@ -89,6 +91,7 @@ class CheckpointWriter:
         step: int,
         place: ChainPlace | None,
         ledger: Path,
+        retention: Retention | None,
     ) -> None:
         """Copy the tensors and begin to write.
 
@@ -98,13 +101,14 @@ class CheckpointWriter:
             state: parts of the optimizer's state; empty for kind `weights`.
             place: where the ledger stands (process 0).
             ledger: its file, which is forced onto the disk first.
+            retention: the rule by which older checkpoints go when this one is in its place; None keeps them.
         """
         assert not self.is_busy
         files = plan_files(weights, MODEL_STEM, self._max_file_bytes)
         num_model_files = len(files)
         if state:
             files += plan_files(state, OPTIMIZER_STEM, self._max_file_bytes)
-        current = _Checkpoint(target, list(weights), files, bool(state), step, place)
+        current = _Checkpoint(target, list(weights), files, bool(state), step, place, retention)
         try:
             places = copy_tensors(files, self._layout, self.process)
         except OSError as error:
@@ -154,7 +158,7 @@ class CheckpointWriter:
             current.record = make_record(
                 digests, current.weights, full=current.is_full, step=current.step, place=current.place
             )
-            self.process.place(current.work, current.target, current.record.as_json())
+            self.process.place(current.work, current.target, current.record.as_json(), current.retention)
             current.awaits_answer = True
         return None
 

@@ -26,11 +26,9 @@ from train.checkpoint import make_record, optimizer_parts, restore_checkpoint
 from train.checkpoint_records import (
     CHECKPOINTS,
     CheckpointRecord,
-    checkpoint_kind,
     checkpoint_name,
     newest_resumable,
     read_record,
-    remove_old_checkpoints,
     requeue_name,
 )
 from train.checkpoint_writer import CheckpointWriter
@@ -44,6 +42,7 @@ from train.lm_loss import LanguageModelLoss
 from train.model import build_model, derive_seed, open_model, trainable_parameters
 from train.optimizers import build_optimizer
 from train.records import RUN_FORMAT, check_same_run, enter_segment, ledger_totals, recent_losses, start_record
+from train.retention import Retention, remove_old_checkpoints
 from train.routing import RouterLoads
 from train.schedule import learning_rate
 from train.settings import PretrainConfig
@@ -89,6 +88,7 @@ class TrainingRun:
         self.checksum = ParameterChecksum(trained_parts, layout)
         self.num_updates = 0
         self.loss_watch = LossWatch(self.config.execution.loss_spike_factor)
+        self.retention = Retention.of(self.config)
         self.writer = CheckpointWriter(layout, model.config, tokenizer_dir, self.config.checkpoints.max_file_bytes)
         self.ledger: LedgerQueue | None = None
         self.journal: Journal | None = None
@@ -136,7 +136,7 @@ class TrainingRun:
             self._open_journal("resume", record.step)
             if newest.name == checkpoint_name(record.step):
                 self.ledger.append(record.ledger_record())
-            remove_old_checkpoints(self.run_dir, self.config)
+            remove_old_checkpoints(self.run_dir / CHECKPOINTS, self.retention)
         self._recall_losses()
         return record.step
 
@@ -272,7 +272,7 @@ class TrainingRun:
         """Held-out loss and checkpoint where they are due."""
         if step % self.config.data.heldout_every_steps == 0 or step == self.config.num_steps:
             self._evaluate(step)
-        kind = checkpoint_kind(self.config, step)
+        kind = self.retention.kind_due(step)
         if kind is not None:
             self.begin_checkpoint(step, kind)
 
@@ -294,7 +294,8 @@ class TrainingRun:
             return
         started = time.monotonic()
         self.finish_checkpoint()
-        self._start_writing(checkpoint_name(step), state, step)
+        retention = self.retention if kind == "full" and not self.job.replay_from else None
+        self._start_writing(checkpoint_name(step), state, step, retention)
         if self.ledger is not None:
             self.ledger.hold()
         stall = hex_float(time.monotonic() - started)
@@ -309,10 +310,10 @@ class TrainingRun:
                 "energy", step=step, joules=hex_float(reading.joules), energy_kind=reading.kind, source=reading.source
             )
 
-    def _start_writing(self, name: str, state: list[Part], step: int) -> None:
+    def _start_writing(self, name: str, state: list[Part], step: int, retention: Retention | None = None) -> None:
         place = None if self.ledger is None else self.ledger.place
         target, ledger = self.run_dir / CHECKPOINTS / name, self.run_dir / "ledger.jsonl"
-        self.writer.start(target, self.weights, state, step, place, ledger)
+        self.writer.start(target, self.weights, state, step, place, ledger, retention)
 
     def finish_checkpoint(self) -> None:
         """Wait for the checkpoint that is being written, if any, and record it."""
@@ -324,8 +325,6 @@ class TrainingRun:
         if self.ledger is not None:
             assert record is not None
             self.ledger.release(record.ledger_record())
-            if record.kind == "full" and not self.job.replay_from:
-                remove_old_checkpoints(self.run_dir, self.config)
 
     def boundary(self, step: int) -> bool:
         """Let processes agree, after a step, on what they see: how far a checkpoint is, a wish to stop.
@@ -359,7 +358,7 @@ class TrainingRun:
         step = self.config.num_steps
         self.finish_checkpoint()
         if self.ledger is not None:
-            remove_old_checkpoints(self.run_dir, self.config)
+            remove_old_checkpoints(self.run_dir / CHECKPOINTS, self.retention)
             final = read_record(self.run_dir / CHECKPOINTS / checkpoint_name(step))
             digests = {"weights_digest": final.weights_digest, "state_digest": final.state_digest}
             self.ledger.append({"kind": "end", "step": step, **digests})

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import train.checkpoint_files
+import train.retention
 
 _CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.copyfile"}
 
@@ -57,6 +58,11 @@ def before_a_file_of_tensors() -> None:
 def before_the_rename() -> None:
     """All files of a checkpoint are whole, its directory has not its name."""
     before_call(os, "replace", 1)
+
+
+def while_retention_removes() -> None:
+    """A record was changed to `weights`, or a directory renamed; its files are still there."""
+    before_call(train.retention, "_remove_optimizer_of_weights", 1)
 
 
 def slow_writing() -> None:

@@ -11,7 +11,6 @@ import small_jobs
 from small_jobs import die
 
 import train.checkpoint_process
-import train.checkpoint_records
 import train.loop
 from provenance.canonical import canonical_json
 from provenance.errors import TrainingError
@@ -109,7 +108,7 @@ def before_the_end_record(run_dir: Path) -> None:
 
 def while_retention_removes(run_dir: Path) -> None:
     """A record was changed to `weights`, or a directory renamed; its files are still there."""
-    helper_points.before_call(train.checkpoint_records, "_remove_optimizer_of_weights", 1, die)
+    in_helper("while_retention_removes")
 
 
 def after_some_time(run_dir: Path, seconds: float) -> None:

@@ -97,7 +97,7 @@ def test_companions_are_written_and_the_directory_gets_its_name(process: Checkpo
     assert process.receive().error == ""
     target.mkdir()
     (target / "old").touch()
-    process.place(work, target, {"step": 3})
+    process.place(work, target, {"step": 3}, None)
     assert process.receive().error == ""
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["step"]
     assert sorted(path.name for path in target.iterdir()) == [

@@ -14,9 +14,10 @@ from transformers import AutoModelForCausalLM
 
 from provenance.errors import ArtifactError
 from train.checkpoint import restore_checkpoint
-from train.checkpoint_records import CHECKPOINTS, read_record, remove_old_checkpoints
+from train.checkpoint_records import CHECKPOINTS, read_record
 from train.layout import Layout, World
 from train.loop import TrainingRun
+from train.retention import Retention, remove_old_checkpoints
 from train.state import state_digest
 
 STEPS = 10
@@ -103,10 +104,10 @@ def test_retention_cut_off_at_any_call_is_mended_by_the_next_one(
 ) -> None:
     """At every moment each checkpoint is whole by its record, and a second call leaves what one alone would."""
     keep_all = {"weights_until_step": 4, "full_every_steps": 2}
-    config = small_config(phases=PHASES, checkpoints={**keep_all, "keep_last_full": 1})
+    rule = Retention.of(small_config(phases=PHASES, checkpoints={**keep_all, "keep_last_full": 1}))
     run_dir = small_jobs.run_small(corpus, tmp_path / "all", phases=PHASES, checkpoints=keep_all)
     done = small_jobs.copy_run(run_dir, tmp_path / "done")
-    remove_old_checkpoints(done, config)
+    remove_old_checkpoints(done / CHECKPOINTS, rule)
     assert kept(done) == {0: "weights", 1: "weights", 2: "weights", 4: "weights", 8: "full", 10: "full"}
 
     owner: Any = {"replace": os, "unlink": Path, "rmtree": shutil, "rmdir": Path}[call]
@@ -125,7 +126,7 @@ def test_retention_cut_off_at_any_call_is_mended_by_the_next_one(
         with monkeypatch.context() as patched:
             patched.setattr(owner, call, die_at)
             try:
-                remove_old_checkpoints(half_done, config)
+                remove_old_checkpoints(half_done / CHECKPOINTS, rule)
             except Killed:
                 cut_off += 1
         for path in (half_done / CHECKPOINTS).glob("step-*"):
@@ -133,6 +134,6 @@ def test_retention_cut_off_at_any_call_is_mended_by_the_next_one(
             assert read_record(path).kind == "weights" or (path / "optimizer.safetensors").is_file()
         for leftover in (half_done / CHECKPOINTS).glob(".*.tmp"):  # as the next start of a job does
             shutil.rmtree(leftover)
-        remove_old_checkpoints(half_done, config)
+        remove_old_checkpoints(half_done / CHECKPOINTS, rule)
         assert differing(half_done, done) == []
     assert cut_off >= 1
