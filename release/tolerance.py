@@ -116,8 +116,8 @@ class MeasuredPlatform(Config):
     def stretch_for(self, first: int, last: int) -> Stretch | None:
         """The stretch that judges a replay of these steps.
 
-        Training calms down, so that a replay may be judged by a stretch that begins before it and is at least as long:
-        the one that begins last, and of these the shortest.
+        The one that begins last of those that begin no later and are at least as long; of these the shortest. Noise
+        differs from stretch to stretch, so that steps which were not measured themselves can pass but never fail.
         """
         fits = [s for s in self.stretches if s.first_step <= first and s.num_steps >= last - first + 1]
         return max(fits, key=lambda stretch: (stretch.first_step, -stretch.num_steps), default=None)

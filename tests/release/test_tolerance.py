@@ -325,6 +325,20 @@ def test_noise_made_large_with_all_that_follows_from_it_still_passes_no_changed_
     assert bold.platforms[1].stretches[1].least_learning_rates == {}
 
 
+def test_steps_that_were_not_measured_can_pass_and_never_fail(copy_of: Any, replaying: Replaying) -> None:
+    """Noise differs from step to step: being beyond that of other steps proves nothing."""
+    bundle = copy_of("plain")
+    path = write_tolerance(bundle)
+    values = forge.read(path)
+    values["changes"] = [changed for changed in values["changes"] if changed["last_step"] == 2]
+    for platform in values["platforms"]:
+        del platform["stretches"][1]
+    forge.write(path, values)
+    results = [replaying(bundle, elsewhere(apart(relative))) for relative in (1e-6, 3.2e-5)]
+    assert [result.verdict for result in results] == ["PASS", "UNVERIFIED"]
+    assert "for steps 1 to 2, the nearest that were measured" in results[1].detail
+
+
 def test_a_measurement_in_a_bundle_changes_no_content_digest(
     built: Any, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
