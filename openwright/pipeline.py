@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from openwright.configs import RELEASE, TRAINING_STAGES, StageConfigs, load_directory
 from openwright.peak_memory import PeakMemory
@@ -89,11 +90,7 @@ def build_from_latest(
     _check_lineage(artifacts)
     _check_recipes(configs, artifacts)
     tolerances = {} if calibrate_steps is None else _calibrate(configs, context, artifacts, calibrate_steps)
-    from release.bundle import build_release
-
-    artifacts[RELEASE] = build_release(
-        configs.models[RELEASE], context, artifacts, configs.directory, configs.overrides, tolerances
-    )
+    artifacts[RELEASE] = run_one(RELEASE, configs, context, artifacts, tolerances)
     return artifacts
 
 
@@ -105,8 +102,18 @@ def _calibrate(
     return tolerances_of(calibrate(configs.order, artifacts, context, max_steps))
 
 
-def run_one(stage: str, configs: StageConfigs, context: StageContext, artifacts: Mapping[str, Artifact]) -> Artifact:
-    """Run one stage on the artifacts made before it; the stage's package is imported only now."""
+def run_one(
+    stage: str,
+    configs: StageConfigs,
+    context: StageContext,
+    artifacts: Mapping[str, Artifact],
+    tolerances: Mapping[str, Path] = MappingProxyType({}),
+) -> Artifact:
+    """Run one stage on the artifacts made before it; the stage's package is imported only now.
+
+    Args:
+        tolerances: for the release: what `--calibrate` measured, by training stage.
+    """
     config = configs.models[stage]
     if stage == "corpus":
         from data_recipes.corpus import build_corpus
@@ -128,7 +135,7 @@ def run_one(stage: str, configs: StageConfigs, context: StageContext, artifacts:
     assert stage == RELEASE, stage
     from release.bundle import build_release
 
-    return build_release(config, context, artifacts, configs.directory, configs.overrides)
+    return build_release(config, context, artifacts, configs.directory, configs.overrides, tolerances)
 
 
 def _stages_until(configs: StageConfigs, until: str) -> tuple[str, ...]:

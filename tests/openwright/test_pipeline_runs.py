@@ -42,7 +42,7 @@ def ran(monkeypatch):
     """Replace the stages by ones that write a file; returns the list of stages whose body ran."""
     bodies = []
 
-    def run_one(stage, stage_configs, context, artifacts):
+    def run_one(stage, stage_configs, context, artifacts, tolerances=None):
         def body(work):
             bodies.append(stage)
             (work / "made.txt").write_text(stage)
