@@ -1,6 +1,7 @@
 """What all tests share: one torch thread, reproducible Hypothesis, no network, and a clean copy of the project."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -11,10 +12,12 @@ from typing import Any
 
 import pytest
 import tiny_release
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("provenance", "data_recipes", "train", "eval", "release", "openwright")
+REPORT = "report.json"
 COPIED = (*PACKAGES, "configs", "requirements", "docs", "README.md", "LICENSE", "pyproject.toml")
 
 settings.register_profile(
@@ -70,9 +73,26 @@ def commit_all(repository: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def project_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Make a directory once for all processes of a session; those that come later wait for the first and take its."""
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def directory(name: str, make: Callable[[Path], object]) -> Path:
+        path, done = root / name, root / f"{name}.done"
+        with FileLock(root / f"{name}.lock"):
+            if not done.exists():
+                make(path)
+                done.touch()
+        return path
+
+    return directory
+
+
+@pytest.fixture(scope="session")
+def project_copy(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
     """A clean, committed copy of the project, shared by the session: tests must not edit it."""
-    return copy_project(tmp_path_factory.mktemp("project") / "openwright-copy")
+    return made_once("openwright-copy", copy_project)
 
 
 @pytest.fixture
@@ -93,19 +113,22 @@ def openwright(project_copy: Path) -> Callable[..., subprocess.CompletedProcess[
 
 
 @pytest.fixture(scope="session")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Config directory and artifacts of a tiny second release: another model family, non-Latin text."""
-    root = tmp_path_factory.mktemp("second-release")
-    tiny_release.write_configs(root / "второй", root / "scratch")
-    return root
+def place(made_once: Callable[[str, Callable[[Path], object]], Path], openwright: Callable[..., Any]) -> Path:
+    """Configs, artifacts and report of a tiny second release: another model family, non-Latin text."""
+
+    def make(root: Path) -> None:
+        tiny_release.write_configs(root / "второй", root / "scratch")
+        done = openwright("run", str(root / "второй"), "--artifacts", str(root / "artifacts"), "--json")
+        assert done.returncode == 0, done.stderr
+        (root / REPORT).write_text(done.stdout)
+
+    return made_once("second-release", make)
 
 
 @pytest.fixture(scope="session")
-def made(place: Path, openwright: Callable[..., subprocess.CompletedProcess[str]]) -> Any:
+def made(place: Path) -> Any:
     """The report of `openwright run` on the tiny release, from sources to bundle."""
-    done = openwright("run", str(place / "второй"), "--artifacts", str(place / "artifacts"), "--json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads((place / REPORT).read_text())
 
 
 @pytest.fixture(scope="session")

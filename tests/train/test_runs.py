@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import small_jobs
 import tiny_runs
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -38,6 +39,13 @@ def straight(corpus: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Path
 def run(corpus: Artifact, run_dir: Path, num_processes: int, **changes: object) -> Path:
     config = tiny_runs.pretrain_config(**changes)
     launch(tiny_runs.make_job("pretrain", config, corpus.path, run_dir), num_processes, 1)
+    return run_dir
+
+
+def run_in_this_process(corpus: Artifact, run_dir: Path, **changes: object) -> Path:
+    """The same without launcher and worker, which cost more than a short run."""
+    job = tiny_runs.make_job("pretrain", tiny_runs.pretrain_config(**changes), corpus.path, run_dir)
+    assert small_jobs.run_here(job)
     return run_dir
 
 
@@ -69,7 +77,7 @@ def test_every_number_of_processes_gives_the_same_bytes(
 
 
 def test_another_seed_gives_another_ledger(corpus: Artifact, straight: Path, tmp_path: Path) -> None:
-    other = run(corpus, tmp_path / "run", 2, seed=8)
+    other = run_in_this_process(corpus, tmp_path / "run", seed=8)
     first, second = (list(read_chain(directory / "ledger.jsonl")) for directory in (straight, other))
     steps = [record for record in second if record["kind"] == "step"]
     assert len(first) == len(second)
@@ -102,7 +110,7 @@ def test_checkpoints_load_with_transformers_and_have_the_recorded_digest(straigh
 
 def test_weights_are_cut_into_files_of_the_given_size(corpus: Artifact, straight: Path, tmp_path: Path) -> None:
     cut = {"weights_until_step": 4, "full_every_steps": 3, "max_file_bytes": 60_000}
-    sharded = run(corpus, tmp_path / "run", 1, checkpoints=cut)
+    sharded = run_in_this_process(corpus, tmp_path / "run", checkpoints=cut)
     directory = sharded / "checkpoints" / "step-00000010"
     assert len(list(directory.glob("model-*.safetensors"))) > 2
     assert len(list(directory.glob("optimizer-*.safetensors"))) > 2
@@ -119,7 +127,7 @@ LONG = {
 
 @pytest.fixture(scope="module")
 def long_straight(corpus: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run(corpus, tmp_path_factory.mktemp("long") / "run", 1, **LONG)
+    return run_in_this_process(corpus, tmp_path_factory.mktemp("long") / "run", **LONG)
 
 
 def start_in_background(corpus: Artifact, run_dir: Path) -> "subprocess.Popen[bytes]":
@@ -226,7 +234,7 @@ def test_a_mixture_must_name_sources_of_the_split(corpus: Artifact, tmp_path: Pa
 
 def test_weights_of_a_mixture_are_exact(corpus: Artifact, tmp_path: Path) -> None:
     phases = [{"num_steps": 10, "sequences_per_step": 8, "mixture": {"alpha": 1, "beta": 3}}]
-    run_dir = run(corpus, tmp_path / "run", 1, phases=phases)
+    run_dir = run_in_this_process(corpus, tmp_path / "run", phases=phases)
     steps = [record for record in read_chain(run_dir / "ledger.jsonl") if record["kind"] == "step"]
     beta = sum(record["tokens_by_source"].get("beta", 0) for record in steps)
     assert beta == 60 * 24
