@@ -28,7 +28,7 @@ from train.loop import TrainingRun
 from train.optimizers import Optimizer
 from train.state import state_digest
 from train.trial_request import TRIAL_FORMAT, Stretch, TrialRequest
-from train.worker import be_deterministic, need_process_group
+from train.worker import be_deterministic, leave, need_process_group
 
 LEARNING_RATE_FACTOR = 1.0001
 
@@ -199,7 +199,7 @@ def _from_reference(reference: Path, honest: State) -> dict[str, Json]:
     return {"weights": weights, "optimizer": optimizer}
 
 
-def main() -> int:
+def main() -> None:
     """Run the trial that the first argument names and write what was found to the second."""
     asked = read_json(Path(sys.argv[1]))
     if asked.get("format") != TRIAL_FORMAT:
@@ -211,8 +211,8 @@ def main() -> int:
     need_process_group(world)
     with tempfile.TemporaryDirectory(prefix="openwright-trial-run-") as run_dir:
         write_json(Path(sys.argv[2]), measure(request, make_layout(world, 1), Path(run_dir)))
-    return 0
+    leave()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

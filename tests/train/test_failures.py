@@ -157,12 +157,17 @@ READ_ONLY = (
 )
 
 
+def worker_of(program: str) -> Launcher:
+    """Starts this program in place of the worker."""
+    command = [sys.executable, "-c", program]
+    start = f"import subprocess, sys; sys.exit(subprocess.call([*{command}, *sys.argv[-2:]]))"
+    return Launcher((sys.executable, "-c", start))
+
+
 def launch_and_break(job: TrainingJob, breakage: str, words: str) -> None:
     """Run a job's worker, whose disk breaks: the error is clear, the last checkpoint whole, the next one absent."""
-    program = [sys.executable, "-c", f"{BREAKS}{breakage}train.worker.main()"]
-    start = f"import subprocess, sys; sys.exit(subprocess.call([*{program}, *sys.argv[-2:]]))"
     with pytest.raises(TrainingError, match=words) as broken:
-        launch(job, 1, 1, launcher=Launcher((sys.executable, "-c", start)))
+        launch(job, 1, 1, launcher=worker_of(f"{BREAKS}{breakage}train.worker.main()"))
     assert broken.value.exit_code == 1
     assert "step-00000004" in broken.value.where
     assert "make room" in broken.value.next_command
@@ -349,3 +354,11 @@ def test_sigusr1_reaches_the_caller_as_exit_code_75(corpus: Path, tmp_path: Path
         launch(job, 1, 1, launcher=DIRECT)
     assert stopped.value.exit_code == 75
     assert list((tmp_path / "run" / "checkpoints").glob("requeue-*"))
+
+
+def test_a_run_that_is_done_does_not_fail_while_its_process_is_torn_down(corpus: Path, tmp_path: Path) -> None:
+    """Threads of torch abort Python's own end now and then; by then all of the run was written."""
+    job = small_job(corpus, tmp_path / "run", small_config(execution={"num_processes": 1}))
+    aborting = "import atexit, os, train.worker; atexit.register(os.abort); train.worker.main()"
+    launch(job, 1, 1, launcher=worker_of(aborting))
+    assert not (tmp_path / "run" / OUTCOME).exists()
