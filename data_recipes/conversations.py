@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from data_recipes.document import DocumentedFunction
 from data_recipes.documents import DocumentRow, write_dataset
-from data_recipes.extract import DocumentedFunction
 from data_recipes.settings import ConversationConfig, SpecialTokens
 from data_recipes.shards import TokenSequence
 from provenance.canonical import Json

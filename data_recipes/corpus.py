@@ -4,6 +4,7 @@ import errno
 import multiprocessing
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -23,12 +24,12 @@ from data_recipes.conversations import (
     make_conversations,
     write_conversations,
 )
-from data_recipes.decisions import RULES, decide, kept_rows, require_documents
+from data_recipes.decisions import RULES, Extraction, MeasuredDocument, decide, kept_rows, require_documents
 from data_recipes.documents import DocumentRow, write_documents, write_texts
-from data_recipes.extract import Extraction, ReadSource, read_pypi_documents
-from data_recipes.local_datasets import read_dataset_source
-from data_recipes.pypi import PypiSource, fetch_sdist
-from data_recipes.settings import CorpusConfig, DatasetSource
+from data_recipes.filters import measure
+from data_recipes.readers import open_source, reading_context
+from data_recipes.reading import PartReport, ReadingContext, SourcePart
+from data_recipes.settings import CorpusConfig, Source
 from data_recipes.shards import TokenSequence, token_dtype, write_split, write_tokens_json
 from data_recipes.summary import corpus_summary
 from provenance.artifacts import Artifact
@@ -81,7 +82,7 @@ def _build(config: CorpusConfig, work: Path) -> None:
         work.mkdir(parents=True)
         journal = _StepTimer(work / "journal.jsonl")
         sources = journal.timed("read sources", lambda: read_sources(config))
-        extractions = [source.extraction for source in sources]
+        extractions = [extraction for extraction, _ in sources]
         rows = journal.timed("decide", lambda: decide(extractions, config))
         require_documents(rows, config)
         fact(f"{sum(not row.decision.rule for row in rows):,} of {len(rows):,} documents kept")
@@ -92,68 +93,90 @@ def _build(config: CorpusConfig, work: Path) -> None:
         )
         journal.timed("write documents", lambda: _write_tables(rows, conversations, work))
         _write_tokens_json(config, tokenizer, splits, work)
-        locks = [source.lock for source in sources]
+        locks = [lock for _, lock in sources]
         write_json(work / "sources.lock", {"format": SOURCES_FORMAT, "sources": locks})
         write_json(work / "corpus.json", corpus_summary(config, extractions, rows, conversations, encoded))
         write_json(work / "environment.json", environment_record())
         journal.close()
 
 
-def read_sources(config: CorpusConfig) -> list[ReadSource]:
-    """Fetch and read all sources, archives in a pool of processes; sorted by name, whatever finishes first.
+def read_sources(config: CorpusConfig) -> list[tuple[Extraction, dict[str, Json]]]:
+    """Read all sources, parts in a pool of processes; sorted by name, whatever finishes first.
+
+    Returns:
+        What each source gave, and its entry in `sources.lock`.
 
     Raises:
         DataError: for a source without a single document.
     """
     special_tokens = config.tokenizer.special_tokens.in_order()
-    execution = config.execution
-    archives = []
-    for source in config.sources:
-        if isinstance(source, PypiSource):
-            archives.append((source, fetch_sdist(source, execution.cache_dir.expanduser(), execution.index_url)))
-    read = _read_archives(archives, special_tokens, execution.num_workers)
-    for source in config.sources:
-        if isinstance(source, DatasetSource):
-            read.append(read_dataset_source(source, execution.data_dir.expanduser(), special_tokens))
-    for source_read in read:
-        if not source_read.extraction.documents:
+    context = reading_context(config)
+    readers = {source.name: open_source(source, context) for source in config.sources}
+    tasks = [(source, part) for source in config.sources for part in readers[source.name].parts()]
+    done = _read_parts(tasks, context, special_tokens, config.execution.num_workers)
+    read = []
+    for source in sorted(config.sources, key=lambda source: source.name):
+        results = [result for (owner, _), result in zip(tasks, done, strict=True) if owner.name == source.name]
+        documents = tuple(document for found, _ in results for document in found)
+        if not documents:
             raise DataError(
-                f"source {source_read.extraction.source!r} holds no document",
+                f"source {source.name!r} holds no document",
                 expected="documentation, docstrings or rows with text",
                 next_command="remove the source from the recipe",
             )
-    return sorted(read, key=lambda source_read: source_read.extraction.source)
+        skipped: Counter[str] = Counter()
+        for _, report in results:
+            skipped.update(report.skipped)
+        num_files = sum(report.num_files for _, report in results)
+        extraction = Extraction(source.name, documents, num_files, dict(sorted(skipped.items())))
+        read.append((extraction, readers[source.name].lock([report for _, report in results])))
+    return read
 
 
-def _read_archives(
-    archives: Sequence[tuple[PypiSource, Path]], special_tokens: Sequence[str], num_workers: int
-) -> list[ReadSource]:
-    with progress("reading", len(archives), "archives") as bar:
-        if num_workers == 1 or len(archives) <= 1:
+def _read_part(
+    source: Source, part: SourcePart, context: ReadingContext, special_tokens: Sequence[str]
+) -> tuple[list[MeasuredDocument], PartReport]:
+    report = PartReport()
+    documents = [
+        MeasuredDocument(extracted, measure(extracted.document.text, special_tokens))
+        for extracted in open_source(source, context).read(part, report)
+    ]
+    return documents, report
+
+
+def _read_parts(
+    tasks: Sequence[tuple[Source, SourcePart]],
+    context: ReadingContext,
+    special_tokens: Sequence[str],
+    num_workers: int,
+) -> list[tuple[list[MeasuredDocument], PartReport]]:
+    with progress("reading", len(tasks), "parts") as bar:
+        if num_workers == 1 or len(tasks) <= 1:
             read = []
-            for source, path in archives:
-                read.append(read_pypi_documents(source, path, special_tokens))
-                bar.advance(note=source.name)
+            for source, part in tasks:
+                read.append(_read_part(source, part, context, special_tokens))
+                bar.advance(note=part.name)
             return read
         # spawn: a forked child of a process with threads (arrow, tokenizers) may hang.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(num_workers, len(archives)), mp_context=context) as pool:
-            largest_first = sorted(archives, key=lambda item: (-item[1].stat().st_size, item[0].name))
-            futures = [pool.submit(read_pypi_documents, source, path, special_tokens) for source, path in largest_first]
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(num_workers, len(tasks)), mp_context=spawn) as pool:
+            largest_first = sorted(range(len(tasks)), key=lambda index: -tasks[index][1].size_bytes)
+            futures = {
+                pool.submit(_read_part, *tasks[index], context, special_tokens): index for index in largest_first
+            }
             try:
-                read = []
                 for future in as_completed(futures):
-                    read.append(future.result())
-                    bar.advance(note=read[-1].extraction.source)
-                return read
+                    future.result()
+                    bar.advance(note=tasks[futures[future]][1].name)
             except BrokenProcessPool:
                 raise SourceError(
-                    "a process that read archives was killed",
+                    "a process that read sources was killed",
                     expected="enough memory for all of them",
                     next_command="run again with --set corpus.execution.num_workers=1",
                 ) from None
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
+            return [future.result() for future, _ in sorted(futures.items(), key=lambda item: item[1])]
 
 
 def _train(config: CorpusConfig, rows: Sequence[DocumentRow], work: Path) -> Tokenizer:
@@ -204,9 +227,9 @@ def _converse(
 
     special_tokens = config.tokenizer.special_tokens
     functions = {
-        extracted.document.document_id: extracted.functions
+        measured.extracted.document.document_id: measured.extracted.functions
         for extraction in extractions
-        for extracted in extraction.documents
+        for measured in extraction.documents
     }
     kept = [(row, functions[row.document.document_id]) for row in rows if row.split != "none"]
     conversations = make_conversations(kept, config.conversations, special_tokens)

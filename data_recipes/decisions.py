@@ -1,20 +1,39 @@
 """From extracted documents to rows with a decision: decoding, licence policy, quality rules, duplicates, split."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from data_recipes.deduplicate import Candidate, cluster_exact
+from data_recipes.document import ExtractedDocument
 from data_recipes.documents import Decision, DocumentRow
-from data_recipes.extract import UNDECODABLE, UNPARSABLE, ExtractedDocument, Extraction
-from data_recipes.filters import QUALITY_RULES, broken_rule
+from data_recipes.filters import QUALITY_RULES, Statistics, broken_rule
 from data_recipes.policy import decide_licence
 from data_recipes.settings import CorpusConfig
+from data_recipes.text import READING_RULES
 from provenance.errors import DataError
 
 LICENCE = "licence"
 DUPLICATE = "duplicate"
-RULES = (UNDECODABLE, UNPARSABLE, LICENCE, *QUALITY_RULES, DUPLICATE)
+RULES = (*READING_RULES, LICENCE, *QUALITY_RULES, DUPLICATE)
 """Names of all rules that can drop a document, in the order in which they are applied."""
+
+
+@dataclass(frozen=True)
+class MeasuredDocument:
+    """A document that was read, with its statistics."""
+
+    extracted: ExtractedDocument
+    statistics: Statistics
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """All documents of a source and the files that gave none, counted by reason."""
+
+    source: str
+    documents: tuple[MeasuredDocument, ...]
+    num_files: int
+    skipped: dict[str, int]
 
 
 def decide(extractions: Iterable[Extraction], config: CorpusConfig) -> list[DocumentRow]:
@@ -26,8 +45,8 @@ def decide(extractions: Iterable[Extraction], config: CorpusConfig) -> list[Docu
     splits = {source.name: source.split for source in config.sources}
     rows: dict[str, DocumentRow] = {}
     for extraction in extractions:
-        for extracted in extraction.documents:
-            row = _judge(extracted, config, splits[extraction.source])
+        for measured in extraction.documents:
+            row = _judge(measured, config, splits[extraction.source])
             document_id = row.document.document_id
             if document_id in rows:
                 raise DataError(
@@ -40,7 +59,8 @@ def decide(extractions: Iterable[Extraction], config: CorpusConfig) -> list[Docu
     return _deduplicated(dict(sorted(rows.items())))
 
 
-def _judge(extracted: ExtractedDocument, config: CorpusConfig, split: str) -> DocumentRow:
+def _judge(measured: MeasuredDocument, config: CorpusConfig, split: str) -> DocumentRow:
+    extracted = measured.extracted
     document = extracted.document
     licence = decide_licence(document.licence.spdx, config.policy.allow)
     if extracted.broken:
@@ -48,11 +68,11 @@ def _judge(extracted: ExtractedDocument, config: CorpusConfig, split: str) -> Do
     elif not licence.allowed:
         decision = Decision(LICENCE)
     else:
-        broken = broken_rule(extracted.statistics, config.quality)
+        broken = broken_rule(measured.statistics, config.quality)
         decision = Decision(broken.rule, broken.score, broken.threshold) if broken else Decision()
     return DocumentRow(
         document=document,
-        statistics=extracted.statistics,
+        statistics=measured.statistics,
         decision=decision,
         split="none" if decision.rule else split,
         num_tokens=0,

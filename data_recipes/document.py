@@ -60,3 +60,27 @@ class Document:
         """Digest `document/1`: of its place and its text; it survives another tokenizer and other filters."""
         value = {"source_digest": self.source_digest, "path": self.path, "text_sha256": self.text_sha256}
         return tagged_digest("document/1", value)
+
+
+@dataclass(frozen=True)
+class DocumentedFunction:
+    """A public function or method with the first paragraph of its docstring on one line."""
+
+    qualified_name: str
+    signature: str
+    summary: str
+
+
+@dataclass(frozen=True)
+class ExtractedDocument:
+    """What a source yields.
+
+    Attributes:
+        broken: name of the rule that it broke before any text could be judged, such as `undecodable`; its text is
+            then empty.
+        functions: documented functions that conversations are made from.
+    """
+
+    document: Document
+    broken: str = ""
+    functions: tuple[DocumentedFunction, ...] = ()

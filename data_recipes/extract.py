@@ -2,21 +2,15 @@
 
 import ast
 import re
-import unicodedata
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import PurePosixPath
 
-from data_recipes.document import Document, LicenceFinding
-from data_recipes.filters import Statistics, measure
-from data_recipes.pypi import PypiSource, read_pypi_source
-from provenance.canonical import Json
-from provenance.digests import sha256_bytes
+from data_recipes.document import DocumentedFunction, ExtractedDocument, LicenceFinding
+from data_recipes.reading import PartReport, ReadingLimits
+from data_recipes.text import UNPARSABLE, decode, make_document, normalise
 
-UNDECODABLE = "undecodable"
-UNPARSABLE = "unparsable"
 DOCSTRINGS_SUFFIX = "#docstrings"
 
 _PROSE_SUFFIXES = {".rst", ".md", ".txt"}
@@ -34,102 +28,35 @@ _SKIPPED_DIRECTORIES = {
 _TEST_MODULE = re.compile(r"(test_.*|.*_tests?|tests?|conftest|setup)\.py")
 _SOURCE_ROOTS = {"src", "lib", "python"}
 
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ud800-\udfff\ufffe\uffff]")
-_TRAILING_SPACE = re.compile(r"[^\S\n]+$", re.M)
-_BLANK_LINES = re.compile(r"\n{3,}")
 
-
-@dataclass(frozen=True)
-class DocumentedFunction:
-    """A public function or method with the first paragraph of its docstring on one line."""
-
-    qualified_name: str
-    signature: str
-    summary: str
-
-
-@dataclass(frozen=True)
-class ExtractedDocument:
-    """A document, its statistics, and the rule it broke before any text could be judged (empty for none)."""
-
-    document: Document
-    statistics: Statistics
-    broken: str = ""
-    functions: tuple[DocumentedFunction, ...] = ()
-
-
-@dataclass(frozen=True)
-class Extraction:
-    """All documents of a source and the files that gave none, counted by reason."""
-
-    source: str
-    documents: tuple[ExtractedDocument, ...]
-    num_files: int
-    skipped: dict[str, int]
-
-
-@dataclass(frozen=True)
-class ReadSource:
-    """A source that was read: what it gave and its entry in `sources.lock`."""
-
-    extraction: Extraction
-    lock: dict[str, Json]
-
-
-def read_pypi_documents(source: PypiSource, archive: Path, special_tokens: Sequence[str]) -> ReadSource:
-    """Read a fetched source distribution and extract its documents; runs in a worker process."""
-    contents = read_pypi_source(source, archive)
-    files = ((member.path, member.data) for member in contents.members)
-    extraction = extract_archive(
-        contents.name, contents.source_digest, files, contents.resolver.resolve, special_tokens
-    )
-    return ReadSource(extraction, contents.lock)
-
-
-def normalise(text: str) -> str:
-    """Return a text in the form that is hashed and trained on.
-
-    NFC, newlines as `\\n`, tabs expanded, no control characters or lone surrogates, no trailing white space, at most
-    one blank line in a row, none at either end.
-    """
-    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n")
-    text = _CONTROL.sub("", text.replace("\f", "\n")).expandtabs(4)
-    text = _TRAILING_SPACE.sub("", unicodedata.normalize("NFC", text))
-    return _BLANK_LINES.sub("\n\n", text).strip("\n")
-
-
-def extract_archive(
+def extract_files(
     source: str,
     source_digest: str,
     files: Iterable[tuple[str, bytes]],
     resolve: Callable[[str, bytes], LicenceFinding],
-    special_tokens: Sequence[str],
-) -> Extraction:
-    """Extract documentation and docstring prose from the files of one archive.
+    limits: ReadingLimits,
+    report: PartReport,
+) -> Iterator[ExtractedDocument]:
+    """Yield documentation and docstring prose of the files of one archive.
 
     Args:
         source: name of the source.
         source_digest: digest that pins the archive.
         files: path inside the archive and content of every file.
         resolve: finds the licence of a file.
-        special_tokens: see `data_recipes.filters.measure`.
+        report: counts the files and the reasons why some give no document.
     """
-    documents = []
-    skipped: Counter[str] = Counter()
-    num_files = 0
     for path, data in files:
-        num_files += 1
+        report.num_files += 1
         kind, reason = classify(path)
         if not kind:
-            skipped[reason] += 1
+            report.skipped[reason] += 1
             continue
-        extracted = _extract_file(source, source_digest, path, data, kind, special_tokens)
+        extracted = _extract_file(source, source_digest, path, data, kind, limits)
         if extracted is None:
-            skipped["no docstrings"] += 1
+            report.skipped["no docstrings"] += 1
             continue
-        document = replace(extracted.document, licence=resolve(path, data))
-        documents.append(replace(extracted, document=document))
-    return Extraction(source, tuple(documents), num_files, dict(sorted(skipped.items())))
+        yield replace(extracted, document=replace(extracted.document, licence=resolve(path, data)))
 
 
 def classify(path: str) -> tuple[str, str]:
@@ -153,41 +80,27 @@ def classify(path: str) -> tuple[str, str]:
     return "", "neither documentation nor Python"
 
 
-def make_document(
-    source: str, source_digest: str, path: str, kind: str, text: str, raw: bytes, licence: LicenceFinding
-) -> Document:
-    """Build a document from its normalised text and the bytes it was taken from."""
-    text_sha256 = sha256_bytes(text.encode("utf-8"))
-    return Document(source, source_digest, path, kind, text, sha256_bytes(raw), text_sha256, licence)
-
-
 _PENDING = LicenceFinding("NOASSERTION", "", "none", "", "", "")
 
 
 def _extract_file(
-    source: str, source_digest: str, path: str, data: bytes, kind: str, special_tokens: Sequence[str]
+    source: str, source_digest: str, path: str, data: bytes, kind: str, limits: ReadingLimits
 ) -> ExtractedDocument | None:
     """Return the document of one file; None for a module without docstrings."""
-    text, broken = "", ""
     functions: tuple[DocumentedFunction, ...] = ()
-    try:
-        decoded = data.decode("utf-8")
-    except UnicodeDecodeError:
-        broken = UNDECODABLE
-    else:
-        if kind == "prose":
-            text = normalise(decoded)
-        elif (module := parse_module(data)) is None:
-            broken = UNPARSABLE
-        else:
+    text, broken = decode(data, limits.max_document_bytes)
+    if kind == "docstrings":
+        text, module = "", None if broken else parse_module(data)
+        if module is not None:
             sections, functions = docstrings_of(module, module_name(path))
             if not sections:
                 return None
-            text = normalise("\n\n".join(f"{name}\n\n{docstring}" for name, docstring in sections))
-    if kind == "docstrings":
+            text = "\n\n".join(f"{name}\n\n{docstring}" for name, docstring in sections)
+        elif not broken:
+            broken = UNPARSABLE
         path += DOCSTRINGS_SUFFIX
-    document = make_document(source, source_digest, path, kind, text, data, _PENDING)
-    return ExtractedDocument(document, measure(text, special_tokens), broken, functions)
+    document = make_document(source, source_digest, path, kind, normalise(text), data, _PENDING)
+    return ExtractedDocument(document, broken, functions)
 
 
 def parse_module(data: bytes) -> ast.Module | None:

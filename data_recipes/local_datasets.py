@@ -7,44 +7,59 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_recipes.document import UNRESOLVED, LicenceFinding
+from data_recipes.document import UNRESOLVED, ExtractedDocument, LicenceFinding
 from data_recipes.documents import quiet_datasets
-from data_recipes.extract import UNDECODABLE, ExtractedDocument, Extraction, ReadSource, make_document, normalise
-from data_recipes.filters import measure
 from data_recipes.policy import normalise_spdx
+from data_recipes.reading import PartReport, ReadingContext, SourcePart
 from data_recipes.settings import DatasetFile, DatasetSource
+from data_recipes.text import decode_text, make_document
 from provenance.canonical import Json
 from provenance.digests import sha256_bytes, sha256_file
 from provenance.errors import DataError, SourceError
 
 _BUILDERS = {"parquet": "parquet", "jsonl": "json"}
+_BATCH_ROWS = 256
 
 
-def read_dataset_source(source: DatasetSource, data_dir: Path, special_tokens: Sequence[str]) -> ReadSource:
-    """Read all rows of a source of type `dataset`.
+class DatasetReader:
+    """Reads local data files, a part each; see `data_recipes.reading.SourceReader`."""
 
-    Args:
-        data_dir: directory that the paths of its files are relative to.
-        special_tokens: see `data_recipes.filters.measure`.
+    def __init__(self, source: DatasetSource, context: ReadingContext) -> None:
+        self._source = source
+        self._context = context
 
-    Raises:
-        SourceError: for a missing file or one of another digest.
-        DataError: for a file that cannot be read, a missing column, or a column without text.
-    """
-    documents: list[ExtractedDocument] = []
-    num_rows = num_empty = 0
-    files: list[dict[str, Json]] = []
-    for file in source.files:
-        path = _checked(source, file, data_dir)
-        for row, (raw, licence) in enumerate(_rows(source, file, path)):
-            num_rows += 1
+    def parts(self) -> Sequence[SourcePart]:
+        """Check every file against its pin.
+
+        Raises:
+            SourceError: for a missing file or one of another digest.
+        """
+        parts = []
+        for file in self._source.files:
+            path = _checked(self._source, file, self._context.data_dir)
+            parts.append(SourcePart(file.path, path.stat().st_size, file.model_dump()))
+        return parts
+
+    def read(self, part: SourcePart, report: PartReport) -> Iterator[ExtractedDocument]:
+        """Yield the rows of one file that have a text.
+
+        Raises:
+            DataError: for a file that cannot be read, a missing column, or a column without text.
+        """
+        file = DatasetFile(**part.pin)
+        path = self._context.data_dir / file.path
+        max_bytes = self._context.limits.max_document_bytes
+        for row, (raw, licence) in enumerate(_rows(self._source, path)):
+            report.num_files += 1
             if raw is None:
-                num_empty += 1
-                continue
-            documents.append(_row_document(source, file, row, raw, licence, special_tokens))
-        files.append({"path": file.path, "sha256": file.sha256, "size_bytes": path.stat().st_size})
-    skipped = {"row without text": num_empty} if num_empty else {}
-    return ReadSource(Extraction(source.name, tuple(documents), num_rows, skipped), _lock_entry(source, files))
+                report.skipped["row without text"] += 1
+            else:
+                yield _row_document(self._source, file, row, raw, licence, max_bytes)
+        report.facts = {"path": file.path, "sha256": file.sha256, "size_bytes": path.stat().st_size}
+
+    def lock(self, reports: Sequence[PartReport]) -> dict[str, Json]:
+        """Return the entry of all files."""
+        return _lock_entry(self._source, [report.facts for report in reports])
 
 
 def _lock_entry(source: DatasetSource, files: list[dict[str, Json]]) -> dict[str, Json]:
@@ -85,7 +100,7 @@ def _checked(source: DatasetSource, file: DatasetFile, data_dir: Path) -> Path:
     return path
 
 
-def _rows(source: DatasetSource, file: DatasetFile, path: Path) -> Iterator[tuple[bytes | None, str | None]]:
+def _rows(source: DatasetSource, path: Path) -> Iterator[tuple[bytes | None, str | None]]:
     """Yield text (as bytes) and licence field of every row of one file."""
     import datasets  # heavy; a corpus without such sources never loads it here
 
@@ -101,42 +116,38 @@ def _rows(source: DatasetSource, file: DatasetFile, path: Path) -> Iterator[tupl
                 expected=f"valid {source.format}",
                 where=str(path),
             ) from None
-        texts = _column(source, table, source.text_column, path)
-        if source.licence_column is None:
-            yield from ((text, None) for text in texts)
-        else:
-            licences = _column(source, table, source.licence_column, path)
-            for text, licence in zip(texts, licences, strict=True):
-                yield text, (licence or b"").decode("utf-8", errors="replace")
+        names = [name for name in (source.text_column, source.licence_column) if name is not None]
+        for name in names:
+            _check_column(source, table, name, path)
+        for batch in table.select(names).to_batches(max_chunksize=_BATCH_ROWS):
+            # As bytes, so that one row of bad UTF-8 is that row's problem alone.
+            texts, *licences = (column.cast(pa.large_binary()).to_pylist() for column in batch.columns)
+            if licences:
+                for text, licence in zip(texts, licences[0], strict=True):
+                    yield text, (licence or b"").decode("utf-8", errors="replace")
+            else:
+                yield from ((text, None) for text in texts)
 
 
-def _column(source: DatasetSource, table: Any, name: str, path: Path) -> list[bytes | None]:
-    """Return a column of text as bytes, so that one bad row is that row's problem alone."""
+def _check_column(source: DatasetSource, table: Any, name: str, path: Path) -> None:
     if name not in table.column_names:
         raise DataError(
             f"source {source.name!r} has no column {name!r}",
             expected=f"one of {', '.join(table.column_names)}",
             where=str(path),
         )
-    column = table.column(name)
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        raise DataError(
-            f"source {source.name!r}: column {name!r} holds {column.type}", expected="text", where=str(path)
-        )
-    values: list[bytes | None] = column.cast(pa.large_binary()).to_pylist()
-    return values
+    kind = table.schema.field(name).type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise DataError(f"source {source.name!r}: column {name!r} holds {kind}", expected="text", where=str(path))
 
 
 def _row_document(
-    source: DatasetSource, file: DatasetFile, row: int, raw: bytes, licence: str | None, special_tokens: Sequence[str]
+    source: DatasetSource, file: DatasetFile, row: int, raw: bytes, licence: str | None, max_bytes: int
 ) -> ExtractedDocument:
-    try:
-        text, broken = normalise(raw.decode("utf-8")), ""
-    except UnicodeDecodeError:
-        text, broken = "", UNDECODABLE
+    text, broken = decode_text(raw, max_bytes)
     finding = _stated_licence(source) if licence is None else _row_licence(source, file, row, licence)
     document = make_document(source.name, file.sha256, f"{file.path}#{row}", "row", text, raw, finding)
-    return ExtractedDocument(document, measure(text, special_tokens), broken)
+    return ExtractedDocument(document, broken)
 
 
 def _stated_licence(source: DatasetSource) -> LicenceFinding:

@@ -10,6 +10,7 @@ from data_recipes.document import UNRESOLVED
 from data_recipes.filters import QualityRules
 from data_recipes.policy import normalise_spdx
 from data_recipes.pypi import PypiSource
+from data_recipes.reading import ReadingLimits
 from provenance.config import Config
 
 _SHA256 = r"[0-9a-f]{64}"
@@ -159,6 +160,7 @@ class CorpusConfig(Config):
     """Recipe of the stage `corpus`."""
 
     sources: list[Source] = Field(min_length=1)
+    limits: ReadingLimits = ReadingLimits()
     policy: LicencePolicy
     quality: QualityRules = QualityRules()
     tokenizer: TokenizerConfig

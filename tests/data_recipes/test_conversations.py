@@ -14,9 +14,8 @@ from data_recipes.conversations import (
     make_conversations,
     unfit_reason,
 )
-from data_recipes.document import Document, LicenceFinding
+from data_recipes.document import Document, DocumentedFunction, LicenceFinding
 from data_recipes.documents import Decision, DocumentRow
-from data_recipes.extract import DocumentedFunction
 from data_recipes.filters import measure
 from data_recipes.settings import ConversationConfig, SpecialTokens, TokenizerConfig
 from provenance.errors import DataError

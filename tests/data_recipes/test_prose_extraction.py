@@ -8,13 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_recipes.document import LicenceFinding
-from data_recipes.extract import classify, extract_archive, module_name, normalise
+from data_recipes.extract import classify, extract_files, module_name
+from data_recipes.reading import PartReport, ReadingLimits
+from data_recipes.text import normalise
 
 MIT = LicenceFinding("MIT", "MIT", "declared-metadata", "PKG-INFO", "0" * 64, AS_OF)
 
 
-def extract(files):
-    return extract_archive("demo", "d" * 64, sorted(files.items()), lambda path, data: MIT, ())
+LIMITS = ReadingLimits(max_document_bytes=5000)
+
+
+def extract(files, report=None):
+    report = report or PartReport()
+    return list(extract_files("demo", "d" * 64, sorted(files.items()), lambda path, data: MIT, LIMITS, report))
 
 
 @pytest.mark.parametrize("path", ["docs/a.rst", "doc/source/b.txt", "README.md", "CHANGES.txt", "pkg/guide.rst"])
@@ -60,7 +66,7 @@ class Box:
     def _hidden(self):
         """Not public."""
 '''
-    (document,) = extract({"src/pkg/box.py": source}).documents
+    (document,) = extract({"src/pkg/box.py": source})
     assert document.document.path == "src/pkg/box.py#docstrings"
     assert document.document.kind == "docstrings"
     assert document.document.text.split("\n\n") == [
@@ -81,7 +87,7 @@ class Box:
     assert function.summary == "Open the box."
 
 
-def test_undecodable_and_unparsable_files_are_rows_with_their_rule():
+def test_undecodable_unparsable_and_oversized_files_are_rows_with_their_rule():
     found = {
         extracted.document.path: extracted.broken
         for extracted in extract(
@@ -90,13 +96,17 @@ def test_undecodable_and_unparsable_files_are_rows_with_their_rule():
                 "pkg/broken.py": b"def (:\n",
                 "pkg/bad.py": b'"""\xff"""',
                 "pkg/nul.py": b'"""x"""\0',
-                "pkg/deep.py": b"(" * 100_000,
+                "pkg/deep.py": b"(" * 4_999,
+                "docs/long.md": b"a" * 5_001,
+                "pkg/long.py": b"#" * 5_001,
                 "docs/good.md": "Добрый день".encode(),
             }
-        ).documents
+        )
     }
     assert found == {
         "docs/latin1.rst": "undecodable",
+        "docs/long.md": "oversized",
+        "pkg/long.py#docstrings": "oversized",
         "pkg/bad.py#docstrings": "undecodable",
         "pkg/broken.py#docstrings": "unparsable",
         "pkg/deep.py#docstrings": "unparsable",
@@ -106,14 +116,14 @@ def test_undecodable_and_unparsable_files_are_rows_with_their_rule():
 
 
 def test_modules_without_docstrings_are_counted():
-    extraction = extract({"pkg/a.py": b"x = 1\n", "pkg/b.c": b"int x;"})
-    assert extraction.documents == ()
-    assert extraction.num_files == 2
-    assert sum(extraction.skipped.values()) == 2
+    report = PartReport()
+    assert extract({"pkg/a.py": b"x = 1\n", "pkg/b.c": b"int x;"}, report) == []
+    assert report.num_files == 2
+    assert sum(report.skipped.values()) == 2
 
 
 def test_lone_surrogates_in_docstrings_do_not_reach_the_text():
-    (document,) = extract({"pkg/a.py": b'"""Half a pair \\ud800 here."""'}).documents
+    (document,) = extract({"pkg/a.py": b'"""Half a pair \\ud800 here."""'})
     assert document.document.text == "pkg.a\n\nHalf a pair  here."
 
 
