@@ -62,7 +62,7 @@ def decide(extractions: Iterable[Extraction], config: CorpusConfig) -> list[Docu
 def _judge(measured: MeasuredDocument, config: CorpusConfig, split: str) -> DocumentRow:
     extracted = measured.extracted
     document = extracted.document
-    licence = decide_licence(document.licence.spdx, config.policy.allow)
+    licence = decide_licence(document.licence.spdx, config.policy, is_credited=bool(document.licence.copyright))
     if extracted.broken:
         decision = Decision(extracted.broken)
     elif not licence.allowed:

@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from data_recipes.document import UNRESOLVED
 from data_recipes.filters import QualityRules
-from data_recipes.policy import normalise_spdx
+from data_recipes.policy import LicencePolicy, checked_spdx
 from data_recipes.pypi import PypiSource
 from data_recipes.reading import ReadingLimits
 from provenance.config import Config
@@ -40,7 +39,7 @@ class StatedLicence(Config):
     @field_validator("spdx")
     @classmethod
     def _is_spdx(cls, value: str) -> str:
-        return _checked_spdx(value)
+        return checked_spdx(value)
 
 
 class DatasetSource(Config):
@@ -74,17 +73,6 @@ class DatasetSource(Config):
         if (self.licence_column is None) == (self.licence is None):
             raise ValueError("exactly one of licence_column and licence")
         return self
-
-
-class LicencePolicy(Config):
-    """Licences that a document may have; where several would do, the first in the list is chosen."""
-
-    allow: list[str] = Field(min_length=1)
-
-    @field_validator("allow")
-    @classmethod
-    def _are_spdx(cls, value: list[str]) -> list[str]:
-        return [_checked_spdx(identifier) for identifier in value]
 
 
 class SpecialTokens(Config):
@@ -176,10 +164,3 @@ class CorpusConfig(Config):
         if not any(source.split == "train" for source in self.sources):
             raise ValueError("at least one source with split: train")
         return self
-
-
-def _checked_spdx(text: str) -> str:
-    normalised = normalise_spdx(text)
-    if normalised == UNRESOLVED:
-        raise ValueError(f"SPDX licence identifiers; {text!r} is none")
-    return normalised

@@ -53,7 +53,7 @@ class DeclaredFacts(BundleFacts):
     def __init__(self, corpus: CorpusConfig, release: ReleaseConfig, empty: Path, *, worst: bool) -> None:
         super().__init__(empty)
         self.components = component_table(release, dev=False)
-        allowed = corpus.policy.allow
+        allowed = corpus.policy.identifiers()
         free = [spdx for spdx in allowed if read_terms(spdx).verdict != "not-open" and not is_copyleft(spdx)]
         likely = allowed if worst or not free else free
         self.sources = [_declared_source(source, allowed, likely) for source in corpus.sources]

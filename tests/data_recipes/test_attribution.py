@@ -1,0 +1,71 @@
+"""The licences of a corpus and the credits for exactly the documents that were kept."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_recipes.attribution import attribution_text, read_licences
+
+
+def _row(licence: str, holder: str, source: str = "alpha", rule: str = "") -> dict[str, Any]:
+    return {
+        "source": source,
+        "decision": "dropped" if rule else "kept",
+        "rule": rule,
+        "licence_spdx": licence,
+        "licence_chosen": "" if rule == "licence" else licence.split(" OR ")[0],
+        "size_bytes": 10,
+        "num_tokens": 0 if rule else 3,
+        "copyright": [holder] if holder else [],
+    }
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> Path:
+    rows = [
+        _row("MIT", "Copyright (c) 2020 Ada"),
+        _row("MIT OR GPL-3.0-only", "Copyright (c) 2021 Бета", "beta"),
+        _row("MIT", "", "beta"),
+        _row("CC-BY-SA-4.0 AND MIT", "Copyright Gamma"),
+        _row("Artistic-2.0", "Copyright Delta"),
+        _row("GPL-3.0-only", "Copyright Never", rule="licence"),
+        _row("MIT", "Copyright Too Short", rule="few words"),
+    ]
+    pq.write_table(pa.Table.from_pylist(rows[:3]), tmp_path / "documents-00000.parquet")
+    pq.write_table(pa.Table.from_pylist(rows[3:]), tmp_path / "documents-00001.parquet")
+    return tmp_path
+
+
+def test_the_report_counts_kept_documents_by_the_licence_that_was_chosen(documents):
+    found = read_licences(documents).as_json()
+    assert [row["licence"] for row in found["licences"]] == ["MIT", "Artistic-2.0", "CC-BY-SA-4.0 AND MIT"]
+    mit, artistic, both = found["licences"]
+    assert (mit["num_documents"], mit["num_tokens"], mit["num_without_credit"]) == (3, 9, 1)
+    assert mit["sources"] == {"alpha": 1, "beta": 2}
+    assert artistic["obligations"] is None
+    assert both["obligations"] == ["attribution", "notice", "share-alike"]
+    assert found["refused"] == {"GPL-3.0-only": 1}
+
+
+def test_the_attribution_names_the_holders_of_kept_documents_and_no_others(documents):
+    lock = {"alpha": {"version": "1.0", "obtain": "pip download alpha==1.0"}}
+    text = attribution_text("tiny 0.1", read_licences(documents), lock)
+    for holder in ("Copyright (c) 2020 Ada", "Copyright (c) 2021 Бета", "Copyright Gamma", "Copyright Delta"):
+        assert holder in text
+    assert "Never" not in text
+    assert "Too Short" not in text
+    assert "alpha 1.0 (obtained from: pip download alpha==1.0): 1 document" in text
+    assert "share-alike: offer what is derived under the same terms" in text
+    assert "Artistic-2.0: not in the table" in text
+    assert "Artistic-2.0 asks" not in text
+
+
+def test_the_same_rows_in_another_order_give_the_same_attribution(documents, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    tables = [pq.read_table(path) for path in sorted(documents.glob("*.parquet"))]
+    pq.write_table(pa.concat_tables(tables[::-1]), other / "documents-00000.parquet")
+    assert attribution_text("t", read_licences(documents), {}) == attribution_text("t", read_licences(other), {})
