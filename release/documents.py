@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from data_recipes.attribution import attribution_text, read_licences
 from provenance.canonical import Json
 from release.cards import data_card, model_card
 from release.components import licence_file_text, notice_text
@@ -13,8 +14,11 @@ from release.rules import evaluate_rules
 
 
 def dataset_documents(facts: BundleFacts) -> dict[str, bytes]:
-    """Data card and Croissant record: made from the corpus and the declared components."""
+    """Data card, credits and Croissant record: made from the corpus and the declared components."""
+    title = f"{facts.components['name']} {facts.components['version']}"
+    attribution = attribution_text(title, read_licences(facts.dataset / "documents"), facts.lock)
     return {
+        "dataset/ATTRIBUTION.txt": attribution.encode("utf-8"),
         "dataset/README.md": data_card(facts).encode("utf-8"),
         "dataset/croissant.json": json_bytes(croissant(facts)),
     }

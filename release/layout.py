@@ -64,6 +64,7 @@ LAYOUT: tuple[tuple[str, str], ...] = (
     ("model/openness/LICENSES/*.txt", "document"),
     ("dataset/manifest.json", "root"),
     ("dataset/README.md", "document"),
+    ("dataset/ATTRIBUTION.txt", "document"),
     ("dataset/croissant.json", "document"),
     ("dataset/journal.jsonl", "observation"),
     ("dataset/environment.json", "observation"),

@@ -53,7 +53,7 @@ def page(built: Built) -> _Checker:
 def test_all_documents_are_made_again_byte_for_byte(built: Built) -> None:
     facts = BundleFacts(built.bundle)
     documents = dataset_documents(facts) | terms_documents(facts) | model_documents(built.bundle)
-    assert len(documents) == 7
+    assert len(documents) == 8
     for path, data in documents.items():
         assert (built.bundle / path).read_bytes() == data, path
 
