@@ -99,7 +99,6 @@ def memory_parts(
     state = -(-optimizer_elements(shape, config.optimizer.name) // shards)
     sums = own * (passes.bit_length() - 1) * exact
     exchange = (own + min(own, GATHERED_BUCKETS * BUCKET_ELEMENTS)) * (exact and copies > 1)
-    adam = own - (shape.num_matrix_parameters // shards if config.optimizer.name == "muon" else 0)
     logits = _logits_bytes(shape, config, windows * length)
     parts = [
         MemoryPart("master weights", FP32 * own, ALWAYS, "fp32, P/S"),
@@ -115,7 +114,6 @@ def memory_parts(
         *_activation_parts(shape, config, activations, windows),
         MemoryPart("logits", logits, ("loss",), "whole" if config.loss.chunk_tokens is None else "one chunk"),
         *(_whole_parts(shape, config, passes) if shards == 1 and exact else _unit_parts(shape, config, shards, passes)),
-        MemoryPart("optimizer step", FP32 * adam, ("update",), "AdamW: square roots of the second moment"),
     ]
     return [part for part in parts if part.num_bytes]
 

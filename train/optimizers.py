@@ -1,7 +1,6 @@
 """Optimizers on the parts of tensors that a process holds, with state that has names.
 
-torch's AdamW does the arithmetic in its `foreach` form: the fused kernel's vector tails depend on where a tensor ends,
-so that its bits would change with the layout. Muon, for the matrices of the hidden layers, is in `train.muon`.
+AdamW is in `train.adamw`; Muon, for the matrices of the hidden layers, in `train.muon`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,12 +8,12 @@ from typing import Protocol
 
 import torch
 
+from train.adamw import AdamW
 from train.layout import Layout, Part
 from train.muon import Muon
 from train.settings import OptimizerConfig
 
 STEP_NAME = "optimizer.step"
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 _OUTER_MODULES = ("wte", "wpe", "lm_head", "score")
 _ROUTERS = ("gate", "router")
 
@@ -33,63 +32,6 @@ class Optimizer(Protocol):
 
         Tensors of other names may be there too and are left alone.
         """
-
-
-class AdamW:
-    """AdamW; weight decay acts on tensors of two or more dimensions.
-
-    Args:
-        config: settings of the optimizer.
-        parts: what this process holds of the parameters it updates.
-    """
-
-    def __init__(self, config: OptimizerConfig, parts: Sequence[Part]) -> None:
-        self._parts = list(parts)
-        # Parameters that share the memory of the parts: torch's optimizer sees plain tensors, never DTensors.
-        self._parameters = [torch.nn.Parameter(part.tensor) for part in parts]
-        decays = [len(part.shape) >= 2 for part in parts]
-        groups = [
-            {
-                "params": [p for p, decay in zip(self._parameters, decays, strict=True) if decay is wanted],
-                "weight_decay": config.weight_decay if wanted else 0.0,
-            }
-            for wanted in (True, False)
-        ]
-        self._optimizer = torch.optim.AdamW(
-            [group for group in groups if group["params"]],
-            lr=config.peak_learning_rate,
-            betas=(config.beta1, config.beta2),
-            eps=config.epsilon,
-            foreach=True,
-            fused=False,
-        )
-        for parameter in self._parameters:  # there before the first update, so that it can always be saved
-            moments = {moment: torch.zeros_like(parameter) for moment in _MOMENTS}
-            self._optimizer.state[parameter] = {"step": torch.tensor(0.0), **moments}
-
-    def step(self, gradients: Mapping[str, torch.Tensor], learning_rate: float) -> None:
-        """Update every part in place."""
-        for part, parameter in zip(self._parts, self._parameters, strict=True):
-            parameter.grad = gradients[part.name]
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
-        self._optimizer.step()
-        for parameter in self._parameters:
-            parameter.grad = None
-
-    def state(self) -> list[Part]:
-        """Return both moments of every part."""
-        return [
-            part.like(f"{part.name}.{moment}", self._optimizer.state[parameter][moment])
-            for part, parameter in zip(self._parts, self._parameters, strict=True)
-            for moment in _MOMENTS
-        ]
-
-    def load(self, tensors: Mapping[str, torch.Tensor], num_steps_done: int) -> None:
-        """Put both moments of every part back."""
-        for part, parameter in zip(self._parts, self._parameters, strict=True):
-            moments = {moment: tensors[f"{part.name}.{moment}"].clone() for moment in _MOMENTS}
-            self._optimizer.state[parameter] = {"step": torch.tensor(float(num_steps_done)), **moments}
 
 
 class OptimizerGroup:

@@ -171,7 +171,7 @@ def test_the_table_is_of_the_phases_with_windows_of_the_measured_length():
 
 def test_sharding_divides_what_is_held_and_adds_what_is_gathered():
     whole, halves = parts_of(FOUR), parts_of(FOUR, 2, 2)
-    for name in ("master weights", "optimizer state", "gradients", "optimizer step"):
+    for name in ("master weights", "optimizer state", "gradients"):
         assert halves[name] == -(-whole[name] // 8) * 4
     assert halves["activations"] == whole["activations"]
     outer, layer = ([f"{unit} weights", f"{unit} weights gathered"] for unit in ("outer", "layer"))

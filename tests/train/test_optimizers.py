@@ -1,9 +1,12 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from train.adamw import AdamW
 from train.layout import Layout, Part, World
-from train.optimizers import AdamW, Optimizer, build_optimizer, is_hidden_matrix
+from train.optimizers import Optimizer, build_optimizer, is_hidden_matrix
 from train.settings import OptimizerConfig
 
 ADAMW = OptimizerConfig(peak_learning_rate=1e-2)
@@ -136,3 +139,52 @@ def test_adamw_has_the_same_bits_on_any_cut(num_pieces: int) -> None:
         rows = gradient.tensor_split(num_pieces)
         many.step({**{f"piece.{n}": row for n, row in enumerate(rows)}, "none": torch.empty(0, 66)}, 1e-2)
     assert torch.equal(whole[0].tensor, torch.cat([piece.tensor for piece in pieces]))
+
+
+def trained(cuts: list[int], threads: int, make: Callable[[list[Part]], Callable[[list[torch.Tensor]], None]]) -> bytes:
+    """Bytes of a vector after three updates, held in pieces that end at these elements."""
+    weight = torch.randn(3 * 4096 + 7, generator=torch.Generator().manual_seed(0))
+    pieces = [piece.clone() for piece in weight.tensor_split(cuts)]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        step = make([Part(f"{n}", piece, (len(weight), 1)) for n, piece in enumerate(pieces)])
+        for number in range(1, 4):
+            gradient = torch.randn(len(weight), generator=torch.Generator().manual_seed(number))
+            step(list(gradient.tensor_split(cuts)))
+    finally:
+        torch.set_num_threads(before)
+    return torch.cat(pieces).numpy().tobytes()
+
+
+def ours(parts: list[Part]) -> Callable[[list[torch.Tensor]], None]:
+    optimizer = AdamW(ADAMW, parts)
+    return lambda gradients: optimizer.step({f"{n}": gradient for n, gradient in enumerate(gradients)}, 1e-2)
+
+
+def of_torch(parts: list[Part], *, fused: bool = True) -> Callable[[list[torch.Tensor]], None]:
+    weights = [torch.nn.Parameter(part.tensor) for part in parts]
+    betas = (ADAMW.beta1, ADAMW.beta2)
+    optimizer = torch.optim.AdamW(weights, 1e-2, betas, ADAMW.epsilon, ADAMW.weight_decay, fused=fused)
+
+    def step(gradients: list[torch.Tensor]) -> None:
+        for weight, gradient in zip(weights, gradients, strict=True):
+            weight.grad = gradient
+        optimizer.step()
+
+    return step
+
+
+CUTS: list[list[int]] = [[], [1], [4095, 4096, 4101], [63, 64, 65, 12_000], list(range(7, 2100, 7))]
+
+
+def test_adamw_has_the_same_bits_wherever_a_vector_is_cut_and_on_any_number_of_threads() -> None:
+    whole = trained([], 1, ours)
+    assert all(trained(cuts, threads, ours) == whole for cuts in CUTS for threads in (1, 3))
+    assert len({trained(cuts, 1, of_torch) for cuts in CUTS}) > 1, "torch's own, given the pieces, has others"
+
+
+def test_adamw_is_adamw() -> None:
+    found = torch.frombuffer(bytearray(trained([100], 1, ours)), dtype=torch.float32)
+    plain = trained([100], 1, lambda parts: of_torch(parts, fused=False))
+    assert torch.allclose(found, torch.frombuffer(bytearray(plain), dtype=torch.float32), rtol=1e-6, atol=1e-7)
