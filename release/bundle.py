@@ -23,6 +23,7 @@ from release.code_copy import STATEMENTS_FOLDER, config_files, copy_code
 from release.components import component_table, write_licence_texts
 from release.documents import dataset_documents, model_documents, terms_documents
 from release.facts import BundleFacts
+from release.generation import generation_settings
 from release.layout import BUNDLE_FORMAT, DATASET_FORMAT
 from release.rule_checks import place_in_bundle
 from release.rule_table import RULES_FILE
@@ -142,7 +143,7 @@ def _write_bundle(
         _copy_stage(stage, artifacts[stage], bundle, config.shipping)
     for stage, path in tolerances.items():
         shutil.copyfile(path, model / "training" / stage / TOLERANCE_NAME)
-    _copy_model(artifacts[config.released_stage], model)
+    _copy_model(artifacts[config.released_stage], artifacts["corpus"], model)
     copy_code(project_root(), config_dir, model / "code", context.code.commit, overrides)
     shutil.copyfile(project_root() / "release" / "verify.py", model / "verify.py")
     write_json(model / "openness" / "components.json", component_table(config, dev=context.dev))
@@ -177,7 +178,7 @@ def _copy_stage(stage: str, artifact: Artifact, bundle: Path, shipping: Mapping[
         shutil.copyfile(artifact.path / path, target)
 
 
-def _copy_model(run: Artifact, model: Path) -> None:
+def _copy_model(run: Artifact, corpus: Artifact, model: Path) -> None:
     """Copy the final checkpoint's weights, config and tokenizer to the place where `from_pretrained` looks."""
     final = run.path / read_json(run.path / "run.json")["final"]["path"]
     names = [path.name for path in final.glob("model*.safetensors*")]
@@ -185,11 +186,8 @@ def _copy_model(run: Artifact, model: Path) -> None:
     for name in sorted(names):
         shutil.copyfile(final / name, model / name)
     if "generation_config.json" not in names:
-        config = read_json(final / "config.json")
-        values = {
-            key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if config.get(key) is not None
-        }
-        write_json(model / "generation_config.json", {**values, "transformers_version": config["transformers_version"]})
+        settings = generation_settings(final, read_json(corpus.path / "manifest.json")["recipe"])
+        write_json(model / "generation_config.json", settings)
 
 
 def _copy_statements(config_dir: Path, model: Path) -> None:
