@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,14 +123,18 @@ def is_sentence(text: str) -> bool:
     )  # fmt: skip
 
 
-def write_conversations(conversations: Iterable[Conversation], path: Path) -> None:
-    """Write conversations as a data set file, with the parts that a question can be rebuilt from."""
+def write_conversations(conversations: Iterable[Conversation], row_keys: Mapping[str, str], path: Path) -> None:
+    """Write conversations as a data set file, with the parts that a question can be rebuilt from.
+
+    Args:
+        row_keys: key of the row that each conversation became, by its id; those without one became none.
+    """
     import datasets  # heavy, and not needed by the processes that read sources
 
     text = datasets.Value("string")
     columns: dict[str, Any] = dict.fromkeys(("conversation_id", "document_id", "source", "licence"), text)
     columns["messages"] = datasets.List({"role": text, "content": text})
-    columns |= dict.fromkeys(("qualified_name", "signature", "summary"), text)
+    columns |= dict.fromkeys(("qualified_name", "signature", "summary", "row_key"), text)
     rows = [
         {
             "conversation_id": conversation.conversation_id,
@@ -141,6 +145,7 @@ def write_conversations(conversations: Iterable[Conversation], path: Path) -> No
             "qualified_name": conversation.function.qualified_name,
             "signature": conversation.function.signature,
             "summary": conversation.function.summary,
+            "row_key": row_keys.get(conversation.conversation_id, ""),
         }
         for conversation in conversations
     ]
@@ -149,9 +154,14 @@ def write_conversations(conversations: Iterable[Conversation], path: Path) -> No
 
 @dataclass(frozen=True)
 class EncodedRows:
-    """Conversations as rows of fixed width, and what the labels amount to."""
+    """Conversations as rows of fixed width, and what the labels amount to.
+
+    Attributes:
+        row_keys: key of the row that each conversation became, by its id.
+    """
 
     rows: tuple[TokenSequence, ...]
+    row_keys: dict[str, str]
     num_too_long: int
     num_trained_tokens: int
     num_padding_tokens: int
@@ -213,7 +223,8 @@ def encode_conversations(
             rows.append(TokenSequence(conversation.conversation_id, conversation.source, padded, mask))
             num_trained += int(mask.sum())
             num_padding += width - len(ids)
-    return EncodedRows(tuple(rows), num_too_long, num_trained, num_padding)
+    row_keys = {row.key: row.key for row in rows}
+    return EncodedRows(tuple(rows), row_keys, num_too_long, num_trained, num_padding)
 
 
 def check_labels(ids: Sequence[int], labels: Sequence[int], end_id: int, where: str) -> None:

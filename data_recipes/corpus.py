@@ -5,7 +5,7 @@ import multiprocessing
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -91,7 +91,7 @@ def _build(config: CorpusConfig, work: Path) -> None:
         conversations, encoded = journal.timed(
             "conversations", lambda: _converse(config, extractions, rows, splits, work)
         )
-        journal.timed("write documents", lambda: _write_tables(rows, conversations, work))
+        journal.timed("write documents", lambda: _write_tables(rows, conversations, encoded, work))
         _write_tokens_json(config, tokenizer, splits, work)
         locks = [lock for _, lock in sources]
         write_json(work / "sources.lock", {"format": SOURCES_FORMAT, "sources": locks})
@@ -252,12 +252,15 @@ def _converse(
     return conversations, encoded
 
 
-def _write_tables(rows: Sequence[DocumentRow], conversations: Conversations, work: Path) -> None:
+def _write_tables(
+    rows: Sequence[DocumentRow], conversations: Conversations, encoded: Mapping[str, EncodedRows], work: Path
+) -> None:
     write_documents(rows, RULES, work / "documents")
-    for split in SFT_SPLITS:
+    for split, sft_split in SFT_SPLITS.items():
         of_split = [conversation for conversation in conversations.kept if conversation.split == split]
         write_texts(kept_rows(rows, split), work / "text" / f"{split}-00000.parquet")
-        write_conversations(of_split, work / "conversations" / f"{split}-00000.parquet")
+        row_keys = encoded[sft_split].row_keys
+        write_conversations(of_split, row_keys, work / "conversations" / f"{split}-00000.parquet")
 
 
 def _write_tokens_json(config: CorpusConfig, tokenizer: Tokenizer, splits: dict[str, Json], work: Path) -> None:

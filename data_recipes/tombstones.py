@@ -1,0 +1,191 @@
+"""Takedown: which documents were asked to be forgotten (`openwright-tombstones/1`), and where a corpus holds them.
+
+A corpus that was trained on is never renumbered: its documents keep their rows, ids and places, and the tokens and
+texts of forgotten ones are blanked in what is published from then on.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data_recipes.document_index import DocumentIndex
+from data_recipes.split_rows import SplitRows
+from data_recipes.windows import TokenWindows
+from provenance.canonical import Json, read_json, write_json
+from provenance.errors import DataError
+
+TOMBSTONES_FORMAT = "openwright-tombstones/1"
+TOMBSTONES_NAME = "tombstones.json"
+REDACTED_FOLDER = "redacted"
+"""Below it lie the blanked copies of token files, under their own paths; the originals are not shipped."""
+
+CONVERSATION_SPLITS = {"train": "sft", "heldout": "sft-heldout"}
+"""Splits of rows that conversations of a split of documents become."""
+
+
+@dataclass(frozen=True, order=True)
+class Tombstone:
+    """A document that was asked to be forgotten.
+
+    Attributes:
+        text_sha256: digest of its text, so that an equal text under another id is forgotten with it.
+        date: ISO date of the request.
+        reason: why, in words that may be published.
+    """
+
+    document_id: str
+    text_sha256: str
+    date: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class TokenRange:
+    """Tokens of a file of token shards: those from `begin` on, before `end`."""
+
+    split: str
+    path: str
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class HeldDocument:
+    """A document of a corpus that a tombstone names, by its id or by its text."""
+
+    document_id: str
+    text_sha256: str
+    source: str
+    split: str
+    decision: str
+    num_tokens: int
+
+
+def read_tombstones(path: Path) -> list[Tombstone]:
+    """Read the tombstones of a file; none where there is no file.
+
+    Raises:
+        DataError: for another format.
+    """
+    if not path.is_file():
+        return []
+    values = read_json(path)
+    if not isinstance(values, dict) or values.get("format") != TOMBSTONES_FORMAT:
+        raise DataError("not a list of tombstones", expected=f"format {TOMBSTONES_FORMAT}", where=str(path))
+    try:
+        return sorted(Tombstone(**entry) for entry in values["tombstones"])
+    except (KeyError, TypeError) as error:
+        raise DataError(f"a malformed tombstone ({error})", expected=TOMBSTONES_FORMAT, where=str(path)) from None
+
+
+def write_tombstones(path: Path, tombstones: Iterable[Tombstone], blanked: Json = None) -> None:
+    """Write tombstones, sorted by document; one that is there already is kept as it is.
+
+    Args:
+        blanked: in a bundle, which token files were blanked where, and with which token.
+    """
+    known = {tombstone.document_id: tombstone for tombstone in read_tombstones(path)}
+    for tombstone in sorted(tombstones):
+        known.setdefault(tombstone.document_id, tombstone)
+    entries = [asdict(known[document_id]) for document_id in sorted(known)]
+    write_json(path, {"format": TOMBSTONES_FORMAT, "tombstones": entries, "blanked": blanked})
+
+
+def held_documents(corpus: Path, tombstones: Iterable[Tombstone]) -> list[HeldDocument]:
+    """The documents of a corpus, kept or dropped, whose id or text a tombstone names; sorted by id."""
+    named = list(tombstones)
+    ids = pa.array([tombstone.document_id for tombstone in named], pa.string())
+    texts = pa.array([tombstone.text_sha256 for tombstone in named], pa.string())
+    names = list(HeldDocument.__dataclass_fields__)
+    found = []
+    for path in sorted((corpus / "documents").glob("documents-*.parquet")):
+        for batch in pq.ParquetFile(path).iter_batches(columns=names):
+            is_named = pc.or_(pc.is_in(batch["document_id"], ids), pc.is_in(batch["text_sha256"], texts))
+            found += [HeldDocument(**row) for row in batch.filter(is_named).to_pylist()]
+    return sorted(found, key=lambda document: document.document_id)
+
+
+def token_ranges(corpus: Path, documents: Iterable[HeldDocument]) -> dict[str, list[TokenRange]]:
+    """Where the token shards of a corpus hold documents and the conversations made from them, by document id.
+
+    Raises:
+        DataError: when the corpus does not say which conversation became which row.
+    """
+    kept = {document.document_id: document for document in documents if document.decision == "kept"}
+    table = read_json(corpus / "tokens" / "tokens.json")["splits"]
+    found: dict[str, list[TokenRange]] = {document_id: [] for document_id in kept}
+    for split in sorted({document.split for document in kept.values()} & table.keys()):
+        for document_id, part in _stream_ranges(corpus, split, table[split], kept):
+            found[document_id].append(part)
+    for split, rows_split in CONVERSATION_SPLITS.items():
+        if rows_split in table:
+            for document_id, part in _row_ranges(corpus, split, rows_split, table[rows_split], kept):
+                found[document_id].append(part)
+    return found
+
+
+def _stream_ranges(
+    corpus: Path, split: str, entry: Mapping[str, Any], kept: Mapping[str, HeldDocument]
+) -> Iterator[tuple[str, TokenRange]]:
+    """Places of documents in a split of documents: its shards hold those of a source in document id order."""
+    index = DocumentIndex(corpus)
+    rows, windows = SplitRows(index, split, None), TokenWindows(corpus, split, 1)
+    sources = {source["name"]: number for number, source in enumerate(entry["sources"])}
+    for document in kept.values():
+        if document.split == split:
+            number = index.find(document.document_id)[0]
+            source = sources[document.source]
+            shard, begin, end = windows.tokens_of(source, rows.ordinal(document.source, number))
+            path = entry["sources"][source]["shards"][shard]["files"]["tokens"]["path"]
+            yield document.document_id, TokenRange(split, path, begin, end)
+
+
+def _row_ranges(
+    corpus: Path, split: str, rows_split: str, entry: Mapping[str, Any], kept: Mapping[str, HeldDocument]
+) -> Iterator[tuple[str, TokenRange]]:
+    """Places of the conversations that were made from documents: rows lie in the order of their keys."""
+    by_source: dict[str, list[dict[str, str]]] = {}
+    for row in _conversations(corpus, split):
+        by_source.setdefault(row["source"], []).append(row)
+    for source in entry["sources"]:
+        rows = by_source.get(source["name"], [])
+        keys = sorted({row["row_key"] for row in rows} - {""})
+        if not any(row["document_id"] in kept for row in rows):
+            continue
+        if len(keys) != source["num_documents"]:
+            raise DataError(
+                f"{source['num_documents']} rows of {source['name']!r}, and {len(keys)} that conversations name",
+                expected="conversations that say which row each became",
+                where=str(corpus / "conversations"),
+                next_command="build the corpus again: the one at hand was made by a version that did not say",
+            )
+        places = _row_places(source, entry["width"])
+        ordinals = {key: number for number, key in enumerate(keys)}
+        for row in rows:
+            if row["document_id"] in kept and row["row_key"]:
+                path, begin = places[ordinals[row["row_key"]]]
+                yield row["document_id"], TokenRange(rows_split, path, begin, begin + entry["width"])
+
+
+def _row_places(source: Mapping[str, Any], width: int) -> list[tuple[str, int]]:
+    """Path and first token of every row of a source, in order."""
+    return [
+        (shard["files"]["tokens"]["path"], number * width)
+        for shard in source["shards"]
+        for number in range(shard["num_documents"])
+    ]
+
+
+def _conversations(corpus: Path, split: str) -> Iterator[dict[str, str]]:
+    columns = ["conversation_id", "document_id", "source"]
+    for path in sorted((corpus / "conversations").glob(f"{split}-*.parquet")):
+        file = pq.ParquetFile(path)
+        says_rows = "row_key" in file.schema_arrow.names
+        for batch in file.iter_batches(columns=[*columns, "row_key"] if says_rows else columns):
+            # Before conversations named their rows, each was a row under its own id, if it was not too long.
+            yield from ({"row_key": row["conversation_id"], **row} for row in batch.to_pylist())
