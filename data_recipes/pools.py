@@ -66,15 +66,36 @@ class WindowPools:
         return windows.read(source, draw.window)
 
     def read_draws(self, order: Order, draws: Sequence[Draw]) -> tuple[TokenIds, Mask]:
-        """Token ids and masks [N, L+1] of N draws of one step of an order; raises as `check_order`."""
+        """Token ids and masks [N, L+1] of N draws of one step of an order; raises as `check_order`.
+
+        Raises:
+            DataError: also when draws are of several lengths.
+        """
         self.check_order(order)
-        read = [self.read(draw) for draw in draws]
-        return np.stack([ids for ids, _ in read]), np.stack([mask for _, mask in read])
+        lengths = {self._locate(draw.source)[0].window_tokens for draw in draws}
+        if len(lengths) != 1:
+            raise DataError(f"draws of windows of {sorted(lengths)} tokens", expected="draws of one length")
+        shape = len(draws), lengths.pop() + 1
+        ids, mask = np.empty(shape, np.int64), np.empty(shape, np.uint8)
+        for draw, ids_row, mask_row in zip(draws, ids, mask, strict=True):
+            windows, source = self._locate(draw.source)
+            windows.read_into(source, draw.window, ids_row, mask_row)
+        return ids, mask
 
     def documents_of(self, pool: int, window: int) -> tuple[int, int]:
         """First and last document that a window touches, as ordinals within the source (rows: the row itself)."""
         windows, source = self._locate(pool)
         return windows.documents_of(source, window)
+
+    def windows_of(self, pool: int, document: int, tokens: tuple[int, int] | None = None) -> range:
+        """The windows of a pool that touch a document of its source, or a part of it; as `TokenWindows.windows_of`."""
+        windows, source = self._locate(pool)
+        return windows.windows_of(source, document, tokens)
+
+    def tokens_of(self, pool: int, document: int) -> tuple[int, int, int]:
+        """Shard, first token and the one past the last of a document; raises as `TokenWindows.tokens_of`."""
+        windows, source = self._locate(pool)
+        return windows.tokens_of(source, document)
 
     def _locate(self, pool: int) -> tuple[TokenWindows, int]:
         length, source = divmod(pool, len(self.source_names))

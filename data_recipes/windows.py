@@ -76,6 +76,9 @@ class TokenWindows:
         self._first_windows = [
             list(accumulate((shard.num_windows for shard in shards), initial=0)) for shards in self._shards
         ]
+        self._first_documents = [
+            list(accumulate((shard.num_documents for shard in shards), initial=0)) for shards in self._shards
+        ]
         self.sources = tuple(
             OrderSource(source["name"], first[-1])
             for source, first in zip(description["sources"], self._first_windows, strict=True)
@@ -118,17 +121,27 @@ class TokenWindows:
         first_windows = self._first_windows[source]
         number = bisect_right(first_windows, window) - 1
         stride = self.window_tokens if self.layout == "stream" else self.window_tokens + 1
-        earlier_documents = sum(shard.num_documents for shard in self._shards[source][:number])
-        return self._shards[source][number], (window - first_windows[number]) * stride, earlier_documents
+        begin = (window - first_windows[number]) * stride
+        return self._shards[source][number], begin, self._first_documents[source][number]
 
     def read(self, source: int, window: int) -> tuple[TokenIds, Mask]:
         """Token ids and mask of one window, both of length L + 1; the mask's first element is 0."""
+        ids, mask = np.empty(self.window_tokens + 1, np.int64), np.empty(self.window_tokens + 1, np.uint8)
+        self.read_into(source, window, ids, mask)
+        return ids, mask
+
+    def read_into(self, source: int, window: int, ids: TokenIds, mask: Mask) -> None:
+        """As `read`, into a row of a batch: tokens are copied and widened once, and nothing else is allocated.
+
+        Args:
+            ids: [L+1] that takes the token ids.
+            mask: [L+1] that takes the mask.
+        """
         shard, begin, _ = self._locate(source, window)
         end = begin + self.window_tokens + 1
-        ids = shard.tokens[begin:end].astype(np.int64)
-        mask = np.ones(len(ids), np.uint8) if shard.mask is None else np.array(shard.mask[begin:end])
+        ids[:] = shard.tokens[begin:end]
+        mask[:] = 1 if shard.mask is None else shard.mask[begin:end]
         mask[0] = 0
-        return ids, mask
 
     def documents_of(self, source: int, window: int) -> tuple[int, int]:
         """First and last document that a window touches, as ordinals within the source (rows: the row itself)."""
@@ -138,6 +151,37 @@ class TokenWindows:
             return row, row
         first, last = np.searchsorted(shard.ends, np.array([begin, begin + self.window_tokens], "<u8"), side="right")
         return earlier + int(first), earlier + int(last)
+
+    def tokens_of(self, source: int, document: int) -> tuple[int, int, int]:
+        """Where the tokens of a document of a stream lie: number of the shard, first token in it, and the one after.
+
+        Args:
+            document: ordinal within the source.
+
+        Raises:
+            DataError: for a document that the source lacks, and for rows, which no documents end in.
+        """
+        first_documents = self._first_documents[source]
+        number = bisect_right(first_documents, document) - 1
+        if not 0 <= document < first_documents[-1] or (ends := self._shards[source][number].ends) is None:
+            raise DataError(f"document {document} of source {source}", expected=f"a document of split {self.split!r}")
+        place = document - first_documents[number]
+        return number, int(ends[place - 1]) if place else 0, int(ends[place])
+
+    def windows_of(self, source: int, document: int, tokens: tuple[int, int] | None = None) -> range:
+        """The windows that touch any token of a document of a stream, or of a part of it; raises as `tokens_of`.
+
+        Args:
+            tokens: first token within the document and the one past the last, for a part of it.
+        """
+        number, begin, end = self.tokens_of(source, document)
+        if tokens is not None:
+            begin, end = begin + tokens[0], min(end, begin + tokens[1])
+        length, num_windows = self.window_tokens, self._shards[source][number].num_windows
+        # Window w holds the tokens w*L .. w*L + L: the last of them is also the first of the next window.
+        first, past = max(0, -(-(begin - length) // length)), (end - 1) // length + 1
+        offset = self._first_windows[source][number]
+        return range(offset + min(first, num_windows), offset + min(past, num_windows))
 
 
 def tokens_digest_of(description: Json) -> str:
@@ -213,4 +257,5 @@ def _map(corpus: Path, file: Json, dtype: np.dtype[Any], length: int, verify: bo
         raise DataError("the digest is not the one of tokens.json", expected=file["sha256"], where=str(path))
     if length == 0:
         return np.empty(0, dtype)
-    return np.memmap(path, dtype, "r", shape=(length,))
+    # A plain array over the map: slicing a memmap object costs more than the copy of a short window.
+    return np.memmap(path, dtype, "r", shape=(length,)).view(np.ndarray)

@@ -1,26 +1,36 @@
-"""What a training step read, and which steps read a document: both follow from the bundle's order, exactly."""
+"""What a training step read, and what became of a document: both follow from the bundle's records, exactly."""
 
 import re
-from bisect import bisect_left, bisect_right
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
+from data_recipes.document_index import IndexRow
+from data_recipes.lookup import Lookup
 from data_recipes.order import Order
-from data_recipes.pools import WindowPools
 from openwright.bundles import open_bundle
-from provenance.canonical import read_json
-from provenance.errors import BundleError, ConfigError
+from provenance.canonical import Json, read_json
+from provenance.errors import BundleError, ConfigError, DataError
 
 PRETRAIN = "pretrain"
-_COLUMNS = (
-    *("document_id", "source", "path", "split", "decision", "rule", "num_tokens", "licence_spdx", "licence_declared"),
-    *("evidence_kind", "evidence_locator", "evidence_sha256"),
-)
+LOOKUP_CACHE = Path("~/.cache/openwright/lookup")
+"""Where row numbers of large corpora are kept."""
+
 _PREVIEW_CHARS = 160
+_PREVIEW_TOKENS = 512
+_STATISTIC = "stat_"
+_QUALITY_STEP = "quality rules"
+_MAX_ROW_GROUPS = 64
+_SHOWN = frozenset(
+    (
+        *("document_id", "source", "path", "decision", "rule", "score", "threshold", "split", "num_tokens"),
+        *("licence_spdx", "licence_declared", "evidence_kind", "evidence_locator", "evidence_sha256"),
+        *("rules", "tokens", "steps"),
+    )
+)
 
 
 class Readings:
@@ -29,33 +39,20 @@ class Readings:
     Args:
         bundle_dir: directory of the bundle.
         stage: training stage.
+
+    Attributes:
+        lookup: steps and documents of the stage.
     """
 
     def __init__(self, bundle_dir: Path, stage: str = PRETRAIN) -> None:
         self.bundle = open_bundle(bundle_dir)
         start = next(self.bundle.ledger(stage))["order"]
         self.order = Order.from_json(start)
-        self.split = str(start["split"])
-        usual = int(start["window_tokens"])
-        lengths = dict.fromkeys(source.window_tokens or usual for source in self.order.sources)
-        self.windows = WindowPools(self.bundle.dataset, self.split, list(lengths))
+        window_tokens = int(start["window_tokens"])
+        cache = LOOKUP_CACHE.expanduser()
+        self.lookup = Lookup(self.bundle.dataset, self.order, str(start["split"]), window_tokens, cache)
         recipe = read_json(self.bundle.model / "training" / stage / "recipe.json")
         self.skipped: list[tuple[int, int]] = [(first, last) for first, last in recipe["skip_steps"]]
-
-    @cached_property
-    def rows(self) -> list[dict[str, Any]]:
-        """All documents, kept and dropped, in document id order, without their texts."""
-        files = sorted((self.bundle.dataset / "documents").glob("documents-*.parquet"))
-        return [row for path in files for row in pq.read_table(path, columns=list(_COLUMNS)).to_pylist()]
-
-    @cached_property
-    def kept(self) -> dict[str, list[dict[str, Any]]]:
-        """Documents of the split by source, in the order in which its tokens hold them."""
-        found: dict[str, list[dict[str, Any]]] = {source.name: [] for source in self.order.sources}
-        for row in self.rows:
-            if row["decision"] == "kept" and row["split"] == self.split:
-                found[row["source"]].append(row)
-        return found
 
     def step(self, step: int) -> list[dict[str, Any]]:
         """The windows of a step in slot order: source, epoch, window, documents, and the text's beginning.
@@ -69,69 +66,131 @@ class Readings:
         if self._is_skipped(step):
             raise ConfigError(f"step {step} was left out of this run", expected="a step that was run")
         tokenizer = Tokenizer.from_file(str(self.bundle.model / "tokenizer.json"))
+        reads = self.lookup.step(step)
+        paths = self._paths([row for read in reads for row in read.documents])
         found = []
-        for slot, draw in enumerate(self.order.step_draws(step)):
-            source = self.order.sources[draw.source].name
-            ids, _ = self.windows.read(draw)
-            documents = []
-            if self.windows.layout == "stream":
-                first, last = self.windows.documents_of(draw.source, draw.window)
-                documents = [
-                    {key: row[key] for key in ("document_id", "path", "licence_spdx")}
-                    for row in self.kept[source][first : last + 1]
-                ]
-            text = tokenizer.decode(ids.tolist(), skip_special_tokens=True)
+        for slot, read in enumerate(reads):
+            ids, _ = self.lookup.windows.read(read.draw)
+            text = tokenizer.decode(ids[:_PREVIEW_TOKENS].tolist(), skip_special_tokens=True)
             found.append(
                 {
                     "slot": slot,
-                    "source": source,
-                    "epoch": draw.epoch,
-                    "window": draw.window,
-                    "documents": documents,
+                    "source": read.source,
+                    "epoch": read.draw.epoch,
+                    "window": read.draw.window,
+                    "documents": [
+                        {
+                            "document_id": row.document_id,
+                            "path": paths.get(row.number),
+                            "licence_spdx": row.licence,
+                            "num_tokens": row.num_tokens,
+                        }
+                        for row in read.documents
+                    ],
                     "text": " ".join(text.split())[:_PREVIEW_CHARS],
                 }
             )
         return found
 
     def document(self, prefix: str) -> dict[str, Any]:
-        """A document by its id or the beginning of it: its row, and every step that read any of its tokens.
+        """A document by its id or the beginning of it: its row, its rules, its tokens, and every step that read them.
+
+        Of the table of documents one row group is read, and of the corpus nothing.
 
         Raises:
             ConfigError: when no document, or more than one, begins so.
+            BundleError: for a stage that reads conversations.
         """
-        matching = [row for row in self.rows if row["document_id"].startswith(prefix)]
-        if not re.fullmatch(r"[0-9a-f]{4,64}", prefix) or len(matching) != 1:
+        if not re.fullmatch(r"[0-9a-f]{4,64}", prefix) or len(self.lookup.index.find(prefix)) != 1:
             raise ConfigError(
-                f"{len(matching)} documents begin with {prefix!r}",
+                f"{prefix!r} begins no document id, or several",
                 expected="the beginning of one document id, at least 4 hexadecimal digits",
                 where=str(self.bundle.dataset / "documents"),
             )
-        row = matching[0]
-        is_read = row["decision"] == "kept" and row["split"] == self.split
-        return {**row, "steps": self._steps_of(row) if is_read else []}
+        row = self.lookup.find(prefix)
+        found = self._table_row(row)
+        found["rules"] = self._rules(found)
+        found["tokens"] = None
+        if self.lookup.is_in_split(row):
+            if self.lookup.windows.layout != "stream":
+                raise BundleError("documents are not read as such", expected="a stage that reads windows of text")
+            shard, begin, end = self.lookup.place(row)
+            found["tokens"] = {"split": row.split, "source": row.source, "shard": shard, "begin": begin, "end": end}
+        return {**found, "steps": self.steps_of(row)}
 
-    def _steps_of(self, row: dict[str, Any]) -> list[int]:
-        if self.windows.layout != "stream":
-            raise BundleError("documents are not read as such", expected="a stage that reads windows of text")
-        ordinal = self.kept[row["source"]].index(row)
-        pools = [index for index, pool in enumerate(self.order.sources) if pool.name == row["source"]]
-        steps = {
-            step
-            for pool in pools
-            for window in self._windows_of(pool, ordinal)
-            for step in self.order.steps_that_read(pool, window)
-        }
-        return sorted(step for step in steps if not self._is_skipped(step))
+    def steps_of(self, row: IndexRow, tokens: tuple[int, int] | None = None) -> list[int]:
+        """Every step that read a token of a document, or of the part of it that begins and ends at these tokens."""
+        return [step for step in self.lookup.steps_that_read(row, tokens) if not self._is_skipped(step)]
 
-    def _windows_of(self, pool: int, ordinal: int) -> range:
-        """The windows of a pool that touch a document; both ends of their document ranges grow with the window."""
-        numbers = range(self.order.sources[pool].num_windows)
-        first = bisect_left(numbers, ordinal, key=lambda window: self.windows.documents_of(pool, window)[1])
-        end = bisect_right(numbers, ordinal, key=lambda window: self.windows.documents_of(pool, window)[0])
-        return numbers[first:end]
+    def _table_row(self, row: IndexRow) -> dict[str, Any]:
+        """The row of a document in `documents-*.parquet`.
+
+        Raises:
+            DataError: when it is that of another document.
+        """
+        path, group, place = self._table_place(row.number)
+        with pq.ParquetFile(path) as table:
+            found: dict[str, Any] = table.read_row_group(group).slice(place, 1).to_pylist()[0]
+        if found["document_id"] != row.document_id:
+            raise DataError(
+                f"row {row.number} of the table is document {found['document_id']}",
+                expected=f"{row.document_id}, as in the index",
+                where=str(path),
+                next_command="openwright verify BUNDLE",
+            )
+        return found
+
+    def _table_place(self, number: int) -> tuple[Path, int, int]:
+        """File, row group and place in it: each Parquet file holds the rows of the index file of the same number."""
+        file, place = self.lookup.index.place_of(number)
+        name = self.lookup.index.paths[file].stem.replace("index-", "documents-")
+        path = self.lookup.index.folder / f"{name}.parquet"
+        for group, num_rows in enumerate(_row_group_sizes(path)):
+            if place < num_rows:
+                return path, group, place
+            place -= num_rows
+        raise DataError(f"no row {number}", expected="as many rows as the index has", where=str(path))
+
+    def _paths(self, rows: list[IndexRow]) -> dict[int, str]:
+        """Where documents lay in their sources, by row number; empty where that would read much of a large table."""
+        wanted: dict[tuple[Path, int], dict[int, int]] = {}
+        for row in rows:
+            path, group, place = self._table_place(row.number)
+            wanted.setdefault((path, group), {})[row.number] = place
+        found: dict[int, str] = {}
+        if len(wanted) <= _MAX_ROW_GROUPS:
+            for (path, group), places in wanted.items():
+                with pq.ParquetFile(path) as table:
+                    column = table.read_row_group(group, columns=["path"]).column("path")
+                found |= {number: column[place].as_py() for number, place in places.items()}
+        return found
+
+    @cached_property
+    def _thresholds(self) -> dict[str, Any]:
+        steps = read_json(self.bundle.dataset / "corpus.json")["steps"]
+        return next((dict(step["parameters"]) for step in steps if step["name"] == _QUALITY_STEP), {})
+
+    def _rules(self, row: dict[str, Any]) -> list[dict[str, Json]]:
+        """Every quality rule with what was measured and what is allowed, whether or not it decided."""
+        rules: list[dict[str, Json]] = []
+        for name, value in self._thresholds.items():
+            side, _, statistic = name.partition("_")
+            score = row.get(_STATISTIC + statistic)
+            if score is None or side not in ("min", "max"):
+                continue
+            threshold = float.fromhex(value) if isinstance(value, str) else value
+            is_kept = score >= threshold if side == "min" else score <= threshold
+            rules.append({"rule": name, "score": score, "threshold": threshold, "kept": is_kept})
+        return rules
 
     def _is_skipped(self, step: int) -> bool:
         return any(first <= step <= last for first, last in self.skipped)
+
+
+@lru_cache(maxsize=4096)
+def _row_group_sizes(path: Path) -> list[int]:
+    metadata = pq.read_metadata(path)
+    return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
 
 
 def step_lines(windows: list[dict[str, Any]]) -> list[str]:
@@ -139,21 +198,31 @@ def step_lines(windows: list[dict[str, Any]]) -> list[str]:
     lines = []
     for window in windows:
         lines.append(f"slot {window['slot']}: {window['source']}, epoch {window['epoch']}, window {window['window']:,}")
-        for document in window["documents"]:
-            lines.append(f"    {document['document_id'][:12]}  {document['licence_spdx']}  {document['path']}")
+        for row in window["documents"]:
+            lines.append(f"    {row['document_id'][:12]}  {row['licence_spdx']}  {row['path'] or ''}".rstrip())
         lines.append(f"    {window['text']}")
     return lines
 
 
 def document_lines(found: dict[str, Any]) -> list[str]:
-    """A document's row and steps for people."""
-    steps = ", ".join(map(str, found["steps"])) or "none"
+    """A document's row, rules, tokens and steps for people."""
     decision = found["decision"] + (f" by {found['rule']}" if found["rule"] else "")
-    return [
+    if found["score"] is not None:
+        decision += f" ({found['score']:g}, threshold {found['threshold']:g})"
+    lines = [
         f"document   {found['document_id']}",
         f"place      {found['source']}: {found['path']}",
         f"decision   {decision}, split {found['split']}, {found['num_tokens']:,} tokens",
         f"licence    {found['licence_spdx']} (declared: {found['licence_declared']!r})",
         f"evidence   {found['evidence_kind']} at {found['evidence_locator']}, sha256 {found['evidence_sha256']}",
-        f"read in    steps: {steps}",
     ]
+    for rule in found["rules"]:
+        broken = "" if rule["kept"] else "  broken"
+        lines.append(f"rule       {rule['rule']} {rule['threshold']:g}: {rule['score']:g}{broken}")
+    for name, value in found.items():
+        if value and name not in _SHOWN and not name.startswith(_STATISTIC):
+            lines.append(f"also       {name}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
+    if place := found["tokens"]:
+        where = f"shard {place['shard']} of {place['source']}"
+        lines.append(f"tokens     {place['begin']:,} to {place['end']:,} of {where}")
+    return [*lines, f"read in    steps: {', '.join(map(str, found['steps'])) or 'none'}"]

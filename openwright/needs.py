@@ -46,7 +46,8 @@ def fetch_for_inspection(bundle: Located, stage: str, *, with_text: bool) -> Non
         is_stream = read_json(bundle.path / _TOKENS)["splits"][split]["layout"] == "stream"
         shards = _shards(bundle, [split])
     # Rows of conversations are shown by their text: no document stands behind a token of theirs.
-    bundle.fetch(*shards, *(["dataset/documents/documents-*.parquet"] if is_stream or not with_text else []))
+    rows = ["dataset/documents/*", "dataset/corpus.json"]
+    bundle.fetch(*shards, *(rows if is_stream or not with_text else []))
 
 
 def fetch_for_planning(bundle: Located) -> None:

@@ -139,5 +139,5 @@ def test_the_steps_of_every_document_are_those_that_name_it(bundle):
             for document in window["documents"]:
                 seen[document["document_id"]].add(step)
     assert seen
-    for row in readings.rows:
-        assert readings.document(row["document_id"])["steps"] == sorted(seen[row["document_id"]])
+    for row in map(readings.lookup.index.row, range(readings.lookup.index.num_documents)):
+        assert readings.document(row.document_id)["steps"] == sorted(seen[row.document_id])

@@ -216,7 +216,8 @@ def test_inspect_fetches_order_tokens_and_rows(hub, built, cache, capfd):
     arguments = ["--in", "hf:org/tiny", "--cache", str(cache), "--json"]
     assert cli.invoke(["inspect", "step", "1", *arguments]) == 0
     step = json.loads(capfd.readouterr().out)
-    expected = ROOTS | {"dataset/tokens/tokens.json", "dataset/documents/documents-00000.parquet"}
+    expected = ROOTS | {"dataset/tokens/tokens.json", "dataset/corpus.json"}
+    expected |= {f"dataset/documents/{path.name}" for path in (built.bundle / "dataset" / "documents").iterdir()}
     expected |= {f"model/training/pretrain/{name}" for name in ("ledger.jsonl", "recipe.json")}
     expected |= shards_of(built.bundle, "train")
     assert hub.fetched() == expected | {"model/tokenizer.json"}

@@ -60,9 +60,9 @@ def test_a_step_and_a_document_are_looked_up_at_either_length(bundle_of: Callabl
             for document in window["documents"]:
                 read.setdefault(document["document_id"], set()).add(step)
     assert any(len(found & {5, 6, 7}) and len(found & {1, 2, 3, 4}) for found in read.values())
-    for row in readings.rows:
-        if row["decision"] == "kept" and row["split"] == "train":
-            assert readings.document(row["document_id"])["steps"] == sorted(read.get(row["document_id"], ()))
+    for row in map(readings.lookup.index.row, range(readings.lookup.index.num_documents)):
+        if row.decision == "kept" and row.split == "train":
+            assert readings.document(row.document_id)["steps"] == sorted(read.get(row.document_id, ()))
 
 
 def test_a_step_before_the_order_begins_is_in_no_bundle(bundle_of: Callable[[str], Path]) -> None:

@@ -1,0 +1,147 @@
+"""From a training step to the documents that it read, and from a document to the steps that read it.
+
+Both follow from the order, a formula, and from memory-mapped arrays: document ends, the document index and the row
+numbers of the split. No text and no Parquet file is read, and no list of all documents is made.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from data_recipes.document_index import DocumentIndex, IndexRow
+from data_recipes.order import Draw, Order
+from data_recipes.order_numpy import window_ids_numpy
+from data_recipes.pools import WindowPools
+from data_recipes.split_rows import SplitRows
+from provenance.errors import DataError
+
+
+@dataclass(frozen=True)
+class WindowRead:
+    """One window of a step.
+
+    Attributes:
+        draw: its pool, epoch and window.
+        source: name of the source.
+        documents: the documents that it touches, in order; empty where windows are rows of conversations.
+    """
+
+    draw: Draw
+    source: str
+    documents: list[IndexRow]
+
+
+class Lookup:
+    """Steps and documents of one run.
+
+    Args:
+        corpus: the corpus directory (`dataset/` of a bundle).
+        order: the order of the run.
+        split: the split that it reads.
+        window_tokens: the run's usual window length.
+        cache: directory for what is derived from a large corpus once; None derives it each time.
+
+    Attributes:
+        windows: the windows of the split, to read their tokens.
+
+    Raises:
+        DataError: when the order was made over other shards, and as `WindowPools` and `DocumentIndex`.
+    """
+
+    def __init__(self, corpus: Path, order: Order, split: str, window_tokens: int, cache: Path | None = None) -> None:
+        self.order, self.split = order, split
+        lengths = dict.fromkeys(source.window_tokens or window_tokens for source in order.sources)
+        self.windows = WindowPools(corpus, split, list(lengths))
+        self.windows.check_order(order)
+        self._corpus, self._cache = corpus, cache
+
+    @cached_property
+    def index(self) -> DocumentIndex:
+        """The document index, which fine-tuning on rows has no need of."""
+        return DocumentIndex(self._corpus)
+
+    @cached_property
+    def rows(self) -> SplitRows:
+        """The row numbers of the split."""
+        return SplitRows(self.index, self.split, self._cache)
+
+    def step(self, step: int) -> list[WindowRead]:
+        """The windows of a step in slot order, with their documents.
+
+        Raises:
+            DataError: for a step that is not in the order, and shards that hold other documents than the index.
+        """
+        draws = self._draws(step)
+        names = [self.order.sources[draw.source].name for draw in draws]
+        if self.windows.layout != "stream":
+            return [WindowRead(draw, name, []) for draw, name in zip(draws, names, strict=True)]
+        numbers = []
+        for draw, name in zip(draws, names, strict=True):
+            first, last = self.windows.documents_of(draw.source, draw.window)
+            of_source = self.rows.of_source(name)
+            if last >= len(of_source):
+                raise DataError(f"document {last} of {name!r}", expected=f"{len(of_source)}, as the index says")
+            numbers.append(of_source[first : last + 1])
+        rows = iter(self.index.rows(np.concatenate(numbers)))
+        return [
+            WindowRead(draw, name, list(islice(rows, len(of_window))))
+            for draw, name, of_window in zip(draws, names, numbers, strict=True)
+        ]
+
+    def _draws(self, step: int) -> list[Draw]:
+        """As `order.step_draws`, with numpy: a step may have thousands."""
+        offsets = np.array(self.order.window_offsets, np.uint64)
+        ids = window_ids_numpy(self.order, step, step)[0]
+        # Of pools without a window, which share their offset with the next one, the last is never meant.
+        pools = (np.searchsorted(offsets, ids, side="right") - 1).tolist()
+        phase, slot = self.order.locate_step(step)
+        drawn = self.order.first_draws(phase, slot)
+        draws = []
+        for pool, window_id in zip(pools, ids.tolist(), strict=True):
+            epoch = drawn[pool] // self.order.sources[pool].num_windows
+            drawn[pool] += 1
+            draws.append(Draw(pool, epoch, window_id - self.order.window_offsets[pool]))
+        return draws
+
+    def find(self, prefix: str) -> IndexRow:
+        """The document whose id begins so.
+
+        Raises:
+            DataError: when there is none, or more than one.
+        """
+        numbers = self.index.find(prefix)
+        if len(numbers) != 1:
+            raise DataError(
+                f"{len(numbers)} documents begin with {prefix!r}",
+                expected="the beginning of one document id",
+                where=str(self.index.folder),
+            )
+        return self.index.row(numbers[0])
+
+    def is_in_split(self, document: IndexRow) -> bool:
+        """Whether the shards of the split hold a document."""
+        return document.decision == "kept" and document.split == self.split
+
+    def place(self, document: IndexRow) -> tuple[int, int, int]:
+        """Where the shards hold a document: shard of its source, first token there, and the one past the last."""
+        pool = next(number for number, pool in enumerate(self.order.sources) if pool.name == document.source)
+        return self.windows.tokens_of(pool, self.rows.ordinal(document.source, document.number))
+
+    def steps_that_read(self, document: IndexRow, tokens: tuple[int, int] | None = None) -> list[int]:
+        """Every step that read a token of a document; none where the split does not hold it.
+
+        Args:
+            tokens: first token within the document and the one past the last, for a part of it.
+        """
+        if not self.is_in_split(document):
+            return []
+        ordinal = self.rows.ordinal(document.source, document.number)
+        steps: set[int] = set()
+        for number, pool in enumerate(self.order.sources):
+            if pool.name == document.source:
+                for window in self.windows.windows_of(number, ordinal, tokens):
+                    steps.update(self.order.steps_that_read(number, window))
+        return sorted(steps)
