@@ -1,78 +1,17 @@
 """The recipe of a corpus: sources, licence policy, quality rules, tokenizer, conversations."""
 
 from collections import Counter
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from data_recipes.filters import QualityRules
-from data_recipes.policy import LicencePolicy, checked_spdx
+from data_recipes.policy import LicencePolicy
 from data_recipes.pypi import PypiSource
 from data_recipes.reading import ReadingLimits
+from data_recipes.row_settings import DatasetSource
 from provenance.config import Config
-
-_SHA256 = r"[0-9a-f]{64}"
-
-
-class DatasetFile(Config):
-    """One file of a data set, by path relative to `execution.data_dir`, with its digest."""
-
-    path: str
-    sha256: str = Field(pattern=f"^{_SHA256}$")
-
-    @field_validator("path")
-    @classmethod
-    def _is_relative(cls, value: str) -> str:
-        place = PurePosixPath(value)
-        if not value or place.is_absolute() or ".." in place.parts:
-            raise ValueError("a relative path without '..'; execution.data_dir says where it lies")
-        return value
-
-
-class StatedLicence(Config):
-    """A licence that holds for every row of a data set, with the text that says so."""
-
-    spdx: str
-    evidence: str = Field(min_length=1)
-
-    @field_validator("spdx")
-    @classmethod
-    def _is_spdx(cls, value: str) -> str:
-        return checked_spdx(value)
-
-
-class DatasetSource(Config):
-    """Local Parquet or JSONL files, read through `datasets.load_dataset`; every row is a document.
-
-    Attributes:
-        name: name of the source.
-        format: `parquet` or `jsonl`.
-        text_column: column with the text.
-        licence_column: column with an SPDX expression per row; or `licence` for all rows.
-        split: `train` or `heldout`, for the whole source.
-        as_of: ISO date as of which the licence statement was taken.
-        obtained_from: where a stranger gets the files.
-        data_class: class of the Open Source AI Definition: open, public, obtainable or unshareable.
-    """
-
-    type: Literal["dataset"]
-    name: str = Field(min_length=1)
-    format: Literal["parquet", "jsonl"]
-    files: list[DatasetFile] = Field(min_length=1)
-    text_column: str = "text"
-    licence_column: str | None = None
-    licence: StatedLicence | None = None
-    split: Literal["train", "heldout"]
-    as_of: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
-    obtained_from: str = ""
-    data_class: Literal["open", "public", "obtainable", "unshareable"] = "open"
-
-    @model_validator(mode="after")
-    def _has_one_licence(self) -> "DatasetSource":
-        if (self.licence_column is None) == (self.licence is None):
-            raise ValueError("exactly one of licence_column and licence")
-        return self
 
 
 class SpecialTokens(Config):

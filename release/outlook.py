@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_recipes.settings import CorpusConfig, DatasetSource
+from data_recipes.pypi import PypiSource
+from data_recipes.settings import CorpusConfig
 from provenance.canonical import Json
 from provenance.errors import OpenwrightError
 from provenance.fingerprint import project_root
@@ -65,7 +66,9 @@ class DeclaredFacts(BundleFacts):
 def _declared_source(source: Any, allowed: Sequence[str], likely: Sequence[str]) -> SourceFacts:
     """A source as if one document were kept under the licence that it states, or under each of the likely ones."""
     entry: dict[str, Any] = source.model_dump()
-    if not isinstance(source, DatasetSource):
+    # What is measured when the source is read, and cannot be missing then.
+    entry |= {"schema": "later", "statistics": "later"}
+    if isinstance(source, PypiSource):
         # The archive's own licence decides its class when it is read; its place is the package index.
         entry = {"osaid_class": "open", "obtain": "the package index", **entry}
     stated = getattr(source, "licence", None)

@@ -1,4 +1,4 @@
-"""Sources of type `dataset`: local Parquet and JSONL files."""
+"""Sources of type `dataset`: local Parquet, JSONL and text files, plain and compressed, whole and damaged."""
 
 import json
 from dataclasses import dataclass
@@ -7,10 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
+from test_line_reader import compressed
 
+from data_recipes import row_parts
 from data_recipes.local_datasets import DatasetReader
-from data_recipes.reading import PartReport, ReadingContext, ReadingLimits
-from data_recipes.settings import DatasetSource
+from data_recipes.reading import PartReport, ReadingContext, ReadingLimits, SourcePart
+from data_recipes.row_settings import DatasetSource
 from provenance.digests import sha256_bytes, sha256_file
 from provenance.errors import DataError, SourceError
 
@@ -56,8 +58,8 @@ class Read:
     lock: dict
 
 
-def read_source(pinned, data_dir):
-    reader = DatasetReader(pinned, ReadingContext(ReadingLimits(), data_dir, data_dir))
+def read_source(pinned, data_dir, limits=None):
+    reader = DatasetReader(pinned, ReadingContext(limits or ReadingLimits(), data_dir, data_dir))
     documents, reports = [], []
     for part in reader.parts():
         reports.append(PartReport())
@@ -137,18 +139,188 @@ def test_a_changed_file_is_refused(tmp_path):
         read_source(pinned, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("kind", "data"), [("jsonl", b'{"text": "a"}\n{"text": '), ("parquet", b"PAR1 not parquet PAR1")]
-)
-def test_broken_files_are_refused(kind, data, tmp_path):
-    path = tmp_path / f"rows.{kind}"
+@pytest.mark.parametrize("data", [b"PAR1 not parquet PAR1", b"", b"PAR1"])
+def test_a_file_that_is_no_parquet_is_refused(data, tmp_path):
+    path = tmp_path / "rows.parquet"
     path.write_bytes(data)
     with pytest.raises(DataError, match="cannot be read") as caught:
         read_source(source(path), tmp_path)
-    assert kind in caught.value.expected
+    assert "parquet" in caught.value.expected
 
 
-@pytest.mark.parametrize(("column", "message"), [("body", "no column 'body'"), ("id", "holds int64")])
+@pytest.mark.parametrize("damage", ["cut", "overwritten"])
+def test_a_damaged_parquet_file_is_refused(damage, tmp_path):
+    path = write_parquet(
+        tmp_path / "rows.parquet", [{**row, "text": f"{row['text']} {n}"} for n in range(99) for row in ROWS]
+    )
+    data = path.read_bytes()
+    path.write_bytes(data[:-40] if damage == "cut" else data[:100] + bytes(400) + data[500:])
+    with pytest.raises(DataError, match="cannot be read"):
+        read_source(source(path), tmp_path)
+
+
+BAD_LINES = {
+    b'{"text": ': "unparsable",
+    b'"a string"': "unparsable",
+    b"[1, 2]": "unparsable",
+    b'{"text": 7}': "unparsable",
+    b'{"text": "NUL \x00 raw"}': "unparsable",
+    b'{"text": ' + b"[" * 100_000: "unparsable",
+    b'{"text": "bad \xff byte"}': "undecodable",
+    b'{"text": "' + b"x" * 2000 + b'"}': "oversized",
+    b'{"more": "' + b"x" * (2 * 2**20) + b'"}': "oversized",
+}
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_a_bad_line_is_a_bad_row_and_the_others_are_read(suffix, tmp_path):
+    good = b'{"text": "good", "licence": "MIT"}'
+    lines = [line for bad in BAD_LINES for line in (good, bad)]
+    path = compressed(tmp_path / f"rows.jsonl{suffix}", b"\xef\xbb\xbf" + b"\r\n".join([*lines, b"", b" ", good]))
+    read = read_source(source(path, format="jsonl"), tmp_path, ReadingLimits(max_document_bytes=1000))
+    broken = [extracted.broken for extracted in read.documents]
+    assert broken == [found for rule in BAD_LINES.values() for found in ("", rule)] + [""]
+    bad = [extracted.document for extracted in read.documents if extracted.broken]
+    assert {document.text for document in bad} == {""}
+    assert [document.path for document in bad] == [f"{path.name}#{2 * n + 1}" for n in range(len(BAD_LINES))]
+    assert bad[0].raw_sha256 == sha256_bytes(b'{"text": \r')
+    assert len({document.document_id for document in bad}) == len(bad)
+    assert read.lock["statistics"]["num_rows"] == len(lines) + 1
+
+
+def test_rows_may_differ_in_their_columns_and_types(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [{"text": "2020-01-01", "id": 1}, {"text": "b", "id": "x", "more": {"a": [1]}}, {"id": None}]
+    path.write_text("\n".join(json.dumps({**row, "licence": "MIT"}) for row in rows))
+    read = read_source(source(path), tmp_path)
+    assert [extracted.document.text for extracted in read.documents] == ["2020-01-01", "b"]
+    assert read.lock["schema"] == {
+        "id": ["null", "number", "string"],
+        "licence": ["string"],
+        "more": ["object"],
+        "text": ["string"],
+    }
+    assert read.lock["statistics"] == {"num_rows": 3, "num_texts": 2, "text_bytes": 11}
+
+
+NESTED = [
+    {"text": "dolma", "metadata": {"license": "https://creativecommons.org/licenses/by/4.0/", "n": 1}},
+    {"text": "none", "metadata": {"license": None, "n": 2}},
+    {"text": "no metadata", "metadata": None},
+]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "json text in parquet"])
+def test_a_licence_inside_a_column(kind, tmp_path):
+    rows = NESTED if "text" not in kind else [{**row, "metadata": json.dumps(row["metadata"])} for row in NESTED]
+    path = WRITERS[kind.split()[-1]](tmp_path / f"rows.{kind.split()[-1]}", rows)
+    documents = read_source(source(path, licence_column="metadata.license"), tmp_path).documents
+    findings = [extracted.document.licence for extracted in documents]
+    assert [finding.spdx for finding in findings] == ["CC-BY-4.0", "NOASSERTION", "NOASSERTION"]
+    assert findings[0].declared == NESTED[0]["metadata"]["license"]
+    assert findings[1].reason == "the row has no metadata.license"
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_licences_in_a_list_hold_together(kind, tmp_path):
+    rows = [{"text": str(number), "licence": value} for number, value in enumerate([["MIT"], ["MIT", "ISC"], []])]
+    path = WRITERS[kind](tmp_path / f"rows.{kind}", rows)
+    documents = read_source(source(path), tmp_path).documents
+    assert [item.document.licence.spdx for item in documents] == ["MIT", "MIT AND ISC", "NOASSERTION"]
+
+
+def test_the_recipe_may_say_what_licence_words_mean(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"text": "a", "licence": "Public Domain"}])
+    plain, told = (
+        read_source(source(path, licence_names=names), tmp_path).documents[0].document.licence
+        for names in ({}, {"Public Domain": "CC-PDM-1.0"})
+    )
+    assert (plain.spdx, told.spdx, told.declared) == ("NOASSERTION", "CC-PDM-1.0", "Public Domain")
+
+
+TEXT = "Первая.\r\nLine two.\n\nLast.".encode()
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("unit", ["file", "line"])
+def test_text_files(unit, suffix, tmp_path):
+    path = compressed(tmp_path / f"page.txt{suffix}", TEXT)
+    stated = {"licence_column": None, "licence": {"spdx": "CC0-1.0", "evidence": "written by us"}}
+    documents = read_source(source(path, format="text", text_unit=unit, **stated), tmp_path).documents
+    texts = {extracted.document.path: extracted.document.text for extracted in documents}
+    name = path.name
+    lines = {f"{name}#0": "Первая.", f"{name}#1": "Line two.", f"{name}#3": "Last."}
+    assert texts == ({f"{name}#0": "Первая.\nLine two.\n\nLast."} if unit == "file" else lines)
+
+
+@pytest.mark.parametrize("unit", ["file", "line"])
+def test_a_gigantic_text_is_a_recorded_drop(unit, tmp_path):
+    path = compressed(tmp_path / "page.txt.gz", b"x" * 3_000_000)
+    stated = {"licence_column": None, "licence": {"spdx": "CC0-1.0", "evidence": "written by us"}}
+    limits = ReadingLimits(max_document_bytes=1000)
+    (extracted,) = read_source(source(path, format="text", text_unit=unit, **stated), tmp_path, limits).documents
+    assert extracted.broken == "oversized"
+    assert extracted.document.raw_sha256 == sha256_bytes(b"x" * 3_000_000)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_large_files_are_read_in_parts_and_nothing_is_lost(kind, tmp_path, monkeypatch):
+    rows = [{"text": f"row {number} " + "x" * 50, "licence": "MIT"} for number in range(500)]
+    path = tmp_path / f"rows.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=60)
+    else:
+        write_jsonl(path, rows)
+    whole = read_source(source(path), tmp_path)
+    monkeypatch.setattr(row_parts, "PART_BYTES", 9000)
+    reader = DatasetReader(source(path), ReadingContext(ReadingLimits(), tmp_path, tmp_path))
+    parts = reader.parts()
+    assert len({part.name for part in parts}) == len(parts) > 2
+    assert read_source(source(path), tmp_path).documents == whole.documents
+    # Each part alone, in another order, after the way through JSON to another process.
+    report = PartReport()
+    last = SourcePart(**json.loads(json.dumps(parts[-1].as_json())))
+    assert list(reader.read(last, report)) == whole.documents[-report.num_files :]
+    assert read_source(source(path), tmp_path).lock == whole.lock
+
+
+def test_a_file_that_vanishes_midway_is_named(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl")
+    reader = DatasetReader(source(path), ReadingContext(ReadingLimits(), tmp_path, tmp_path))
+    (part,) = reader.parts()
+    path.unlink()
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        list(reader.read(part, PartReport()))
+    assert caught.value.where == str(path)
+
+
+def test_an_empty_file_has_no_documents(tmp_path):
+    path = compressed(tmp_path / "rows.jsonl", b"")
+    assert read_source(source(path), tmp_path).documents == []
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_truncated_file_is_refused(suffix, tmp_path):
+    path = compressed(tmp_path / f"rows.jsonl{suffix}", b'{"text": "a", "licence": "MIT"}\n' * 9)
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(DataError, match="cannot be read"):
+        read_source(source(path, format="jsonl"), tmp_path)
+
+
+def test_how_an_obtainable_and_an_unshareable_source_are_had(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl")
+    sold = {"data_class": "obtainable", "obtained_from": "their shop", "vendor": "A. Publisher", "fee": "EUR 400 once"}
+    lock = read_source(source(path, **sold), tmp_path).lock
+    assert {key: lock[key] for key in ("osaid_class", "obtain", "vendor", "fee")} == {
+        "osaid_class": "obtainable", "obtain": "their shop", "vendor": "A. Publisher", "fee": "EUR 400 once",
+    }  # fmt: skip
+    lock = read_source(source(path, data_class="unshareable", reason="personal data"), tmp_path).lock
+    assert (lock["osaid_class"], lock["reason"]) == ("unshareable", "personal data")
+    assert lock["schema"]["text"] == ["null", "string"]
+    assert lock["statistics"]["num_rows"] == 5
+
+
+@pytest.mark.parametrize(("column", "message"), [("body", "no column 'body'"), ("id", "holds")])
 def test_a_column_without_text_is_refused(column, message, tmp_path):
     path = write_jsonl(tmp_path / "rows.jsonl")
     with pytest.raises(DataError, match=message):
@@ -167,6 +339,12 @@ def test_a_column_without_text_is_refused(column, message, tmp_path):
         {"files": [{"path": "rows.jsonl", "sha256": "latest"}]},
         {"split": "validation"},
         {"as_of": "yesterday"},
+        {"vendor": "A. Publisher"},
+        {"reason": "contract"},
+        {"data_class": "unshareable", "reason": "we would rather not"},
+        {"format": "text"},
+        {"text_unit": "line"},
+        {"licence_names": {"Public Domain": "no such licence"}},
     ],
 )
 def test_recipes_that_pin_too_little_are_refused(changes, tmp_path):

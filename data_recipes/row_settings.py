@@ -1,0 +1,97 @@
+"""Sources whose documents are rows of data files: where text and licence of a row stand, and local files."""
+
+from pathlib import PurePosixPath
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from data_recipes.policy import checked_spdx
+from data_recipes.source_terms import SourceTerms
+from provenance.config import Config
+
+RowFormat = Literal["parquet", "jsonl", "text"]
+
+
+class DatasetFile(Config):
+    """One file of a data set, by path relative to `execution.data_dir`, with its digest."""
+
+    path: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+    @field_validator("path")
+    @classmethod
+    def _is_relative(cls, value: str) -> str:
+        place = PurePosixPath(value)
+        if not value or place.is_absolute() or ".." in place.parts:
+            raise ValueError("a relative path without '..'; execution.data_dir says where it lies")
+        return value
+
+
+class StatedLicence(Config):
+    """A licence that holds for every row of a data set, with the text that says so."""
+
+    spdx: str
+    evidence: str = Field(min_length=1)
+
+    @field_validator("spdx")
+    @classmethod
+    def _is_spdx(cls, value: str) -> str:
+        return checked_spdx(value)
+
+
+class RowSource(SourceTerms):
+    """Data files whose rows are documents.
+
+    Attributes:
+        name: name of the source.
+        format: `parquet`; `jsonl`, one object per line; or `text`, where `text_unit` says what a document is. Files
+            of the last two may be compressed (`.gz`, `.zst`).
+        text_column: column with the text; `metadata.body` is the field `body` in the column `metadata`.
+        text_unit: of the format `text`, whether each line or the whole file is a document.
+        licence_column: column with a licence per row: an SPDX expression, a name or address that is known, or one of
+            `licence_names`.
+        licence_names: what words of that column mean, as SPDX expressions, where the words are no such expressions.
+        licence: the licence of all rows, in the place of a column.
+        split: `train` or `heldout`, for the whole source.
+    """
+
+    name: str = Field(min_length=1)
+    format: RowFormat
+    text_column: str = Field(default="text", min_length=1)
+    text_unit: Literal["file", "line"] = "file"
+    licence_column: str | None = Field(default=None, min_length=1)
+    licence_names: dict[str, str] = Field(default={})
+    licence: StatedLicence | None = None
+    split: Literal["train", "heldout"]
+
+    @field_validator("licence_names")
+    @classmethod
+    def _mean_spdx(cls, value: dict[str, str]) -> dict[str, str]:
+        return {name: checked_spdx(expression) for name, expression in value.items()}
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> "RowSource":
+        if self.format == "text" and (self.licence_column is not None or self.text_column != "text"):
+            raise ValueError("no columns in files of the format text")
+        if self.format != "text" and self.text_unit != "file":
+            raise ValueError("text_unit only for the format text")
+        if self.licence_names and self.licence_column is None:
+            raise ValueError("licence_names only beside a licence_column")
+        return self
+
+
+class DatasetSource(RowSource):
+    """Local files of rows, in `execution.data_dir`.
+
+    Attributes:
+        files: the files with their digests.
+    """
+
+    type: Literal["dataset"]
+    files: list[DatasetFile] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _has_one_licence(self) -> "DatasetSource":
+        if (self.licence_column is None) == (self.licence is None):
+            raise ValueError("exactly one of licence_column and licence")
+        return self
