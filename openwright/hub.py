@@ -12,21 +12,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-import httpx2
 from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import HFValidationError
 from huggingface_hub.hf_api import RepoFile
 
-from provenance.errors import DISK_ERRORS, BundleError, ConfigError, OpenwrightError
+from provenance.errors import BundleError, ConfigError
+from provenance.hub_errors import hub_errors
 from release.verify import MAX_FILES, is_harmless, show
 
 PREFIX = "hf:"
@@ -134,50 +125,7 @@ def download(repository: Repository, path: str, directory: Path, counter: Any) -
 def _told(where: str) -> Iterator[None]:
     """Turn what the library raises into errors that say what to do."""
     try:
-        yield
-    except OpenwrightError:
-        raise
+        with hub_errors(where, BundleError, RepositoryMissing, SYNTAX):
+            yield
     except HFValidationError as error:
         raise ConfigError(show(str(error)), expected=SYNTAX, where=where) from None
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, httpx2.HTTPError) as error:
-        raise _translated(error, where) from error
-    except OSError as error:
-        if error.errno in DISK_ERRORS:
-            raise
-        raise BundleError(f"it could not be fetched ({error})", where=where, next_command=_AGAIN) from error
-    except (AttributeError, LookupError, TypeError, ValueError) as error:  # the library trusts the shape of answers
-        told = f"the answer is not one of a Hub ({type(error).__name__}: {show(str(error))})"
-        raise BundleError(told, expected="a Hugging Face Hub at HF_ENDPOINT", where=where) from error
-
-
-_AGAIN = "the same command again, which goes on with the files that are missing"
-_LOG_IN = "hf auth login, with an account that may read it, then the same command again"
-
-
-def _translated(error: BaseException, where: str) -> BundleError:
-    """The error of ours for one of the library's; it hides the cause of some in another."""
-    while isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
-        error = error.__cause__
-    if isinstance(error, OfflineModeIsEnabled):
-        told = "the Hub may not be asked: HF_HUB_OFFLINE is set"
-        following = "the command with the directory that an earlier run printed, or without HF_HUB_OFFLINE"
-        return BundleError(
-            told, expected="a Hub, or a bundle that was fetched before", where=where, next_command=following
-        )
-    if isinstance(error, GatedRepoError):
-        told = "the repository is gated, and you are not among those who may read it"
-        return BundleError(told, expected="access, asked for on its page", where=where, next_command=_LOG_IN)
-    if isinstance(error, RepositoryNotFoundError):
-        told = "there is no such repository, or it is private"
-        return RepositoryMissing(told, expected=SYNTAX, where=where, next_command=f"look at its name; {_LOG_IN}")
-    if isinstance(error, RevisionNotFoundError):
-        expected = "a branch, a tag or a commit of the repository"
-        return BundleError("there is no such revision", expected=expected, where=where)
-    if isinstance(error, EntryNotFoundError):
-        return BundleError("the Hub lists the file and does not have it", where=where, next_command=_AGAIN)
-    if isinstance(error, HfHubHTTPError):
-        status = error.response.status_code
-        following = _LOG_IN if status in (401, 403) else _AGAIN
-        return BundleError(f"the Hub answers with HTTP status {status}", where=where, next_command=following)
-    told = f"the Hub cannot be reached ({type(error).__name__}: {show(str(error))})"
-    return BundleError(told, expected="a network, and a Hub at HF_ENDPOINT", where=where, next_command=_AGAIN)
