@@ -1,7 +1,9 @@
 """Licences as data sets write them in a field of each row or in their card: names and addresses to SPDX."""
 
+import json
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from data_recipes.document import UNRESOLVED
 from data_recipes.policy import normalise_spdx
@@ -89,3 +91,12 @@ def _agreeing(spdx: str, words: str) -> str:
 
 def _levelled(text: str) -> str:
     return " ".join(re.findall(r"[^\W_]+", text.lower().replace("licence", "license")))
+
+
+def licence_text(value: Any) -> str | None:
+    """Return what a licence field says: its text; of a list, all of them together; None where it says nothing."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        return value[0] if len(value) == 1 else " AND ".join(f"({item})" for item in value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from data_recipes.hub_source import HubReader
 from data_recipes.local_datasets import DatasetReader
 from data_recipes.pypi_reader import PypiReader
 from data_recipes.reading import ReadingContext, SourceReader
@@ -10,6 +11,7 @@ from data_recipes.settings import CorpusConfig, Source
 
 READERS: dict[str, Callable[[Any, ReadingContext], SourceReader]] = {
     "dataset": DatasetReader,
+    "hub": HubReader,
     "pypi": PypiReader,
 }
 """A reader's class by the `type` of the source."""
@@ -28,4 +30,5 @@ def reading_context(config: CorpusConfig) -> ReadingContext:
         cache_dir=execution.cache_dir.expanduser(),
         data_dir=execution.data_dir.expanduser(),
         index_url=execution.index_url,
+        keep_fetched=execution.keep_fetched,
     )

@@ -34,12 +34,14 @@ class ReadingContext:
         cache_dir: where fetched files are kept, by their digest.
         data_dir: directory that the paths of local files are relative to.
         index_url: package index to fetch from; None for the default one.
+        keep_fetched: whether large files that were fetched stay in the cache once they are read.
     """
 
     limits: ReadingLimits
     cache_dir: Path
     data_dir: Path
     index_url: str | None = None
+    keep_fetched: bool = True
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_recipes.documents import quiet_datasets
+from data_recipes.licence_fields import licence_text
 from data_recipes.line_reader import ByteStream, Line, read_lines
 from data_recipes.row_schema import SchemaSeen
 from data_recipes.row_settings import RowSource
@@ -28,8 +29,6 @@ _BATCH_ROWS = 256
 _BLOCK_BYTES = 1 << 20
 _LINE_OVERHEAD_BYTES = 1 << 20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-ABSENT = object()
-"""The value of a field that is not there."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def _json_row(line: Line, source: RowSource, seen: SchemaSeen) -> Row:
         return Row(line.number, None, broken=UNPARSABLE, raw_sha256=sha256_bytes(line.data))
     seen.add_object(values)
     text = field_of(values, source.text_column)
-    if text is not ABSENT and text is not None and not isinstance(text, str):
+    if text is not None and not isinstance(text, str):
         return Row(line.number, None, broken=UNPARSABLE, raw_sha256=sha256_bytes(line.data))
     licence = None if source.licence_column is None else licence_text(field_of(values, source.licence_column))
     # A lone surrogate is no character; it goes when the text is normalised, and must not end the reading here.
@@ -90,7 +89,7 @@ def _json_row(line: Line, source: RowSource, seen: SchemaSeen) -> Row:
 
 
 def field_of(values: dict[str, Any], column: str) -> Any:
-    """Return the value of a column or, of a dotted name, of a field inside it; `ABSENT` where there is none."""
+    """Return the value of a column or, of a dotted name, of a field inside it; None where there is none."""
     if column in values:
         return values[column]
     found: Any = values
@@ -98,7 +97,7 @@ def field_of(values: dict[str, Any], column: str) -> Any:
         if isinstance(found, str):
             found = _parsed(found)
         if not isinstance(found, dict) or name not in found:
-            return ABSENT
+            return None
         found = found[name]
     return found
 
@@ -109,15 +108,6 @@ def _parsed(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
-
-
-def licence_text(value: Any) -> str | None:
-    """Return what a licence field says: its text; of a list, all of them together; None where it says nothing."""
-    if value is ABSENT or value is None or value == "":
-        return None
-    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-        return value[0] if len(value) == 1 else " AND ".join(f"({item})" for item in value)
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 def text_rows(
@@ -218,8 +208,7 @@ def _column(table: Any, column: str) -> Any:
         if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
             rest = ".".join(names[place:])
             values = (_parsed(text) if text else None for text in array.to_pylist())
-            found = [field_of(value, rest) if isinstance(value, dict) else None for value in values]
-            return [None if value is ABSENT else value for value in found]
+            return [field_of(value, rest) if isinstance(value, dict) else None for value in values]
         if not pa.types.is_struct(array.type) or array.type.get_field_index(name) < 0:
             raise DataError(f"column {top!r} holds {array.type}", expected=f"a field {name!r} in it")
         array = pc.struct_field(array, name)

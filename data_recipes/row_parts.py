@@ -46,6 +46,18 @@ def scanned(source: RowSource, name: str, path: Path) -> tuple[str, list[SourceP
     return sha256, parts
 
 
+def whole_file(source: RowSource, name: str, path: Path, sha256: str) -> Json:
+    """Return the pin of a part that is a whole file.
+
+    Raises:
+        DataError: for a Parquet file without a readable footer.
+    """
+    if source.format != "parquet":
+        return {"path": name, "sha256": sha256, "range": []}
+    with _readable(source, path):
+        return {"path": name, "sha256": sha256, "range": [0, pq.read_metadata(path).num_row_groups, 0]}
+
+
 def _row_groups(source: RowSource, path: Path) -> list[tuple[list[int], int]]:
     """Ranges of row groups: first group, group after the last, number of the first row."""
     ranges = []

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from data_recipes.filters import QualityRules
+from data_recipes.hub_settings import HubSource
 from data_recipes.policy import LicencePolicy
 from data_recipes.pypi import PypiSource
 from data_recipes.reading import ReadingLimits
@@ -72,15 +73,17 @@ class ExecutionConfig(Config):
         cache_dir: where fetched archives are kept.
         index_url: package index to fetch from; None for the default one.
         data_dir: directory that the paths of `dataset` sources are relative to.
+        keep_fetched: whether files of the Hub stay in the cache once their rows are read.
     """
 
     num_workers: int = Field(default=2, ge=1)
     cache_dir: Path = Field(default=Path("~/.cache/openwright/sources"), strict=False)
     index_url: str | None = None
     data_dir: Path = Field(default=Path(), strict=False)
+    keep_fetched: bool = True
 
 
-Source = Annotated[PypiSource | DatasetSource, Field(discriminator="type")]
+Source = Annotated[PypiSource | DatasetSource | HubSource, Field(discriminator="type")]
 
 
 class CorpusConfig(Config):

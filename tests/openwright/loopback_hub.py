@@ -24,6 +24,7 @@ class Repository:
         files: content by path.
         listed: size and sha256 that the listing gives by path, where it is not to be true.
         refuse: status and `X-Error-Code` for every request, such as (403, "GatedRepo").
+        cut_after: bytes after which the connection breaks, by path; each file once.
     """
 
     files: dict[str, bytes]
@@ -31,6 +32,7 @@ class Repository:
     revisions: tuple[str, ...] = ("main",)
     listed: dict[str, tuple[int, str]] = field(default_factory=dict)
     refuse: tuple[int, str] | None = None
+    cut_after: dict[str, int] = field(default_factory=dict)
 
     def entries(self) -> list[dict[str, Any]]:
         """The tree as the Hub lists it."""
@@ -39,9 +41,14 @@ class Repository:
     def _entry(self, path: str) -> dict[str, Any]:
         data = self.files.get(path, b"")
         size, sha256 = self.listed.get(path, (len(data), hashlib.sha256(data).hexdigest()))
-        entry = {"type": "file", "path": path, "size": size, "oid": hashlib.sha1(path.encode()).hexdigest()}
+        entry = {"type": "file", "path": path, "size": size, "oid": git_blob_id(data)}
         is_large = size >= LARGE_BYTES or path in self.listed
         return entry | ({"lfs": {"oid": sha256, "size": size, "pointerSize": 130}} if is_large else {})
+
+
+def git_blob_id(data: bytes) -> str:
+    """The name that git gives a content."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 def files_of(directory: Path) -> dict[str, bytes]:
@@ -54,11 +61,17 @@ def files_of(directory: Path) -> dict[str, bytes]:
 
 @dataclass
 class LoopbackHub:
-    """Repositories by kind and name, such as `models/org/tiny`, and what was asked for: method and path."""
+    """Repositories by kind and name, such as `models/org/tiny`, and what was asked for.
+
+    Attributes:
+        requests: method and path.
+        ranges: path in the repository and first byte of requests for the rest of a file.
+    """
 
     url: str
     repositories: dict[str, Repository]
-    requests: list[tuple[str, str]]
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    ranges: list[tuple[str, int]] = field(default_factory=list)
 
     def fetched(self) -> set[str]:
         """Bundle paths of the files that were sent."""
@@ -74,10 +87,10 @@ class LoopbackHub:
 @contextmanager
 def loopback_hub(repositories: dict[str, Repository]) -> Iterator[LoopbackHub]:
     """Serve repositories."""
-    requests: list[tuple[str, str]] = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(repositories, requests))
-    hub = LoopbackHub(f"http://127.0.0.1:{server.server_port}", repositories, requests)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    hub = LoopbackHub("", repositories)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub))
+    hub.url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield hub
     finally:
@@ -85,7 +98,7 @@ def loopback_hub(repositories: dict[str, Repository]) -> Iterator[LoopbackHub]:
         server.server_close()
 
 
-def _handler(repositories: dict[str, Repository], requests: list[tuple[str, str]]) -> type[BaseHTTPRequestHandler]:
+def _handler(hub: LoopbackHub) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -98,12 +111,12 @@ def _handler(repositories: dict[str, Repository], requests: list[tuple[str, str]
         def respond(self) -> None:
             url = urlsplit(self.path)
             path = unquote(url.path)
-            requests.append((self.command, path))
+            hub.requests.append((self.command, path))
             parts = path.strip("/").split("/")
             is_api = parts[0] == "api"
             parts = parts[1:] if is_api else parts if parts[0] == "datasets" else ["models", *parts]
             name, action, rest = "/".join(parts[:3]), parts[3:4], parts[4:]
-            repository = repositories.get(name)
+            repository = hub.repositories.get(name)
             if repository is None:
                 self.send(404, b"", {"X-Error-Code": "RepoNotFound"})
             elif repository.refuse:
@@ -140,16 +153,22 @@ def _handler(repositories: dict[str, Repository], requests: list[tuple[str, str]
                 self.send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": repository.commit})
                 return
             data = repository.files[path]
-            etag = f'"{hashlib.sha256(data).hexdigest()}"'
-            self.send(200, data, {"ETag": etag, "X-Repo-Commit": repository.commit})
+            headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": repository.commit}
+            first = int((self.headers["Range"] or "bytes=0-").removeprefix("bytes=").partition("-")[0])
+            if first:
+                hub.ranges.append((path, first))
+                headers["Content-Range"] = f"bytes {first}-{len(data) - 1}/{len(data)}"
+            cut = repository.cut_after.pop(path, None) if self.command == "GET" else None
+            self.send(206 if first else 200, data[first:], headers, cut)
 
-        def send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        def send(self, status: int, body: bytes, headers: dict[str, str], cut: int | None = None) -> None:
             self.send_response(status)
             for header, value in {**headers, "Content-Length": str(len(body))}.items():
                 self.send_header(header, value)
             self.end_headers()
             if self.command == "GET":
-                self.wfile.write(body)
+                self.wfile.write(body[:cut])
+            self.close_connection = cut is not None
 
         def log_message(self, *_: object) -> None:
             pass
