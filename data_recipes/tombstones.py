@@ -21,8 +21,6 @@ from provenance.errors import DataError
 
 TOMBSTONES_FORMAT = "openwright-tombstones/1"
 TOMBSTONES_NAME = "tombstones.json"
-REDACTED_FOLDER = "redacted"
-"""Below it lie the blanked copies of token files, under their own paths; the originals are not shipped."""
 
 CONVERSATION_SPLITS = {"train": "sft", "heldout": "sft-heldout"}
 """Splits of rows that conversations of a split of documents become."""
@@ -118,15 +116,20 @@ def token_ranges(corpus: Path, documents: Iterable[HeldDocument]) -> dict[str, l
     """
     kept = {document.document_id: document for document in documents if document.decision == "kept"}
     table = read_json(corpus / "tokens" / "tokens.json")["splits"]
-    found: dict[str, list[TokenRange]] = {document_id: [] for document_id in kept}
-    for split in sorted({document.split for document in kept.values()} & table.keys()):
-        for document_id, part in _stream_ranges(corpus, split, table[split], kept):
-            found[document_id].append(part)
+    found = {document_id: [part] for document_id, part in document_ranges(corpus, kept.values()).items()}
     for split, rows_split in CONVERSATION_SPLITS.items():
         if rows_split in table:
             for document_id, part in _row_ranges(corpus, split, rows_split, table[rows_split], kept):
                 found[document_id].append(part)
     return found
+
+
+def document_ranges(corpus: Path, kept: Iterable[HeldDocument]) -> dict[str, TokenRange]:
+    """Where the shards of documents hold kept documents, by document id."""
+    by_id = {document.document_id: document for document in kept}
+    table = read_json(corpus / "tokens" / "tokens.json")["splits"]
+    splits = sorted({document.split for document in by_id.values()})
+    return dict(part for split in splits for part in _stream_ranges(corpus, split, table[split], by_id))
 
 
 def _stream_ranges(

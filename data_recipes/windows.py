@@ -16,6 +16,9 @@ from provenance.digests import sha256_file, tagged_digest
 from provenance.errors import DataError
 
 TOKENS_FORMAT = "openwright-tokens/1"
+REDACTED_FOLDER = "redacted"
+"""Where a bundle keeps blanked copies of token files that hold forgotten documents, under their own paths."""
+
 _DTYPES: dict[str, np.dtype[Any]] = {"u16": np.dtype("<u2"), "u32": np.dtype("<u4")}
 
 TokenIds = npt.NDArray[np.int64]
@@ -250,6 +253,8 @@ def _byte_level_alphabet() -> set[str]:
 
 def _map(corpus: Path, file: Json, dtype: np.dtype[Any], length: int, verify: bool) -> npt.NDArray[Any]:
     path = corpus / file["path"]
+    if not path.is_file() and (corpus / REDACTED_FOLDER / file["path"]).is_file():
+        path = corpus / REDACTED_FOLDER / file["path"]
     if not path.is_file() or path.stat().st_size != length * dtype.itemsize:
         found = f"{path.stat().st_size} bytes" if path.is_file() else "no file"
         raise DataError(found, expected=f"{length * dtype.itemsize} bytes", where=str(path))

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from data_recipes.tombstones import TOMBSTONES_NAME, Tombstone, read_tombstones
 from provenance.artifacts import Artifact
 from provenance.canonical import Json, read_json, write_json
 from provenance.config import recipe_of
@@ -71,12 +72,15 @@ def build_release(
     """
     _require_stages(config, context, artifacts)
     statements = sorted((config_dir / STATEMENTS_FOLDER).glob("*.yaml"))
+    tombstones = read_tombstones(config_dir / TOMBSTONES_NAME)
     recipe: dict[str, Any] = {
         "release": recipe_of(config),
         "configs": {path.relative_to(config_dir).as_posix(): sha256_file(path) for path in config_files(config_dir)},
         "overrides": list(overrides),
         "statements": {path.name: sha256_file(path) for path in statements},
     }
+    if tombstones:
+        recipe["tombstones"] = sha256_file(config_dir / TOMBSTONES_NAME)
     if tolerances:  # an observation: it makes another manifest, and no other content digest
         recipe["tolerances"] = {stage: sha256_file(path) for stage, path in tolerances.items()}
     parents = [artifacts[stage].as_parent(stage) for stage in config.stages]
@@ -139,8 +143,10 @@ def _write_bundle(
 ) -> None:
     model = bundle / "model"
     config_dir, overrides = configured
-    for stage in config.stages:
-        _copy_stage(stage, artifacts[stage], bundle, config.shipping)
+    for stage in config.stages[1:]:
+        _copy_stage(stage, artifacts[stage], bundle)
+    tombstones = read_tombstones(config_dir / TOMBSTONES_NAME)
+    _copy_corpus(artifacts["corpus"], bundle / "dataset", config.shipping, tombstones)
     for stage, path in tolerances.items():
         shutil.copyfile(path, model / "training" / stage / TOLERANCE_NAME)
     _copy_model(artifacts[config.released_stage], artifacts["corpus"], model)
@@ -167,11 +173,15 @@ def write_documents(bundle: Path, documents: Mapping[str, bytes]) -> None:
         (bundle / path).write_bytes(data)
 
 
-def _copy_stage(stage: str, artifact: Artifact, bundle: Path, shipping: Mapping[str, str]) -> None:
+def _copy_corpus(
+    artifact: Artifact, target: Path, shipping: Mapping[str, str], tombstones: Sequence[Tombstone]
+) -> None:
     paths = [entry.path for entry in (*artifact.results, *artifact.observations)]
-    if stage == "corpus":
-        copy_corpus(artifact.path, bundle / "dataset", paths, shipping)
-        return
+    copy_corpus(artifact.path, target, paths, shipping, tombstones)
+
+
+def _copy_stage(stage: str, artifact: Artifact, bundle: Path) -> None:
+    paths = [entry.path for entry in (*artifact.results, *artifact.observations)]
     for path in (*paths, "manifest.json"):
         target = bundle / place_in_bundle(stage, path)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from data_recipes.tombstones import TOMBSTONES_NAME
 from eval.rescore import rescore
 from provenance.canonical import read_json
 from provenance.digests import sha256_bytes
@@ -25,6 +26,7 @@ from release.facts import BundleFacts
 from release.known_formats import unknown_version
 from release.order_check import compare_order
 from release.tolerance_check import check_tolerance, tolerance_files
+from release.tombstone_check import check_tombstones, forgotten_documents
 from release.verify import CheckResult, verify_bundle
 
 _INDEX_ROW = struct.Struct("<32s32sIHHHBBI")
@@ -60,6 +62,8 @@ def verify_release(
         ("generated documents", "model/README.md", ("model/", "dataset/"), partial(check_documents, make=make)),
     ]
     barred = obstacle(bundle, results)
+    if (bundle / "dataset" / TOMBSTONES_NAME).is_file():
+        checks.append(("tombstones", "dataset/tombstones.json", ("dataset/",), check_tombstones))
     if tolerance_files(bundle):
         checks.append(("tolerance", "model/training", ("model/training/",), check_tolerance))
     for name, where, reads, check in checks:
@@ -164,6 +168,8 @@ def check_texts(bundle: Path) -> CheckResult:
     expected = {row["document_id"]: row for row in rows if row["decision"] == "kept"}
     shipping = read_json(bundle / "model" / "openness" / "components.json")["shipping"]
     left_out = {document_id for document_id, row in expected.items() if shipping.get(row["source"], "text") != "text"}
+    forgotten = {document.document_id for document in forgotten_documents(dataset)}
+    left_out |= forgotten
     seen: set[str] = set()
     problem = None
     for split in ("train", "heldout"):
@@ -175,6 +181,8 @@ def check_texts(bundle: Path) -> CheckResult:
             elif sha256_bytes(row["text"].encode("utf-8")) != known["text_sha256"]:
                 problem = problem or f"the text of document {document_id[:12]} is not the one its row names"
             seen.add(document_id)
+    if found := sorted(forgotten & seen):
+        problem = problem or f"the text of document {found[0][:12]} is there, and a tombstone names it"
     missing = sorted(expected.keys() - seen - left_out)
     if missing:
         problem = problem or f"the text of document {missing[0][:12]} is missing"

@@ -179,12 +179,20 @@ class BundleFacts:
     def may_be_left_out(self, place: str) -> bool:
         """Whether the declared shipping lets this file of the corpus stay out of the bundle."""
         shipping = self.components["shipping"]
-        if not place.startswith("dataset/") or not shipping:
+        if not place.startswith("dataset/"):
             return False
+        if (self.dataset / "tombstones.json").is_file() and self._is_redacted(place):
+            return True
         if place.startswith(("dataset/text/", "dataset/conversations/")):
             return any(kind != "text" for kind in shipping.values())
         source = token_sources(self.token_table).get(place.removeprefix("dataset/"))
         return source is not None and shipping.get(source) in ("index", "reference")
+
+    def _is_redacted(self, place: str) -> bool:
+        """Whether forgotten documents keep a file of the corpus out: texts, and token files with a blanked copy."""
+        if place.startswith(("dataset/text/", "dataset/conversations/")):
+            return True
+        return (self.dataset / "redacted" / place.removeprefix("dataset/")).is_file()
 
     def run(self, stage: str) -> dict[str, Any]:
         """`run.json` of a training stage."""

@@ -13,6 +13,7 @@ import yaml
 from data_recipes.documents import CODES_FORMAT
 from data_recipes.order import ORDER_VERSIONS
 from data_recipes.summary import CORPUS_FORMAT
+from data_recipes.tombstones import TOMBSTONES_FORMAT
 from data_recipes.windows import TOKENS_FORMAT
 from eval.baselines import BASELINES_FORMAT
 from eval.record import EVALUATION_FORMAT
@@ -38,6 +39,7 @@ FORMATS = {
     "dataset/sources.lock": SOURCES_FORMAT,
     "dataset/documents/codes.json": CODES_FORMAT,
     "dataset/tokens/tokens.json": TOKENS_FORMAT,
+    "dataset/tombstones.json": TOMBSTONES_FORMAT,
     "model/checkpoints/*/step-*/checkpoint.json": CHECKPOINT_FORMAT,
     "model/training/*/manifest.json": ARTIFACT_FORMAT,
     "model/training/*/run.json": RUN_FORMAT,

@@ -66,6 +66,8 @@ LAYOUT: tuple[tuple[str, str], ...] = (
     ("dataset/README.md", "document"),
     ("dataset/ATTRIBUTION.txt", "document"),
     ("dataset/croissant.json", "document"),
+    ("dataset/tombstones.json", "document"),
+    ("dataset/redacted/tokens/**", "document"),
     ("dataset/journal.jsonl", "observation"),
     ("dataset/environment.json", "observation"),
     ("dataset/corpus.json", "result"),

@@ -8,6 +8,7 @@ from provenance.errors import StoppedForRequeue
 from release.interpreters import Interpreter
 from release.replay_layout import Layout
 from release.replay_segments import Segment, training_stages
+from release.replay_tokens import tokens_not_here
 from train.replay import ERROR_FILE, REPLAY_FORMAT, REPLAY_FORMATS, ReplayRequest
 
 
@@ -23,6 +24,8 @@ def run_replay(
     Returns:
         Verdict and reason where the replay did not come to its end; two empty texts where it did.
     """
+    if lost := tokens_not_here(bundle, segment):
+        return "UNVERIFIED", lost
     output = scratch / "run"
     version = _contract(bundle / "model" / "code")
     request = ReplayRequest(

@@ -2,47 +2,64 @@
 
 A Parquet file that holds rows of sources without text is replaced by one with the other rows, under a name of its
 own (`train-shipped-00000.parquet`); the original stays listed in the corpus manifest inside `dataset/manifest.json`.
+So are the texts of documents that tombstones name; see `release/redaction.py` for their tokens.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data_recipes.tombstones import Tombstone
 from provenance.canonical import read_json
 from release.facts import token_sources
+from release.redaction import plan_redaction, write_redacted
 
 _TEXT_FOLDERS = ("text", "conversations")
 
 
-def copy_corpus(corpus: Path, target: Path, paths: list[str], shipping: Mapping[str, str]) -> None:
+def copy_corpus(
+    corpus: Path,
+    target: Path,
+    paths: list[str],
+    shipping: Mapping[str, str],
+    tombstones: Sequence[Tombstone] = (),
+) -> None:
     """Copy the files of a corpus artifact that its sources' shipping allows.
 
     Args:
         paths: files of the artifact, relative to `corpus`.
         shipping: `text`, `tokens`, `index` or `reference` by source; sources that are not named ship everything.
+        tombstones: documents to leave out besides.
     """
     without_text = sorted(name for name, kind in shipping.items() if kind != "text")
     without_tokens = {name for name, kind in shipping.items() if kind in ("index", "reference")}
     source_of = token_sources(read_json(corpus / "tokens" / "tokens.json"))
-    for path in sorted(paths):
+    shipped = [path for path in sorted(paths) if source_of.get(path) not in without_tokens]
+    forgotten: Collection[str] = ()
+    if tombstones:
+        redaction = plan_redaction(corpus, tombstones)
+        write_redacted(corpus, target, redaction, shipped, tombstones)
+        shipped = [path for path in shipped if path not in redaction.ranges]
+        forgotten = redaction.documents
+    for path in shipped:
         parts = path.split("/")
-        if source_of.get(path) in without_tokens:
-            continue
         (target / path).parent.mkdir(parents=True, exist_ok=True)
-        if parts[0] in _TEXT_FOLDERS and without_text:
-            _copy_rows(corpus / path, target / path, without_text)
+        if parts[0] in _TEXT_FOLDERS and (without_text or forgotten):
+            _copy_rows(corpus / path, target / path, without_text, forgotten)
         else:
             shutil.copyfile(corpus / path, target / path)
 
 
-def _copy_rows(source: Path, target: Path, without_text: list[str]) -> None:
-    """Copy a Parquet file, or its rows of sources that ship text; a file left without rows is not written."""
+def _copy_rows(source: Path, target: Path, without_text: list[str], forgotten: Collection[str]) -> None:
+    """Copy a Parquet file, or its rows that ship as text; a file left without rows is not written."""
     table = pq.read_table(source)
-    kept = table.filter(pc.invert(pc.is_in(table["source"], pa.array(without_text, pa.string()))))
+    is_left_out = pc.is_in(table["source"], pa.array(without_text, pa.string()))
+    is_forgotten = pc.is_in(table["document_id"], pa.array(sorted(forgotten), pa.string()))
+    kept = table.filter(pc.invert(pc.or_(is_left_out, is_forgotten)))
     if kept.num_rows == table.num_rows:
         shutil.copyfile(source, target)
     elif kept.num_rows:

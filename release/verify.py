@@ -36,8 +36,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 Json = Any
-PASS, FAIL, UNVERIFIED = "PASS", "FAIL", "UNVERIFIED"
-BYTES, RECORDS = "bytes", "records"
+PASS, FAIL, UNVERIFIED, BYTES, RECORDS = "PASS", "FAIL", "UNVERIFIED", "bytes", "records"
 
 # What a stranger can make this program read or hold.
 MAX_FILES, MAX_DEPTH, MAX_NAME_BYTES = 1_000_000, 32, 255
@@ -49,8 +48,7 @@ BLOCK_BYTES, MASK_64 = 1 << 20, 2**64 - 1
 ORDER_VERSIONS, PHASE = ("order/1", "order/2"), ("num_steps", "sequences_per_step", "window_tokens", "counts")
 Pool = namedtuple("Pool", "name window_tokens num_windows draws_before first_id")  # a source at one length
 PACKAGES = ("provenance/", "data_recipes/", "train/", "eval/", "release/", "openwright/")
-INDEX_ROW = struct.Struct("<32s32sIHHHBBI")
-UNSIGNED = {1: "B", 2: "H", 4: "I", 8: "Q"}
+INDEX_ROW, UNSIGNED = struct.Struct("<32s32sIHHHBBI"), {1: "B", 2: "H", 4: "I", 8: "Q"}
 OPTIMIZER_PARTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")
 SIZES = {1: "BOOL U8 I8 F8_E4M3 F8_E5M2", 2: "U16 I16 F16 BF16", 4: "U32 I32 F32", 8: "U64 I64 F64"}
 DTYPE_BYTES = {dtype: size for size, dtypes in SIZES.items() for dtype in dtypes.split()}
@@ -59,10 +57,8 @@ PROGRAMS = re.compile(r"(?!code/|verify\.py$).*\.(py[cdoz]?|so|dll|exe|sh|pth?|p
 ELSEWHERE = re.compile(r"[/\\~]|\.\.|[A-Za-z][\w.+-]*:[/\\]")  # how a place outside of the model's directory begins
 
 NOTHING_EXPECTED = "nothing says it is the bundle you were promised: give --expect or check the signature"
-SIGNATURE_NOT_CHECKED = (
-    "a signature is there and is not checked by this program: check it, with a key that you had from elsewhere, by"
-    " `model_signing verify key model --signature model/manifest.sig --public_key PUB`"
-)
+CHECK_SIGNATURE = "`model_signing verify key model --signature model/manifest.sig --public_key PUB`"
+SIGNATURE_NOT_CHECKED = f"not checked by this program; with a key that you had from elsewhere: {CHECK_SIGNATURE}"
 OTHER_PACKAGES = "ran from other packages than code/ holds; `openwright verify` judges if that matters (rule BND-04)"
 NOT_CHECKED_HERE = "not checked: training (`openwright reproduce`); scores, licences, Parquet (`openwright verify`)"
 
@@ -208,6 +204,9 @@ OBJECTS = {
     "stream": "ends:stored tokens:stored",
     "rows": "mask:stored tokens:stored",
     "stored": "path:path sha256:sha256",
+    "openwright-tombstones/1": "blanked:blanked *:any",
+    "blanked": "token:count files:[blank]",
+    "blank": "path:path ranges:[[count]]",
     "openwright-run/1": "stage:text num_steps:count num_tokens:count final:final ledger:place heldout:heldout *:any",
     "final": "step:count path:text weights_digest:sha256 state_digest:sha256 *:any",
     "place": "head:sha256 num_records:count *:any",
@@ -596,6 +595,7 @@ class Split:
         require(fits, f"width {self.width} of layout {self.layout}", where)
         self.sources: dict[str, list[Json]] = {source["name"]: source["shards"] for source in stated["sources"]}
         self._ends: dict[Pool, list[int]] = {}  # windows of a pool up to the end of each shard
+        self.blank: dict[str, Json] = {}  # by path of a token file of which a copy is here: tokens that were taken down
         self.shards = [shard for shards in self.sources.values() for shard in shards]
         names = [source["name"] for source in stated["sources"]]
         require(names == sorted(set(names)), "sources are not sorted by name", where)
@@ -617,15 +617,18 @@ class Split:
         sizes = [shard["num_tokens"] for shard in shards]
         return sum(max(0, n - 1) // window_tokens if self.layout == "stream" else n // self.width for n in sizes)
 
-    def read_window(self, tree: Tree, pool: Pool, window: int) -> tuple[bytes, bytes]:
-        """Token ids as u32 and mask as u8 of a window of a pool."""
+    def read_window(self, tree: Tree, pool: Pool, window: int) -> tuple[bytes, bytes] | None:
+        """Token ids as u32 and mask as u8 of a window of a pool; None where tokens of it were taken down."""
         shards, length = self.sources[pool.name], pool.window_tokens + 1
         if pool not in self._ends:
             self._ends[pool] = list(accumulate(self.num_windows([shard], length - 1) for shard in shards))
         number = bisect_right(self._ends[pool], window)
         shard, window = shards[number], window - (self._ends[pool][number - 1] if number else 0)
         begin = window * (pool.window_tokens if self.layout == "stream" else self.width)
-        data = tree.read(shard["files"]["tokens"]["path"], begin * self.item_bytes, length * self.item_bytes)
+        path = shard["files"]["tokens"]["path"]
+        if any(first < begin + length and begin < end for first, end in self.blank.get(path, ())):
+            return None
+        data = tree.read("redacted/" * (path in self.blank) + path, begin * self.item_bytes, length * self.item_bytes)
         ids = struct.pack(f"<{length}I", *unpack(data, self.item_bytes))
         if self.layout == "stream":
             return ids, b"\0" + b"\1" * pool.window_tokens
@@ -1080,10 +1083,14 @@ class Verifier:
     def check_shards(self) -> str:
         """Recompute `tokens/1` of every split and look through the shards that are here."""
         tree, where = self.dataset, "dataset/tokens/tokens.json"
-        tokens = tree.json("tokens/tokens.json", "openwright-tokens/1")
+        tokens, blank = tree.json("tokens/tokens.json", "openwright-tokens/1"), {}
+        if "tombstones.json" in tree.files:
+            copies = tree.json("tombstones.json", "openwright-tombstones/1")["blanked"]["files"]
+            blank = {file["path"]: file["ranges"] for file in copies if file["path"] not in tree.files}
         splits = {name: Split(name, stated, f"{where}: {show(name)}") for name, stated in tokens["splits"].items()}
         self.splits, num_absent, named = splits, 0, {"tokens/tokens.json"}
         for split in splits.values():
+            split.blank = blank
             for shard in split.shards:
                 paths = {file["path"] for file in shard["files"].values()}
                 require(named.isdisjoint(paths), "tokens.json names a file twice", where)
@@ -1326,19 +1333,20 @@ class Verifier:
         need(self.tokens != "none", "not checked: --tokens none")
         lines, chosen = self._sampled(ledger, f"{stage.name} tokens", 0 if self.tokens == "all" else NUM_TOKEN_STEPS)
         files = ((name, f["path"]) for name in split.sources for s in split.sources[name] for f in s["files"].values())
-        absent = {name for name, path in files if path not in tree.files}
+        absent = {name for name, path in files if path not in tree.files and path not in split.blank}
         num_left = 0
         for line in lines:
             step, windows = line.record["step"], order.step_windows(line.record["step"])
-            if any(pool.name in absent for pool, _ in windows):
+            there = [window for window in windows if window[0].name not in absent]
+            read = [found for window in there if (found := split.read_window(tree, *window))]
+            if len(read) < len(windows):
                 num_left += 1
                 continue
-            read = [split.read_window(tree, *window) for window in windows]
             digest = hashlib.sha256(b"".join(ids + mask for ids, mask in read)).hexdigest()
             num_trained = sum(mask.count(1) for _, mask in read)
             require(digest == line.record["token_digest"], f"token_digest of step {step} does not follow", line.where)
             require(num_trained == line.record["num_trained_tokens"], f"it trains {num_trained} tokens", line.where)
-        need(not num_left, f"{chosen}: {num_left} read sources whose tokens are not shipped, the others are equal")
+        need(not num_left, f"{chosen}: {num_left} read tokens that are not shipped, the others are equal")
         return f"token digests of {chosen} recomputed and equal"
 
     def check_schedule(self, stage: Stage) -> str:
@@ -1436,19 +1444,11 @@ def index_rows(tree: Tree) -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 # ---- entry points ---------------------------------------------------------------------------------------------------
 def verify_bundle(
-    bundle: Path,
-    *,
-    expect: str | None = None,
-    tokens: str = "sample",
-    rng_seed: int | None = None,
-    report: Callable[[CheckResult], None] = lambda result: None,
+    bundle: Path, *, expect: str | None = None, tokens: str = "sample", rng_seed: int | None = None, report: Any = bool
 ) -> list[CheckResult]:
-    """Run all checks on a bundle; never raises for what the bundle holds.
+    """Run all checks on a bundle or a lone `model/`, and `report` each result; never raises for what it holds.
 
-    Args:
-        bundle: directory that holds `model/` and `dataset/`, or a lone `model/` directory.
-        tokens: of how many steps of each stage the token digests are recomputed: `sample` (up to 200), `all`, `none`.
-        report: called with each result as it comes.
+    `tokens` says of how many steps token digests are recomputed: `sample` (up to 200 of a stage), `all` or `none`.
     """
     seed = secrets.randbits(48) if rng_seed is None else rng_seed
     return Verifier(Path(bundle), expect, tokens, seed, report).run()
@@ -1484,8 +1484,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no directory {options.bundle}")
     if options.expect is not None and not re.fullmatch("[0-9a-f]{64}", options.expect):
         parser.error("--expect takes 64 hexadecimal digits")
-    bundle, report = options.bundle, (lambda result: None) if options.json else print_result
-    results = verify_bundle(bundle, expect=options.expect, tokens=options.tokens, rng_seed=options.seed, report=report)
+    given = {"expect": options.expect, "tokens": options.tokens, "rng_seed": options.seed}
+    results = verify_bundle(options.bundle, report=bool if options.json else print_result, **given)
     verdict = overall(results)
     if options.json:
         document = {"format": "openwright-verify/1", "verdict": verdict, "checks": [asdict(r) for r in results]}

@@ -1,0 +1,99 @@
+"""What a bundle leaves out of a corpus because it was asked to: texts of forgotten documents, and their tokens.
+
+Rows, ids and places stay, so that the order of a run that read them can still be recomputed. A token file that holds
+forgotten documents is not shipped; a copy with their tokens blanked lies below `redacted/`, and `tombstones.json` says
+where it is blank.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_recipes.tombstones import (
+    TOMBSTONES_NAME,
+    Tombstone,
+    held_documents,
+    token_ranges,
+    write_tombstones,
+)
+from data_recipes.windows import REDACTED_FOLDER
+from provenance.canonical import Json, read_json
+from provenance.errors import ReleaseError
+
+_DTYPES: dict[str, np.dtype[Any]] = {"u16": np.dtype("<u2"), "u32": np.dtype("<u4")}
+
+
+@dataclass(frozen=True)
+class Redaction:
+    """What tombstones mean for one corpus.
+
+    Attributes:
+        documents: ids of kept documents to forget.
+        ranges: by path of a token file, stretches `(begin, end)` of tokens to blank, in order.
+        token: the id that is written there: the padding token.
+    """
+
+    documents: frozenset[str]
+    ranges: Mapping[str, tuple[tuple[int, int], ...]]
+    token: int
+
+    def blanked(self, shipped: Sequence[str]) -> Json:
+        """What `tombstones.json` of a bundle says of the files that would have been shipped."""
+        files = [
+            {"path": path, "ranges": [list(stretch) for stretch in self.ranges[path]]}
+            for path in sorted(self.ranges)
+            if path in shipped
+        ]
+        return {"token": self.token, "files": files}
+
+
+def plan_redaction(corpus: Path, tombstones: Sequence[Tombstone]) -> Redaction:
+    """Find what has to be left out.
+
+    Raises:
+        ReleaseError: for a held-out document: the evaluation quotes it, and has to be made again without it.
+    """
+    held = [document for document in held_documents(corpus, tombstones) if document.decision == "kept"]
+    for document in held:
+        if document.split == "heldout":
+            raise ReleaseError(
+                f"document {document.document_id[:12]} is held out: the evaluation quotes it",
+                expected="tombstones of training documents",
+                where=TOMBSTONES_NAME,
+                next_command="build the corpus again with corpus.yaml: forget, and evaluate on it",
+            )
+    ranges: dict[str, set[tuple[int, int]]] = {}
+    for parts in token_ranges(corpus, held).values():
+        for part in parts:
+            ranges.setdefault(part.path, set()).add((part.begin, part.end))
+    token = read_json(corpus / "tokens" / "tokens.json")["pad_id"]
+    ids = frozenset(document.document_id for document in held)
+    return Redaction(ids, {path: tuple(sorted(found)) for path, found in ranges.items()}, int(token))
+
+
+def write_redacted(
+    corpus: Path, target: Path, redaction: Redaction, shipped: Sequence[str], tombstones: Sequence[Tombstone]
+) -> None:
+    """Write the blanked copies and `tombstones.json` of a dataset directory.
+
+    Args:
+        shipped: token files that would be copied if nothing had been forgotten.
+    """
+    dtypes = {
+        shard["files"]["tokens"]["path"]: _DTYPES[split["dtype"]]
+        for split in read_json(corpus / "tokens" / "tokens.json")["splits"].values()
+        for source in split["sources"]
+        for shard in source["shards"]
+    }
+    blanked = redaction.blanked(shipped)
+    for file in blanked["files"]:
+        tokens = np.fromfile(corpus / file["path"], dtypes[file["path"]])
+        for begin, end in file["ranges"]:
+            tokens[begin:end] = redaction.token
+        path = target / REDACTED_FOLDER / file["path"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(tokens.tobytes())
+    write_tombstones(target / TOMBSTONES_NAME, tombstones, blanked)

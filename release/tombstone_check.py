@@ -1,0 +1,67 @@
+"""Whether a bundle forgot what its tombstones name: no text of it, and its tokens blank, these and no others."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_recipes.tombstones import TOMBSTONES_NAME, HeldDocument, document_ranges, held_documents, read_tombstones
+from data_recipes.windows import REDACTED_FOLDER
+from provenance.canonical import read_json
+from release.verify import CheckResult
+
+_NAME, _WHERE = "tombstones", "dataset/tombstones.json"
+
+
+def forgotten_documents(dataset: Path) -> list[HeldDocument]:
+    """Kept documents of a bundle's dataset that its tombstones name; none without tombstones."""
+    tombstones = read_tombstones(dataset / TOMBSTONES_NAME)
+    return [d for d in held_documents(dataset, tombstones) if d.decision == "kept"] if tombstones else []
+
+
+def check_tombstones(bundle: Path) -> CheckResult:
+    """The blanked stretches are where the forgotten documents lie, and whole rows that conversations became."""
+    dataset = bundle / "dataset"
+    documents = forgotten_documents(dataset)
+    stated = read_json(dataset / TOMBSTONES_NAME)["blanked"]
+    blanked = {file["path"]: file["ranges"] for file in stated["files"]}
+    problem = _problem(dataset, documents, blanked) or _not_blank(dataset, blanked, stated["token"])
+    if problem:
+        return CheckResult("records", _NAME, "FAIL", problem, _WHERE)
+    detail = f"{len(documents)} documents forgotten; their tokens are blank in {len(blanked)} files, and no others"
+    return CheckResult("records", _NAME, "PASS", detail, _WHERE)
+
+
+def _problem(dataset: Path, documents: list[HeldDocument], blanked: dict[str, list[list[int]]]) -> str:
+    """The first thing that is wrong with what is blank; empty where nothing is."""
+    copies = (path for path in (dataset / REDACTED_FOLDER).rglob("*") if path.is_file())
+    if {path.relative_to(dataset / REDACTED_FOLDER).as_posix() for path in copies} != blanked.keys():
+        return "redacted/ holds other files than tombstones.json names"
+    expected: dict[str, list[list[int]]] = {}
+    for part in document_ranges(dataset, documents).values():
+        expected.setdefault(part.path, []).append([part.begin, part.end])
+    for split in read_json(dataset / "tokens" / "tokens.json")["splits"].values():
+        for path in _paths(split):
+            ranges = blanked.get(path, [])
+            if split["layout"] == "rows" and any(place % split["width"] for stretch in ranges for place in stretch):
+                return f"a part of a row of {path} is blank"
+            is_here = path in blanked or (dataset / path).is_file()
+            if split["layout"] == "stream" and is_here and ranges != sorted(expected.get(path, [])):
+                return f"{path}: what is blank is not what the forgotten documents are"
+    return ""
+
+
+def _not_blank(dataset: Path, blanked: dict[str, list[list[int]]], token: int) -> str:
+    """The first stretch that holds anything but the blank token; empty where all are blank."""
+    for split in read_json(dataset / "tokens" / "tokens.json")["splits"].values():
+        for path in set(_paths(split)) & blanked.keys():
+            tokens = np.fromfile(dataset / REDACTED_FOLDER / path, "<u2" if split["dtype"] == "u16" else "<u4")
+            for begin, end in blanked[path]:
+                if len(tokens) < end or (tokens[begin:end] != token).any():
+                    return f"{path}: a token from {begin} to {end} is not blank"
+    return ""
+
+
+def _paths(split: Any) -> list[str]:
+    shards = [shard for source in split["sources"] for shard in source["shards"]]
+    return [shard["files"]["tokens"]["path"] for shard in shards]
