@@ -192,3 +192,39 @@ def _conversations(corpus: Path, split: str) -> Iterator[dict[str, str]]:
         for batch in file.iter_batches(columns=[*columns, "row_key"] if says_rows else columns):
             # Before conversations named their rows, each was a row under its own id, if it was not too long.
             yield from ({"row_key": row["conversation_id"], **row} for row in batch.to_pylist())
+
+
+def windows_touching(entry: Mapping[str, Any], part: TokenRange, window_tokens: int) -> tuple[str, range]:
+    """Source and window numbers of the windows that hold any token of a stretch.
+
+    Args:
+        entry: the split as `tokens.json` describes it.
+        window_tokens: targets per window; a window holds one token more.
+
+    Raises:
+        DataError: for a stretch of a file that the split does not name.
+    """
+    is_stream = entry["layout"] == "stream"
+    stride = window_tokens if is_stream else entry["width"]
+    for source in entry["sources"]:
+        offset = 0
+        for shard in source["shards"]:
+            num_windows = max(0, shard["num_tokens"] - 1) // stride if is_stream else shard["num_tokens"] // stride
+            if shard["files"]["tokens"]["path"] == part.path:
+                # A window of a stream also holds the first token of the next one.
+                first = max(0, -(-(part.begin - stride) // stride)) if is_stream else part.begin // stride
+                past = min((part.end - 1) // stride + 1, num_windows)
+                return source["name"], range(offset + min(first, past), offset + past)
+            offset += num_windows
+    raise DataError(f"{part.path} is no token file of the split", expected="a file that tokens.json names")
+
+
+def duplicates_of(corpus: Path, document_ids: Iterable[str]) -> list[dict[str, str]]:
+    """Documents that were dropped as duplicates of some others: id, text digest, source, path and the document kept."""
+    kept = pa.array(sorted(document_ids), pa.string())
+    columns = ["document_id", "text_sha256", "source", "path", "rule", "duplicate_of"]
+    found: list[dict[str, str]] = []
+    for path in sorted((corpus / "documents").glob("documents-*.parquet")):
+        for batch in pq.ParquetFile(path).iter_batches(columns=columns):
+            found += batch.filter(pc.is_in(batch["duplicate_of"], kept)).to_pylist()
+    return found

@@ -27,7 +27,7 @@ app = typer.Typer(
 release_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 inspect_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(inspect_app, name="inspect", help="Look inside a bundle: a step, a document.")
-app.add_typer(data_app, name="data", help="Look at a corpus: licences.")
+app.add_typer(data_app, name="data", help="Look at a corpus, take documents down.")
 app.add_typer(release_app, name="release", help="Build or sign a bundle; write a human statement.")
 
 Target = Annotated[Path, Argument(metavar="CONFIG_DIR|CONFIG", help="Config directory, or the YAML of one stage.")]

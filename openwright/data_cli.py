@@ -29,3 +29,36 @@ def data_licences(
     from openwright import data_commands
 
     data_commands.show_licences(place, attribution, as_json)
+
+
+@data_app.command("forget")
+def data_forget(
+    documents: Annotated[
+        list[str],
+        Option("--documents", metavar="ID,...", help="Document ids, or their beginnings; repeatable."),
+    ],
+    reason: Annotated[str, Option("--reason", help="Why, in words that may be published.")],
+    places: Annotated[
+        list[Path],
+        Option("--in", metavar="RUN|BUNDLE|DIR", help="Runs to look through: a bundle, a run, artifacts; repeatable."),
+    ],
+    config_dir: Annotated[
+        Path, Option("--to", metavar="CONFIG_DIR", help="Config directory whose tombstones.json is added to.")
+    ],
+    receipt: Annotated[
+        Path | None, Option("--receipt", metavar="FILE", help="Where the receipt goes; a new file in . if left out.")
+    ] = None,
+    with_duplicates: Annotated[
+        bool, Option("--with-duplicates", help="Also what was dropped as a duplicate of them.")
+    ] = False,
+    date: Annotated[str | None, Option("--date", help="ISO date of the request; today if left out.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take documents down: tombstones, and a receipt of who read them.
+
+    The next release build of CONFIG_DIR leaves their texts and tokens out; give it a new version.
+    """
+    from openwright import data_commands
+
+    prefixes = [prefix for text in documents for prefix in text.split(",") if prefix]
+    data_commands.forget_documents(prefixes, reason, places, config_dir, receipt, with_duplicates, date, as_json)

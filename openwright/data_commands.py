@@ -1,12 +1,18 @@
 """What the commands `openwright data ...` do and print."""
 
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from data_recipes.attribution import LicenceReport, attribution_text, read_licences
+from data_recipes.tombstones import TOMBSTONES_NAME, write_tombstones
+from openwright.forgetting import find_documents, make_receipt, make_tombstones, receipt_lines
+from openwright.known_runs import known_runs
 from openwright.report import print_json, printable, table_lines
-from provenance.canonical import read_json
-from provenance.errors import BundleError
+from provenance.canonical import read_json, write_json
+from provenance.errors import BundleError, ConfigError
 
 
 def dataset_of(place: Path) -> Path:
@@ -60,3 +66,37 @@ def _licence_lines(report: LicenceReport) -> list[str]:
         refused = ", ".join(f"{licence} ({count:,})" for licence, count in report.refused.items())
         lines.append(f"dropped by the licence policy: {refused}")
     return lines
+
+
+def forget_documents(
+    prefixes: Sequence[str],
+    reason: str,
+    places: Sequence[Path],
+    config_dir: Path,
+    receipt_file: Path | None,
+    with_duplicates: bool,
+    date: str | None,
+    as_json: bool,
+) -> None:
+    """Write tombstones into a config directory, and the receipt of a takedown."""
+    if not (config_dir / "release.yaml").is_file():
+        raise ConfigError("no release.yaml", expected="the config directory of a release", where=str(config_dir))
+    if date is not None and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", date):
+        raise ConfigError(f"--date {date}", expected="an ISO date, such as 2026-11-25", where="command line")
+    runs = known_runs(places)
+    day = date or datetime.now(UTC).date().isoformat()
+    documents = find_documents(runs, prefixes)
+    tombstones = make_tombstones(runs, documents, day, reason, with_duplicates=with_duplicates)
+    receipt = make_receipt(runs, tombstones)
+    target = receipt_file or Path(f"receipt-{day}-{documents[0][:12]}.json")
+    if target.exists():
+        raise ConfigError("the receipt exists", expected="a new file: --receipt FILE", where=str(target))
+    write_tombstones(config_dir / TOMBSTONES_NAME, tombstones)
+    write_json(target, receipt)
+    following = f"openwright release build {config_dir}, with a new version in release.yaml"
+    if as_json:
+        print_json({**receipt, "receipt": str(target), "next": following})
+        return
+    lines = [*receipt_lines(receipt), f"tombstones: {config_dir / TOMBSTONES_NAME}", f"receipt: {target}"]
+    for line in [*lines, f"next: {following}"]:
+        print(printable(line))
