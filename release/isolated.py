@@ -77,7 +77,8 @@ def _pins(path: Path) -> dict[str, str]:
     """Pins of a lock file with their hashes: other lines could make pip fetch from elsewhere or run something."""
     if not path.is_file():
         raise BundleError("no such lock file", expected=" and ".join(LOCKS), where=str(path))
-    text = "\n".join(line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
+    text = path.read_text(encoding="utf-8", errors="replace")
+    text = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
     pins = {}
     for line in text.replace("\\\n", " ").splitlines():
         if not line.strip():

@@ -12,7 +12,7 @@ from typing import Any
 
 from provenance.canonical import Json, parse_json
 from provenance.console import heading
-from provenance.errors import BundleError, StoppedForRequeue
+from provenance.errors import BundleError, OpenwrightError, StoppedForRequeue
 from release.interpreters import THIS_PYTHON, Interpreter
 from release.rebuild_compare import StageComparison, compare_stage
 from release.rebuild_plan import CHECK, RELEASE, RebuildPlan
@@ -90,7 +90,11 @@ def _make_stage(
         path = Path(document["artifacts"][stage]["path"])
     except (KeyError, TypeError):
         return CheckResult(CHECK, name, "FAIL", "the bundle's code does not say where it put the stage", "")
-    comparison = compare_stage(plan.bundle, stage, path if path.is_absolute() else plan.work / path)
+    try:
+        comparison = compare_stage(plan.bundle, stage, path if path.is_absolute() else plan.work / path)
+    except OpenwrightError as error:
+        told = f"what the bundle's code made cannot be compared: {error.where}: {error.found}"
+        return CheckResult(CHECK, name, "FAIL", told, str(path))
     comparisons.append(comparison)
     return CheckResult(CHECK, name, comparison.verdict, comparison.detail, comparison.where)
 

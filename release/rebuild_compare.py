@@ -11,6 +11,7 @@ from release.code_identity import stage_specs
 from release.divergence import Divergence, find_divergence
 from release.environment_diff import EnvironmentDifference, difference_lines, environment_differences
 from release.facts import BundleFacts
+from release.readable import require_artifact, require_for_rebuild
 from release.rebuild_plan import RELEASE
 from release.replay_segments import Segment
 from release.tensor_search import name_tensor
@@ -95,8 +96,12 @@ def compare_stage(bundle: Path, stage: str, rebuilt: Path) -> StageComparison:
     Args:
         stage: its name; `release` for the bundle itself.
         rebuilt: directory of the artifact that was made again.
+
+    Raises:
+        BundleError: when the bundle's code made what is no such artifact.
     """
     facts = BundleFacts(bundle)
+    require_artifact(rebuilt)
     if stage == RELEASE:
         return _compare_bundle(facts, rebuilt)
     recorded, found = facts.stage_manifest(stage), read_json(rebuilt / "manifest.json")
@@ -150,6 +155,7 @@ def _environment(facts: BundleFacts, stage: str, rebuilt: Path) -> tuple[Environ
 def _compare_bundle(facts: BundleFacts, rebuilt: Path) -> StageComparison:
     record = read_json(rebuilt / RECORD_NAME)
     recorded = str(read_json(facts.model / "manifest.json")["content_digest"])
+    require_for_rebuild(rebuilt / str(record["bundle"]))
     other = BundleFacts(rebuilt / str(record["bundle"]))
     if recorded == record["content_digest"]:
         return StageComparison(RELEASE, recorded, other.content_digest, {})

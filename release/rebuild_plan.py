@@ -13,6 +13,7 @@ from provenance.canonical import read_json
 from provenance.errors import BundleError
 from release.code_copy import RELEASE_FILE
 from release.layout import bundle_files
+from release.readable import require_for_rebuild
 from release.replay_layout import recorded_layouts, reduction
 from release.replay_segments import Segment, training_stages
 from release.verify import CheckResult
@@ -80,8 +81,9 @@ def plan_rebuild(bundle: Path, work: Path, options: RebuildOptions) -> RebuildPl
         work: directory to write in; what an interrupted rebuild of the same bundle left there is gone on with.
 
     Raises:
-        BundleError: when code, configs or manifest are missing.
+        BundleError: when code, configs or manifest are missing, or records are none.
     """
+    require_for_rebuild(bundle)
     manifest = read_json(bundle / "model" / "manifest.json")
     work = work.resolve()
     _copy_code(bundle, work / "code")

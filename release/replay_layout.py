@@ -42,7 +42,9 @@ def recorded_layouts(bundle: Path, segment: Segment) -> set[Layout]:
     journal = read_chain(bundle / "model" / "training" / segment.stage / "journal.jsonl")
     begun = [(int(record.get("step", 0)), layout_of(record)) for record in journal if record["kind"] in _BEGINNINGS]
     # A step was made by the last start or resume before it: what an earlier one had made of it was cut off.
-    made_by = ([layout for since, layout in begun if since < step] for step in range(segment.first, segment.last + 1))
+    # Between beginnings nothing changes, and a stretch of steps can be as long as a stranger says.
+    steps = {segment.first, *(since + 1 for since, _ in begun if segment.first <= since < segment.last)}
+    made_by = ([layout for since, layout in begun if since < step] for step in steps)
     return {layouts[-1] for layouts in made_by if layouts}
 
 

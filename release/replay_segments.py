@@ -48,7 +48,8 @@ def segment_of_steps(bundle: Path, stage: str, first: int, last: int) -> Segment
         raise ConfigError(f"--stage {stage}", expected=f"one of {training_stages(bundle)}", where=str(bundle))
     num_steps, begin = _num_steps(bundle, stage), _first_step(bundle, stage)
     if not begin < first <= last <= num_steps:
-        raise ConfigError(f"--step {first}:{last}", expected=f"steps within {begin + 1}:{num_steps} of {stage}")
+        expected = f"steps within {begin + 1}:{num_steps} of {stage}"
+        raise ConfigError(f"--step {first}:{last}", expected=expected, where=str(bundle))
     before = {step: path for step, path in resumable_checkpoints(bundle, stage).items() if step < first}
     if not before:
         raise BundleError(f"no checkpoint before step {first} of {stage}", where=str(bundle))

@@ -6,6 +6,7 @@ difference means: `release.comparison` and `release.divergence`.
 """
 
 import secrets
+import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from provenance.console import heading
 from provenance.errors import BundleError
 from release.comparison import Comparison, compare_records
 from release.interpreters import THIS_PYTHON, Interpreter
+from release.readable import require_for_replay, require_written
 from release.replay_layout import replay_layout
 from release.replay_report import Choice, ReplayResult, with_record
 from release.replay_run import run_replay
@@ -63,9 +65,10 @@ def plan_replays(
 
     Raises:
         ConfigError: for steps or a stage that the bundle does not have.
-        BundleError: when files that a replay needs are missing.
+        BundleError: when files that a replay needs are missing, or are no records of a run.
     """
     _require(bundle)
+    require_for_replay(bundle)
     if steps is not None:
         chosen = [segment_of_steps(bundle, stage or "pretrain", *steps)]
         choice = Choice(how="steps given", seed=None, num_segments=1, num_segments_in_all=None)
@@ -93,6 +96,16 @@ def _require(bundle: Path) -> None:
             raise BundleError(f"{needed} is missing", expected="a bundle with code and token shards", where=str(bundle))
 
 
+def _unless_unreadable(output: Path, verdict: str, reason: str) -> tuple[str, str]:
+    """A replay that wrote no records fails; what it wrote comes from the bundle's code and is removed unread."""
+    try:
+        require_written(output)
+        return verdict, reason
+    except BundleError as error:
+        shutil.rmtree(output)
+        return "FAIL", reason or f"the replay wrote what is no record: {error.where}: {error.found}"
+
+
 def _replay_segment(plan: ReplayPlan, segment: Segment, interpreter: Interpreter) -> ReplayResult:
     heading(f"replaying {segment.stage} steps {segment.first} to {segment.last} from {segment.checkpoint.name}")
     name = f"{segment.stage} steps {segment.first}-{segment.last}"
@@ -101,6 +114,7 @@ def _replay_segment(plan: ReplayPlan, segment: Segment, interpreter: Interpreter
         output = Path(scratch) / "run"
         layout = replay_layout(bundle, segment, plan.num_processes)
         verdict, reason = run_replay(bundle, segment, layout, Path(scratch), interpreter)
+        verdict, reason = _unless_unreadable(output, verdict, reason)
         if verdict:
             where = str(segment.checkpoint) if verdict == "FAIL" else ""
             comparison = Comparison(CheckResult("replay", name, verdict, reason, where))

@@ -1,0 +1,367 @@
+"""Whether the records that a command is about to read have the form that `docs/formats.md` gives them.
+
+`verify` judges a bundle and gives verdicts. `reproduce` and `inspect` go on to use a stranger's records: they look here
+first, so that a record of another form is refused by file and field, before anything runs, and nothing that comes after
+has to expect one. Nothing here says that a record is true.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain, islice
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from provenance.canonical import Json
+from provenance.errors import BundleError
+from release.bundle import RECORD_NAME
+from release.verify import (
+    MAX_LINE_BYTES,
+    Mismatch,
+    Order,
+    Split,
+    Tree,
+    canonical_json,
+    check_format,
+    check_record,
+    is_harmless,
+    parse_json,
+    read_chain,
+    require,
+    show,
+)
+
+_Count = Annotated[int, Field(ge=0)]
+_Positive = Annotated[int, Field(ge=1)]
+_Pair = Annotated[list[int], Field(min_length=2, max_length=2)]
+_LAYOUT_RECORDS = ("start", "resume", "replay")
+
+
+class _Record(BaseModel):
+    """Fields that are read; others may stand beside them."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class _Version(_Record):
+    version: str
+
+
+class _Platform(_Record):
+    digest: str | None = None
+    variables: dict[str, Json] = {}
+
+
+class _Environment(_Record):
+    platform: _Platform
+    python: str | None = None
+    distributions: dict[str, _Version] = {}
+
+
+class _Identity(_Record):
+    sources: dict[str, str]
+
+
+class _Noted(_Record):
+    """A record of a journal that tells a layout of processes."""
+
+    step: _Count = 0
+    num_processes: _Positive | None = None
+    shard_size: _Positive = 1
+
+
+class _LedgerPlace(_Record):
+    num_records: _Count
+
+
+class _Checkpoint(_Record):
+    format: Literal["openwright-checkpoint/1"]
+    kind: Literal["full", "weights"]
+    step: _Count
+    ledger: _LedgerPlace
+
+
+class _Branch(_Record):
+    step: _Positive
+    ledger_head: str
+
+
+class _HeldOut(_Record):
+    heldout_split: str
+
+
+class _Recipe(_Record):
+    """What is read of a recipe besides the fields that `verify.py` knows."""
+
+    data: _HeldOut
+    branch: _Branch | None = None
+    skip_steps: list[_Pair]
+
+
+class _Source(_Record):
+    name: str
+    type: str
+    obtain: str | None = None
+
+
+class _Lock(_Record):
+    sources: list[_Source]
+
+
+class _Components(_Record):
+    name: str
+    version: str
+    dev: bool
+    stages: list[str]
+    shipping: dict[str, str]
+
+
+class _Copy(_Record):
+    ranges: list[_Pair]
+
+
+class _Blanked(_Record):
+    files: list[_Copy]
+
+
+class _Tombstones(_Record):
+    blanked: _Blanked
+
+
+class _Code(_Record):
+    commit: str
+
+
+class _Release(_Record):
+    bundle: str
+    content_digest: str
+
+
+class Records:
+    """Reads records of a directory as the commands will, and refuses the first that is none.
+
+    Args:
+        root: a bundle, or what its code wrote.
+        labels: its parts as error messages name them, each a directory of plain files; empty for the root itself.
+
+    Every method raises BundleError, naming file and field.
+    """
+
+    def __init__(self, root: Path, *labels: str) -> None:
+        self._root = root
+        places = {label: root / label for label in labels} or {root.name: root}
+        with self._refusing():
+            self._trees = {label: Tree(place, label) for label, place in places.items() if place.is_dir()}
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        try:
+            yield
+        except Mismatch as error:
+            raise BundleError(
+                error.detail,
+                expected="a record as docs/formats.md has it",
+                where=f"{self._root}: {error.where}" if error.where else str(self._root),
+                next_command=f"openwright verify {self._root}",
+            ) from None
+
+    def read(self, path: str, *forms: str | type[_Record]) -> Json:
+        """Read a JSON file that has to have some forms: of `verify.py` by their names, or models."""
+        with self._refusing():
+            tree, place = self._find(path)
+            value = tree.json(place, next((form for form in forms if isinstance(form, str)), "object"))
+            for form in forms:
+                if not isinstance(form, str):
+                    _fit_model(value, form, tree.place(place))
+            return value
+
+    def has(self, path: str) -> bool:
+        """Whether a plain file is there."""
+        label, _, place = path.partition("/")
+        return label in self._trees and place in self._trees[label].files
+
+    def plain(self, pattern: str) -> list[Path]:
+        """Files that match a pattern, every one a plain file: links could lead anywhere, and pipes would hang."""
+        found = sorted(self._root.glob(pattern))
+        odd = [path for path in found if not self.has(path.relative_to(self._root).as_posix())]
+        with self._refusing():
+            require(
+                not odd, "is a link or no plain file", show(odd[0].relative_to(self._root).as_posix() if odd else "")
+            )
+        return found
+
+    def _find(self, path: str) -> tuple[Tree, str]:
+        label, _, place = path.partition("/")
+        require(label in self._trees, "the file is missing", path)
+        return self._trees[label], place
+
+    # ---- what a bundle holds -----------------------------------------------------------------------------------------
+
+    def stages(self) -> list[str]:
+        """Names of the stages that the root manifest lists and that trained."""
+        root = self.read("model/manifest.json", "openwright-bundle/1")
+        names = [row["stage"] for row in root["stages"]]
+        with self._refusing():
+            for name in names:
+                require(is_harmless(name) and "/" not in name, f"stage name {show(name)}", "model/manifest.json")
+        return [name for name in names if self.has(f"model/training/{name}/ledger.jsonl")]
+
+    def code(self) -> None:
+        """`code/CODE.json`."""
+        self.read("model/code/CODE.json", _Code)
+
+    def run(self, stage: str) -> None:
+        """Everything that a training stage recorded, and the records of its checkpoints."""
+        folder, checkpoints = f"model/training/{stage}", f"model/checkpoints/{stage}"
+        self.recipe(stage)
+        self.read(f"{folder}/manifest.json", "openwright-artifact/1")
+        self.read(f"{folder}/environment.json", _Environment)
+        if self.has(f"{folder}/identity.json"):
+            self.read(f"{folder}/identity.json", _Identity)
+        self.read(f"{folder}/run.json", "openwright-run/1")
+        self.ledger(stage)
+        self.journal(f"{folder}/journal.jsonl")
+        for path in sorted((self._root / checkpoints).glob("step-*")):
+            self.read(f"{checkpoints}/{path.name}/checkpoint.json", _Checkpoint)
+
+    def recipe(self, stage: str) -> Json:
+        """The recipe of a training stage."""
+        return self.read(f"model/training/{stage}/recipe.json", "recipe", _Recipe)
+
+    def ledger(self, stage: str, most_records: int | None = None) -> Order:
+        """A ledger: a whole chain that begins with an order and has records of its kinds.
+
+        Args:
+            most_records: how many of them are read, from the first on; None for all.
+        """
+        with self._refusing():
+            tree, path = self._find(f"model/training/{stage}/ledger.jsonl")
+            lines = read_chain(tree, path)
+            first = next(lines, None)
+            if first is None or first.record.get("kind") != "start":
+                raise Mismatch("the ledger does not begin with its start record", tree.place(path))
+            check_format(first.record, "openwright-ledger/1", first.where)
+            for line in islice(chain([first], lines), most_records):
+                check_record(line)
+            return Order(first.record["order"], f"{first.where}: order")
+
+    def journal(self, path: str) -> None:
+        """A journal: a whole chain, and layouts of processes where it tells some."""
+        with self._refusing():
+            for line in read_chain(*self._find(path)):
+                require(isinstance(line.record.get("kind"), str), "field 'kind' is missing or no text", line.where)
+                if line.record["kind"] in _LAYOUT_RECORDS:
+                    _fit_model(line.record, _Noted, line.where)
+
+    def tokens(self, stages: Iterable[str]) -> None:
+        """`tokens.json`: splits with their shards, those that the stages read among them; and what of them is blank."""
+        place = "dataset/tokens/tokens.json"
+        values = self.read(place, "openwright-tokens/1")
+        with self._refusing():
+            splits = {name: Split(name, split, f"{place}: {show(name)}") for name, split in values["splits"].items()}
+        for stage in stages:
+            data, order = self.recipe(stage)["data"], self.ledger(stage, most_records=1)
+            with self._refusing():
+                for name in (data["split"], data["heldout_split"], order.split):
+                    require(name in splits, f"field 'splits' lacks {show(name)}, which {stage} reads", place)
+                odd = sorted({pool.name for pool in order.pools} - splits[order.split].sources.keys())
+                require(not odd, f"field 'sources' lacks {show(odd[:1])}, which {stage} reads", place)
+        if self.has("dataset/tombstones.json"):
+            self.read("dataset/tombstones.json", "openwright-tombstones/1", _Tombstones)
+
+    def rebuilt_from(self) -> None:
+        """What comparing a whole bundle with another one reads besides the runs."""
+        manifest = self.read("dataset/manifest.json", "openwright-dataset/1")
+        with self._refusing():
+            check_format(manifest["corpus"], "openwright-artifact/1", "dataset/manifest.json: corpus")
+        self.read("dataset/sources.lock", "openwright-sources/1", _Lock)
+        self.read("model/openness/components.json", _Components)
+        self.read("model/evaluation/manifest.json", "openwright-artifact/1")
+        for path in ("dataset/environment.json", "model/evaluation/environment.json"):
+            if self.has(path):
+                self.read(path, _Environment)
+
+
+def _fit_model(value: Json, model: type[_Record], where: str) -> None:
+    """Raise a Mismatch unless a value has the fields of a model."""
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise Mismatch(f"field {show('.'.join(map(str, problem['loc'])))!r}: {problem['msg']}", where) from None
+
+
+def require_for_replay(bundle: Path) -> None:
+    """Refuse a bundle whose records no replay can be planned from or compared with; weights and tokens are not read.
+
+    Raises:
+        BundleError: for the first record of another form, naming file and field.
+    """
+    records = Records(bundle, "model", "dataset")
+    records.code()
+    stages = records.stages()
+    for stage in stages:
+        records.run(stage)
+    records.tokens(stages)
+
+
+def require_for_rebuild(bundle: Path) -> None:
+    """As `require_for_replay`, for all that `reproduce --full` reads of a bundle, or of the one that was rebuilt."""
+    require_for_replay(bundle)
+    Records(bundle, "model", "dataset").rebuilt_from()
+
+
+def require_for_inspection(bundle: Path, stage: str) -> Records:
+    """Refuse a bundle whose order, recipe or shards `inspect` could not read."""
+    records = Records(bundle, "model", "dataset")
+    records.stages()
+    records.tokens([stage])
+    return records
+
+
+def require_written(output: Path) -> None:
+    """Refuse what a bundle's code wrote as a replay or as a training stage, where it is no record of one.
+
+    Raises:
+        BundleError: naming file and field.
+    """
+    records, name = Records(output), output.name
+    if records.has(f"{name}/ledger.jsonl"):
+        _require_lines(output / "ledger.jsonl")
+    if records.has(f"{name}/environment.json"):
+        records.read(f"{name}/environment.json", _Environment)
+    if records.has(f"{name}/journal.jsonl"):
+        records.journal(f"{name}/journal.jsonl")
+    for path in sorted(output.glob("checkpoints/step-*")):
+        records.read(f"{name}/checkpoints/{path.name}/checkpoint.json", _Checkpoint)
+
+
+def require_artifact(directory: Path) -> None:
+    """Refuse what a bundle's code made as the artifact of a stage, where its records are none.
+
+    Raises:
+        BundleError: naming file and field.
+    """
+    require_written(directory)
+    records, name = Records(directory), directory.name
+    records.read(f"{name}/manifest.json", "openwright-artifact/1")
+    if records.has(f"{name}/run.json"):
+        records.read(f"{name}/run.json", "openwright-run/1")
+    if records.has(f"{name}/{RECORD_NAME}"):
+        records.read(f"{name}/{RECORD_NAME}", _Release)
+
+
+def _require_lines(ledger: Path) -> None:
+    """Records of a replay are chained to a record of another file: their chain is compared with it, not here."""
+    with ledger.open("rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), start=1):
+            where = f"{ledger.name}:{number}"
+            try:
+                record: Any = parse_json(line.rstrip(b"\n"), where)
+                is_one = isinstance(record, dict) and isinstance(record.get("kind"), str)
+                steps = [record.get(key, 0) for key in ("step", "first")] if is_one else []
+                require(is_one and all(type(step) is int and step >= 0 for step in steps), "no record of a step", where)
+                canonical_json(record)
+            except Mismatch as error:
+                raise BundleError(error.detail, expected="records of a ledger", where=error.where) from None
