@@ -12,9 +12,10 @@ from data_recipes.settings import CorpusConfig
 from data_recipes.text import READING_RULES
 from provenance.errors import DataError
 
+FORGOTTEN = "taken down"
 LICENCE = "licence"
 DUPLICATE = "duplicate"
-RULES = (*READING_RULES, LICENCE, *QUALITY_RULES, DUPLICATE)
+RULES = (FORGOTTEN, *READING_RULES, LICENCE, *QUALITY_RULES, DUPLICATE)
 """Names of all rules that can drop a document, in the order in which they are applied."""
 
 
@@ -43,11 +44,14 @@ def decide(extractions: Iterable[Extraction], config: CorpusConfig) -> list[Docu
         DataError: when two documents have one id, which only the same file pinned twice can cause.
     """
     splits = {source.name: source.split for source in config.sources}
+    forgotten = {digest for entry in config.forget for digest in (entry.document_id, entry.text_sha256)}
     rows: dict[str, DocumentRow] = {}
     for extraction in extractions:
         for measured in extraction.documents:
             row = _judge(measured, config, splits[extraction.source])
             document_id = row.document.document_id
+            if forgotten & {document_id, row.document.text_sha256}:
+                row = replace(row, decision=Decision(FORGOTTEN), split="none")
             if document_id in rows:
                 raise DataError(
                     f"sources {rows[document_id].document.source!r} and {extraction.source!r} hold the same file",

@@ -15,6 +15,13 @@ from data_recipes.row_settings import DatasetSource
 from provenance.config import Config
 
 
+class ForgottenDocument(Config):
+    """A document that was taken down: it is dropped by its id, and any other by the same text."""
+
+    document_id: str = Field(pattern=r"^[0-9a-f]{64}$")
+    text_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
 class SpecialTokens(Config):
     """Control tokens; their ids are 0, 1, 2, ... in this order."""
 
@@ -92,6 +99,7 @@ class CorpusConfig(Config):
     sources: list[Source] = Field(min_length=1)
     limits: ReadingLimits = ReadingLimits()
     policy: LicencePolicy
+    forget: list[ForgottenDocument] = Field(default=[])
     quality: QualityRules = QualityRules()
     tokenizer: TokenizerConfig
     conversations: ConversationConfig

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from data_recipes.conversations import Conversations, EncodedRows
-from data_recipes.decisions import DUPLICATE, LICENCE, Extraction, kept_rows
+from data_recipes.decisions import DUPLICATE, FORGOTTEN, LICENCE, Extraction, kept_rows
 from data_recipes.documents import DocumentRow
 from data_recipes.filters import QUALITY_RULES
 from data_recipes.settings import CorpusConfig
@@ -97,6 +97,7 @@ def _steps(config: CorpusConfig, extractions: Sequence[Extraction], rows: Sequen
     by_rule = Counter(row.decision.rule for row in rows)
     remaining = len(rows)
     dropping: tuple[tuple[str, str, Json, tuple[str, ...]], ...] = (
+        ("takedown", "data_recipes/decisions.py", recipe_of(config)["forget"], (FORGOTTEN,)),
         ("decode", "data_recipes/text.py", recipe_of(config.limits), READING_RULES),
         ("licence policy", "data_recipes/policy.py", recipe_of(config.policy), (LICENCE,)),
         ("quality rules", "data_recipes/filters.py", recipe_of(config.quality), QUALITY_RULES),
