@@ -60,6 +60,7 @@ class DocumentRow:
 
 
 _STRING_LIST = pa.list_(pa.string())
+_STATISTIC_COLUMNS = {int: pa.int64(), float: pa.float64(), str: pa.string()}
 DOCUMENTS_SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("document_id", "source", "path", "kind", "split")),
@@ -77,7 +78,7 @@ DOCUMENTS_SCHEMA = pa.schema(
         ("duplicate_of", pa.string()),
         ("cluster_sources", _STRING_LIST),
         ("cluster_licences", _STRING_LIST),
-        *((f"stat_{name}", pa.int64() if kind is int else pa.float64()) for name, kind in STATISTIC_TYPES.items()),
+        *((f"stat_{name}", _STATISTIC_COLUMNS[kind]) for name, kind in STATISTIC_TYPES.items()),
     ]
 )
 

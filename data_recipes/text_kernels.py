@@ -60,11 +60,6 @@ def compiled(function: _Function) -> _Function:
     return cast(_Function, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
 
 
-def inlined(function: _Function) -> _Function:
-    """Compile a function into each of its callers: arrays are then passed without counting references."""
-    return cast(_Function, numba.njit(inline="always", error_model="numpy")(function))
-
-
 class Tables(NamedTuple):
     """What the kernel knows of every code point, and words that it looks for."""
 
@@ -291,7 +286,7 @@ def _read_line(
         word_start = place  # a word of a spaced script, or one character of another
         term_start, term_end = -1, -1
         rolling = at_term_end = _SEED
-        letters = digits = dots = colons = 0
+        letters = digits = dots = colons = dashes = 0
         while True:
             if flag & TERM:
                 if term_start < 0:
@@ -307,6 +302,7 @@ def _read_line(
                 digits += ord("0") <= code <= ord("9")
                 dots += code == ord(".")
                 colons += code == ord(":")
+                dashes += code == ord("-")
                 if code == ord("@"):
                     mask |= HAS_AT
             place += 1
@@ -324,8 +320,8 @@ def _read_line(
         line_digits += digits
         if (dots >= 3 and digits >= 4) or (colons >= 2 and digits + letters >= 2):
             mask |= HAS_ADDRESS
-        is_armour = place - word_start >= 6 and codes[word_start] == ord("-") and codes[word_start + 5] == ord("B")
-        if is_armour or (place - word_start >= MIN_TOKEN_CHARS and digits and letters):
+        # Five dashes stand before BEGIN PRIVATE KEY; tokens mix letters and digits.
+        if letters and (dashes >= 5 or (digits and place - word_start >= MIN_TOKEN_CHARS)):
             mask |= HAS_TOKEN
         if term_start < 0:
             continue
