@@ -1,7 +1,7 @@
 """The commands `openwright data ...`. Everything heavy is imported inside the commands, so that `--help` is instant."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from typer import Option
@@ -29,6 +29,23 @@ def data_licences(
     from openwright import data_commands
 
     data_commands.show_licences(place, attribution, as_json)
+
+
+@data_app.command("export")
+def data_export(
+    place: InCorpus,
+    target: Annotated[Path, Option("--to", metavar="DIR", help="New directory.")],
+    form: Annotated[Literal["megatron"], Option("--format", help="Form to write.")] = "megatron",
+    split: Annotated[str, Option("--split", help="Split of documents.")] = "train",
+    as_json: AsJson = False,
+) -> None:
+    """Write the tokens of a split for another program.
+
+    megatron: a .bin and an .idx file per source, documents in our order.
+    """
+    from openwright import data_commands
+
+    data_commands.export_tokens(place, target, form, split, as_json)
 
 
 @data_app.command("forget")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data_recipes.attribution import LicenceReport, attribution_text, read_licences
+from data_recipes.megatron_export import export_megatron
 from data_recipes.tombstones import TOMBSTONES_NAME, write_tombstones
 from openwright.forgetting import find_documents, make_receipt, make_tombstones, receipt_lines
 from openwright.known_runs import known_runs
@@ -66,6 +67,25 @@ def _licence_lines(report: LicenceReport) -> list[str]:
         refused = ", ".join(f"{licence} ({count:,})" for licence, count in report.refused.items())
         lines.append(f"dropped by the licence policy: {refused}")
     return lines
+
+
+EXPORTERS = {"megatron": export_megatron}
+"""Functions that export a split, by the form that they write."""
+
+
+def export_tokens(place: Path, target: Path, form: str, split: str, as_json: bool) -> None:
+    """Export a split for another program."""
+    description = EXPORTERS[form](dataset_of(place), split, target)
+    if as_json:
+        print_json(description)
+        return
+    rows = [
+        (source["prefix"], f"{source['num_documents']:,}", f"{source['num_tokens']:,}", source["name"])
+        for source in description["sources"]
+    ]
+    for line in table_lines(("files", "documents", "tokens", "source"), rows):
+        print(printable(line))
+    print(printable(f"next: the files are in {target}; export.json there has their digests"))
 
 
 def forget_documents(
