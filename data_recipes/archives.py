@@ -3,11 +3,13 @@
 import bz2
 import gzip
 import io
+import lzma
 import stat
 import tarfile
 import unicodedata
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ _READ_ERRORS = (
     tarfile.TarError,
     zipfile.BadZipFile,
     zlib.error,
+    lzma.LZMAError,
     EOFError,
     OSError,
     ValueError,
@@ -67,12 +70,15 @@ class ArchiveMember:
     data: bytes
 
 
-def read_archive(path: Path, limits: ArchiveLimits = DEFAULT_LIMITS) -> list[ArchiveMember]:
-    """Read a source archive (.tar.gz, .tgz, .tar.bz2 or .zip) into memory.
+def read_archive(
+    path: Path, limits: ArchiveLimits = DEFAULT_LIMITS, links: Counter[str] | None = None
+) -> list[ArchiveMember]:
+    """Read a source archive (.tar.gz, .tgz, .tar.bz2, .tar.xz or .zip) into memory.
 
     Args:
         path: the archive; its suffix says what it is.
         limits: enforced while the archive is decompressed.
+        links: counts links of a tar archive, which are then left out; None refuses them.
 
     Returns:
         Its regular files, sorted by path.
@@ -84,13 +90,15 @@ def read_archive(path: Path, limits: ArchiveLimits = DEFAULT_LIMITS) -> list[Arc
     name = path.name.lower()
     try:
         if name.endswith((".tar.gz", ".tgz")):
-            found = list(_tar_members(path, limits, gzip.GzipFile))
+            found = list(_tar_members(path, limits, gzip.GzipFile, links))
         elif name.endswith(".tar.bz2"):
-            found = list(_tar_members(path, limits, bz2.BZ2File))
+            found = list(_tar_members(path, limits, bz2.BZ2File, links))
+        elif name.endswith(".tar.xz"):
+            found = list(_tar_members(path, limits, lzma.LZMAFile, links))
         elif name.endswith(".zip"):
             found = list(_zip_members(path, limits))
         else:
-            raise _refuse(path, "the suffix names no archive that is read", ".tar.gz, .tgz, .tar.bz2 or .zip")
+            raise _refuse(path, "the suffix names no archive that is read", ".tar.gz, .tgz, .tar.bz2, .tar.xz or .zip")
     except _READ_ERRORS as error:
         raise _refuse(path, f"damaged or incomplete ({error})", "a whole source archive") from error
     return _without_top_directory(path, found)
@@ -107,8 +115,11 @@ def _printable(name: str) -> str:
     return ascii(name[:200])[1:-1]
 
 
+_Opener = Callable[[Path], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]
+
+
 def _tar_members(
-    path: Path, limits: ArchiveLimits, opener: Callable[[Path], gzip.GzipFile | bz2.BZ2File]
+    path: Path, limits: ArchiveLimits, opener: _Opener, links: Counter[str] | None
 ) -> Iterator[tuple[str, bytes | None]]:
     data = _decompress(path, limits, opener)
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
@@ -117,6 +128,9 @@ def _tar_members(
             count += 1
             _check_count(path, limits, count)
             _check_name(path, limits, member.name)
+            if links is not None and (member.issym() or member.islnk()):
+                links["link"] += 1
+                continue
             if member.issparse() or not (member.isreg() or member.isdir()):
                 raise _refuse(path, f"is {_tar_kind(member)}", "a regular file or a directory", member.name)
             if member.isdir():
@@ -133,7 +147,7 @@ def _tar_members(
             raise _refuse(path, f"damaged at byte {archive.offset} of the tar", "a member, or zeros to the end")
 
 
-def _decompress(path: Path, limits: ArchiveLimits, opener: Callable[[Path], gzip.GzipFile | bz2.BZ2File]) -> bytes:
+def _decompress(path: Path, limits: ArchiveLimits, opener: _Opener) -> bytes:
     budget = limits.budget_bytes(path.stat().st_size)
     data = bytearray()
     with opener(path) as stream:

@@ -15,7 +15,8 @@ class LicenceFinding:
     Attributes:
         spdx: SPDX expression, or NOASSERTION.
         declared: the text that declared it, as found.
-        evidence_kind: `file-header`, `licence-text`, `declared-metadata` or `dataset-field`; `none` if unresolved.
+        evidence_kind: `file-header`, `licence-text`, `declared-metadata`, `dataset-field`, `hf-card` (weak) or
+            `dep5-stanza`; `none` if unresolved.
         evidence_locator: where in the source the evidence stands, such as `LICENSE` or `PKG-INFO:License-Expression`.
         evidence_sha256: sha256 of the bytes of the evidence file.
         evidence_date: ISO date as of which the evidence was taken.

@@ -45,6 +45,8 @@ _NAMES = {
     "mpl 2 0": "MPL-2.0",
 }
 """Names with one meaning only, levelled. `BSD`, `GPL`, `CC-BY` and `public domain` have several or none."""
+_NO_SPDX = {"gpl"}
+"""Words that the library of expressions takes for one, although they say no version."""
 _RESTRICTIONS = {"nc": "non ?commercial", "nd": "no ?deriv", "sa": "share ?alike"}
 
 
@@ -60,7 +62,7 @@ def spdx_of_field(declared: str, names: Mapping[str, str]) -> str:
         return names[text]
     if not text:
         return UNRESOLVED
-    spdx = normalise_spdx(text)
+    spdx = UNRESOLVED if text.lower() in _NO_SPDX else normalise_spdx(text)
     if spdx != UNRESOLVED:
         return spdx
     addresses = _ADDRESS.findall(text)

@@ -1,10 +1,6 @@
 """Source distributions from a package index: fetched once by their sha256, read without executing anything."""
 
 import fnmatch
-import os
-import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,18 +17,13 @@ from pypi_simple import (
 )
 
 from data_recipes.archives import ArchiveMember, read_archive
+from data_recipes.downloads import TIMEOUT_SECONDS, PinnedFile, fetch_pinned, wrong_digest
 from data_recipes.licence_declared import is_open
 from data_recipes.licences import ArchiveLicence, LicenceResolver
 from provenance.canonical import Json
 from provenance.config import Config
-from provenance.console import fact, progress
-from provenance.digests import sha256_file
+from provenance.console import fact
 from provenance.errors import SourceError
-
-ATTEMPTS = 4
-_BACKOFF_SECONDS = 0.5
-_TIMEOUT_SECONDS = (10.0, 60.0)
-_CHUNK_BYTES = 1 << 16
 
 
 class PypiSource(Config):
@@ -84,10 +75,6 @@ class SourceContents:
     resolver: LicenceResolver
 
 
-class _Incomplete(Exception):
-    """A download that is worth another attempt."""
-
-
 def fetch_sdist(source: PypiSource, cache_dir: Path, index_url: str | None = None) -> Path:
     """Return the pinned archive, from the cache or from the index; its sha256 is checked in either case.
 
@@ -99,47 +86,24 @@ def fetch_sdist(source: PypiSource, cache_dir: Path, index_url: str | None = Non
     Raises:
         SourceError: where there is no such file, it is not the pinned one, it cannot be fetched or not be written.
     """
-    target = cache_dir / source.sha256 / source.filename
-    if target.is_file():
-        if sha256_file(target) == source.sha256:
-            return target
-        fact(f"{source.filename}: the cached file was changed and is fetched again")
-        target.unlink()
-    last = ""
-    for attempt in range(ATTEMPTS):
-        if attempt:
-            time.sleep(_BACKOFF_SECONDS * 2 ** (attempt - 1))
-        try:
-            return _download(source, target, index_url or PYPI_SIMPLE_ENDPOINT)
-        except _Incomplete as error:
-            last = str(error)
-    raise SourceError(
-        f"not fetched after {ATTEMPTS} attempts ({last})",
-        expected="a connection to the package index",
-        where=_where(source),
-        next_command="check the network and run the same command again; what was fetched before is kept",
+    return fetch_pinned(
+        _pin(source), cache_dir, lambda session: _find_url(source, session, index_url or PYPI_SIMPLE_ENDPOINT)
     )
+
+
+def _pin(source: PypiSource) -> PinnedFile:
+    return PinnedFile(source.filename, source.sha256, source.size_bytes, _where(source), "the package index")
 
 
 def _where(source: PypiSource) -> str:
     return f"source {source.project} {source.version}"
 
 
-def _download(source: PypiSource, target: Path, index_url: str) -> Path:
+def _find_url(source: PypiSource, session: requests.Session, index_url: str) -> str:
     try:
-        with requests.Session() as session, PyPISimple(index_url, session=session) as index:
-            package = _find(source, index)
-            with session.get(package.url, stream=True, timeout=_TIMEOUT_SECONDS) as response:
-                if response.status_code >= 500 or response.status_code == 429:
-                    raise _Incomplete(f"the index answered {response.status_code}")
-                if not response.ok:
-                    raise SourceError(f"the index answered {response.status_code}", where=_where(source))
-                return _store(source, target, response)
-    except requests.HTTPError as error:
-        status = error.response.status_code if error.response is not None else 0
-        raise _Incomplete(f"the index answered {status}") from error
-    except requests.RequestException as error:
-        raise _Incomplete(type(error).__name__) from error
+        return _find(source, PyPISimple(index_url, session=session)).url
+    except requests.RequestException:
+        raise
     except (UnsupportedContentTypeError, UnsupportedRepoVersionError, ValueError) as error:
         raise SourceError(
             f"the index answers in a form that is not understood ({error})",
@@ -150,7 +114,7 @@ def _download(source: PypiSource, target: Path, index_url: str) -> Path:
 
 def _find(source: PypiSource, index: PyPISimple) -> DistributionPackage:
     try:
-        page = index.get_project_page(source.project, timeout=_TIMEOUT_SECONDS)
+        page = index.get_project_page(source.project, timeout=TIMEOUT_SECONDS)
     except NoSuchProjectError:
         raise SourceError(
             "the index has no such project", where=_where(source), next_command="check the name in corpus.yaml"
@@ -175,65 +139,7 @@ def _find(source: PypiSource, index: PyPISimple) -> DistributionPackage:
 def _check_index_digest(source: PypiSource, package: DistributionPackage) -> None:
     stated = package.digests.get("sha256")
     if stated is not None and stated != source.sha256:
-        raise _wrong_digest(source, stated)
-
-
-def _wrong_digest(source: PypiSource, found: str) -> SourceError:
-    return SourceError(
-        f"sha256 of {source.filename} is {found}",
-        expected=source.sha256,
-        where=_where(source),
-        next_command="find out why the file differs before you change the pin in corpus.yaml",
-    )
-
-
-def _store(source: PypiSource, target: Path, response: requests.Response) -> Path:
-    """Write the body beside its place in the cache, check it, and move it into place in one step."""
-    partial: Path | None = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=".partial-", dir=target.parent)
-        partial = Path(name)
-        with os.fdopen(descriptor, "wb") as file:
-            size_bytes = _copy(source, response, file.write)
-            file.flush()
-            os.fsync(file.fileno())
-        if size_bytes < source.size_bytes:
-            raise _Incomplete(f"{size_bytes} of {source.size_bytes} bytes came")
-        found = sha256_file(partial)
-        if found != source.sha256:
-            raise _wrong_digest(source, found)
-        os.replace(partial, target)
-        return target
-    except requests.RequestException:
-        raise
-    except OSError as error:
-        raise SourceError(
-            f"cannot write the download ({error.strerror})",
-            expected=f"{source.size_bytes} free bytes that may be written",
-            where=str(target.parent),
-            next_command="free some space or set another cache directory, then run the same command again",
-        ) from error
-    finally:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
-
-
-def _copy(source: PypiSource, response: requests.Response, write: Callable[[bytes], int]) -> int:
-    size_bytes = 0
-    with progress(source.filename, source.size_bytes, "bytes") as bar:
-        for chunk in response.iter_content(_CHUNK_BYTES):
-            size_bytes += len(chunk)
-            if size_bytes > source.size_bytes:
-                raise SourceError(
-                    f"{source.filename} is larger than pinned",
-                    expected=f"{source.size_bytes} bytes",
-                    where=_where(source),
-                    next_command="find out why the file differs before you change the pin in corpus.yaml",
-                )
-            write(chunk)
-            bar.advance(len(chunk))
-    return size_bytes
+        raise wrong_digest(_pin(source), stated)
 
 
 def read_pypi_source(source: PypiSource, archive: Path) -> SourceContents:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from data_recipes.debian_source import DebianReader
 from data_recipes.hub_source import HubReader
 from data_recipes.local_datasets import DatasetReader
 from data_recipes.pypi_reader import PypiReader
@@ -11,6 +12,7 @@ from data_recipes.settings import CorpusConfig, Source
 
 READERS: dict[str, Callable[[Any, ReadingContext], SourceReader]] = {
     "dataset": DatasetReader,
+    "debian": DebianReader,
     "hub": HubReader,
     "pypi": PypiReader,
 }
@@ -30,5 +32,6 @@ def reading_context(config: CorpusConfig) -> ReadingContext:
         cache_dir=execution.cache_dir.expanduser(),
         data_dir=execution.data_dir.expanduser(),
         index_url=execution.index_url,
+        debian_archive=execution.debian_archive,
         keep_fetched=execution.keep_fetched,
     )

@@ -34,6 +34,7 @@ class ReadingContext:
         cache_dir: where fetched files are kept, by their digest.
         data_dir: directory that the paths of local files are relative to.
         index_url: package index to fetch from; None for the default one.
+        debian_archive: Debian archive to fetch from; None where none is named.
         keep_fetched: whether large files that were fetched stay in the cache once they are read.
     """
 
@@ -41,6 +42,7 @@ class ReadingContext:
     cache_dir: Path
     data_dir: Path
     index_url: str | None = None
+    debian_archive: str | None = None
     keep_fetched: bool = True
 
 

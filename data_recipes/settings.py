@@ -6,12 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from data_recipes.debian_settings import DebianSource
 from data_recipes.filters import QualityRules
 from data_recipes.hub_settings import HubSource
 from data_recipes.policy import LicencePolicy
 from data_recipes.pypi import PypiSource
 from data_recipes.reading import ReadingLimits
-from data_recipes.row_settings import DatasetSource
+from data_recipes.row_settings import DatasetFile, DatasetSource
 from provenance.config import Config
 
 
@@ -43,17 +44,25 @@ class SpecialTokens(Config):
 
 
 class TokenizerConfig(Config):
-    """A byte-level BPE tokenizer, trained on the kept training documents.
+    """A byte-level BPE tokenizer: trained on the kept training documents, or taken from a file.
 
     Attributes:
         vocab_size: size of the vocabulary, special tokens included; at least the 256 bytes and the special tokens.
         max_token_length: longest token in characters, so that rulers of `====` do not fill the vocabulary.
+        file: a `tokenizer.json` to take instead of training one; special tokens that it lacks are added at its end.
     """
 
     vocab_size: int = Field(ge=261, le=2**32)
     max_token_length: int = Field(default=16, ge=1)
+    file: DatasetFile | None = None
     special_tokens: SpecialTokens = SpecialTokens()
     chat_template: Literal["turns"] = "turns"
+
+    @model_validator(mode="after")
+    def _trains_or_takes(self) -> "TokenizerConfig":
+        if self.file is not None and "max_token_length" in self.model_fields_set:
+            raise ValueError("tokenizer.file without max_token_length, which is for training")
+        return self
 
 
 class ConversationConfig(Config):
@@ -80,6 +89,7 @@ class ExecutionConfig(Config):
         cache_dir: where fetched archives are kept.
         index_url: package index to fetch from; None for the default one.
         data_dir: directory that the paths of `dataset` sources are relative to.
+        debian_archive: address above `pool/` of the Debian archive to fetch from; there is no default one.
         keep_fetched: whether files of the Hub stay in the cache once their rows are read.
     """
 
@@ -87,10 +97,11 @@ class ExecutionConfig(Config):
     cache_dir: Path = Field(default=Path("~/.cache/openwright/sources"), strict=False)
     index_url: str | None = None
     data_dir: Path = Field(default=Path(), strict=False)
+    debian_archive: str | None = None
     keep_fetched: bool = True
 
 
-Source = Annotated[PypiSource | DatasetSource | HubSource, Field(discriminator="type")]
+Source = Annotated[PypiSource | DatasetSource | HubSource | DebianSource, Field(discriminator="type")]
 
 
 class CorpusConfig(Config):

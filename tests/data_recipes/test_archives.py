@@ -3,8 +3,10 @@
 import bz2
 import gzip
 import io
+import lzma
 import tarfile
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from data_recipes.archives import ArchiveLimits, ArchiveMember, read_archive
 from provenance.errors import ArchiveError
 
 FILES = {"pkg-1.0/README.rst": "Привет, мир\n".encode(), "pkg-1.0/src/a.py": b'"""Doc."""\n', "pkg-1.0/空.txt": b"x"}
+
+PACKERS = {".tar.gz": gzip.compress, ".tar.bz2": bz2.compress, ".tar.xz": lzma.compress, ".zip": bytes}
 
 
 def tar_bytes(files: dict[str, bytes], extra: Callable[[tarfile.TarFile], None] | None = None) -> bytes:
@@ -69,6 +73,23 @@ def test_reads_all_forms(tmp_path: Path) -> None:
     bz = tmp_path / "pkg-1.0.tar.bz2"
     bz.write_bytes(bz2.compress(tar_bytes(FILES, special("pkg-1.0/empty", tarfile.DIRTYPE))))
     assert_read(read_archive(bz))
+    xz = tmp_path / "pkg-1.0.tar.xz"
+    xz.write_bytes(lzma.compress(tar_bytes(FILES)))
+    assert_read(read_archive(xz))
+
+
+def test_links_may_be_left_out_and_are_counted(tmp_path: Path) -> None:
+    def add(archive: tarfile.TarFile) -> None:
+        special("pkg-1.0/evil", tarfile.SYMTYPE, "/etc/passwd")(archive)
+        special("pkg-1.0/hard", tarfile.LNKTYPE, "pkg-1.0/README.rst")(archive)
+
+    links: Counter[str] = Counter()
+    assert_read(read_archive(write_tar(tmp_path, tar_bytes(FILES, add)), links=links))
+    assert links == {"link": 2}
+    with pytest.raises(ArchiveError, match="absolute"):
+        read_archive(write_tar(tmp_path, tar_bytes(FILES, special("/etc/x", tarfile.SYMTYPE, "y"))), links=Counter())
+    with pytest.raises(ArchiveError, match="device"):
+        read_archive(write_tar(tmp_path, tar_bytes(FILES, special("pkg-1.0/x", tarfile.CHRTYPE))), links=Counter())
 
 
 def test_order_in_the_archive_does_not_matter(tmp_path: Path) -> None:
@@ -227,19 +248,23 @@ def test_data_behind_the_end_is_refused(tmp_path: Path) -> None:
 
 
 def test_unknown_suffix(tmp_path: Path) -> None:
-    path = tmp_path / "pkg-1.0.tar.xz"
+    path = tmp_path / "pkg-1.0.tar.lz"
     path.write_bytes(b"")
     with pytest.raises(ArchiveError, match="suffix"):
         read_archive(path)
 
 
 @settings(max_examples=150, deadline=None)
-@given(data=st.binary(max_size=2000), suffix=st.sampled_from([".tar.gz", ".tar.bz2", ".zip"]), wrap=st.booleans())
+@given(
+    data=st.binary(max_size=2000),
+    suffix=st.sampled_from(list(PACKERS)),
+    wrap=st.booleans(),
+)
 def test_random_bytes_never_raise_anything_else(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, suffix: str, wrap: bool
 ) -> None:
     path = tmp_path_factory.getbasetemp() / f"random{suffix}"
-    packed = {".tar.gz": gzip.compress, ".tar.bz2": bz2.compress, ".zip": bytes}[suffix](data) if wrap else data
+    packed = PACKERS[suffix](data) if wrap else data
     path.write_bytes(packed)
     with pytest.raises(ArchiveError):
         read_archive(path)

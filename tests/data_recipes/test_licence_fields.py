@@ -39,6 +39,7 @@ def test_what_has_one_meaning_is_understood(declared, spdx):
         "Public Domain",
         "GNU Free Documentation License",
         "BSD License",
+        "GPL",
         "Creative Commons - Attribution",
         f"{CC}/licenses/by/9.0/",
         f"{CC}/licenses/by-sa/2.1/",

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from data_recipes import pypi
+from data_recipes import downloads
 from data_recipes.licence_match import TEXTS_DIRECTORY
 from data_recipes.pypi import PypiSource, fetch_sdist, read_pypi_source
 from provenance.canonical import canonical_json
@@ -111,7 +111,7 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     state.url = f"http://127.0.0.1:{server.server_port}/simple/"
-    monkeypatch.setattr(pypi, "_BACKOFF_SECONDS", 0.01)
+    monkeypatch.setattr(downloads, "_BACKOFF_SECONDS", 0.01)
     yield state
     server.shutdown()
     server.server_close()
@@ -142,7 +142,7 @@ def test_a_download_that_stays_truncated_leaves_nothing(index: Index, tmp_path: 
     index.faults = ["truncate"] * 20
     with pytest.raises(SourceError, match="not fetched after 4 attempts"):
         fetch_sdist(source(), tmp_path, index.url)
-    assert index.downloads == pypi.ATTEMPTS
+    assert index.downloads == downloads.ATTEMPTS
     assert files_in(tmp_path) == []
 
 
@@ -195,7 +195,7 @@ def test_missing_project_version_and_file(index: Index, tmp_path: Path) -> None:
 
 
 def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pypi, "_BACKOFF_SECONDS", 0.01)
+    monkeypatch.setattr(downloads, "_BACKOFF_SECONDS", 0.01)
     with pytest.raises(SourceError, match=r"ConnectionError(.|\n)*next: check the network"):
         fetch_sdist(source(), tmp_path, "http://127.0.0.1:9/simple/")
 
