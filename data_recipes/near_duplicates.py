@@ -90,7 +90,7 @@ def signature(terms: Hashes, shingle_words: int) -> Hashes:
 
 def shingles(terms: Hashes, shingle_words: int) -> Hashes:
     """Return the set of shingles of a document, sorted; a document shorter than a shingle has one."""
-    return np.unique(_shingle_hashes(terms, shingle_words))
+    return np.unique(run_hashes(terms, shingle_words))
 
 
 def jaccard(first: Hashes, second: Hashes) -> float:
@@ -195,7 +195,7 @@ def _mix(value: np.uint64) -> np.uint64:
 
 
 @compiled
-def _shingle_hashes(terms: Hashes, shingle_words: int) -> Hashes:
+def run_hashes(terms: Hashes, shingle_words: int) -> Hashes:
     """Hashes of all runs of `shingle_words` terms: a polynomial over the terms, mixed."""
     length = min(shingle_words, len(terms))
     leaving = np.uint64(1)
