@@ -50,3 +50,13 @@ class DebianSource(SourceTerms):
     def name(self) -> str:
         """Name of the source in a corpus."""
         return self.package
+
+    @property
+    def place(self) -> str:
+        """What the recipe says, or a command for apt."""
+        return self.obtained_from or f"apt-get source --download-only {self.package}={self.version}"
+
+    @property
+    def pins(self) -> list[str]:
+        """The sha256 of the description, which holds those of the archives."""
+        return [self.dsc.sha256]

@@ -153,6 +153,5 @@ class DebianReader:
             "size_bytes": sum(file["size_bytes"] for file in files),
             "split": source.split,
             **source.terms_entry(),
-            "obtain": source.obtained_from or f"apt-get source --download-only {source.package}={source.version}",
             "licence": {**facts["licence"], "evidence_date": source.as_of},
         }

@@ -20,7 +20,7 @@ from data_recipes.reading import PartReport, ReadingContext, SourcePart
 from data_recipes.row_documents import stated_licence
 from data_recipes.row_parts import files_entry, read_part, whole_file
 from provenance.canonical import Json
-from provenance.errors import SourceError
+from provenance.errors import ConfigError, SourceError
 
 CARD = "README.md"
 _MAX_CARD_BYTES = 4 * 2**20
@@ -32,6 +32,14 @@ class HubReader:
     def __init__(self, source: HubSource, context: ReadingContext) -> None:
         self._source = source
         self._context = context
+        if source.revision is None:
+            ask = f"from huggingface_hub import HfApi; print(HfApi().dataset_info({source.repo_id!r}).sha)"
+            raise ConfigError(
+                f"source {source.name!r} names no commit of {source.repo_id}",
+                expected="revision: 40 hexadecimal digits",
+                where="sources of corpus.yaml",
+                next_command=f'python -c "{ask}", look at that commit, and write it into the recipe',
+            )
         self._repository = HubRepository(source.repo_id, source.revision)
 
     def parts(self) -> Sequence[SourcePart]:
@@ -99,14 +107,12 @@ class HubReader:
         entry = files_entry(source, facts)
         for file, fact in zip(entry["files"], facts, strict=True):
             file["blob_id"] = fact["blob_id"]
-        fetched_by = f"hf download --repo-type dataset --revision {source.revision} {source.repo_id}"
         card = facts[0]["card"]
         return {
             **entry,
             "type": source.type,
             "repo_id": source.repo_id,
             "revision": source.revision,
-            "obtain": source.obtained_from or fetched_by,
             "licence": {
                 "column": source.licence_column,
                 "card": card,

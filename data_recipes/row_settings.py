@@ -95,3 +95,8 @@ class DatasetSource(RowSource):
         if (self.licence_column is None) == (self.licence is None):
             raise ValueError("exactly one of licence_column and licence")
         return self
+
+    @property
+    def pins(self) -> list[str]:
+        """The sha256 of each file."""
+        return [file.sha256 for file in self.files]

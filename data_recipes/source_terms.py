@@ -41,12 +41,22 @@ class SourceTerms(Config):
             raise ValueError("a reason only where data_class is unshareable")
         return self
 
+    @property
+    def place(self) -> str:
+        """Where a stranger gets the data: what the recipe says, or what follows from the type of the source."""
+        return self.obtained_from
+
+    @property
+    def pins(self) -> list[str]:
+        """Digests that fix what is read; none where the recipe leaves it open."""
+        raise NotImplementedError
+
     def terms_entry(self) -> dict[str, Json]:
         """Return these fields as they stand in `sources.lock`."""
         entry: dict[str, Json] = {
             "as_of": self.as_of,
             "osaid_class": self.data_class,
-            "obtain": self.obtained_from,
+            "obtain": self.place,
         }
         if self.data_class == "obtainable":
             entry |= {"vendor": self.vendor, "fee": self.fee}

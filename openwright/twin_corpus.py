@@ -39,7 +39,7 @@ def write_twin_source(source: Mapping[str, Any], allowed: Sequence[str], directo
         allowed: licences of the policy, for sources whose rows or archives say their own.
         directory: where archives (`<sha256>/<name>`) and files of rows go.
     """
-    name = str(source.get("project") or source["name"])
+    name = str(source.get("project") or source.get("package") or source["name"])
     rng = random.Random(int(tagged_digest("twin/1", name)[:16], 16))
     if source["type"] == "pypi":
         return _archive(source, name, next(spdx for spdx in [*allowed, "MIT"] if _can_declare(spdx)), rng, directory)

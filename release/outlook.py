@@ -71,6 +71,8 @@ def _declared_source(source: Any, allowed: Sequence[str], likely: Sequence[str])
     if isinstance(source, PypiSource):
         # The archive's own licence decides its class when it is read; its place is the package index.
         entry = {"osaid_class": "open", "obtain": "the package index", **entry}
+    else:
+        entry |= {"obtain": source.place, "files": [{"sha256": pin} for pin in source.pins]}
     stated = getattr(source, "licence", None)
     kept = Counter(likely) if stated is None else Counter([stated.spdx] if stated.spdx in allowed else [])
     return SourceFacts(source.name, entry, split=source.split, num_kept=1, licences_chosen=kept)

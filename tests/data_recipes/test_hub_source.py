@@ -16,7 +16,7 @@ from data_recipes.hub_settings import HubSource
 from data_recipes.hub_source import HubReader
 from data_recipes.reading import PartReport, ReadingContext, ReadingLimits, SourcePart
 from provenance.digests import sha256_bytes
-from provenance.errors import DataError, SourceError
+from provenance.errors import ConfigError, DataError, SourceError
 
 COMMIT = "c0" * 20
 NAME = "datasets/org/rows"
@@ -259,6 +259,13 @@ def test_an_unreadable_file_of_the_right_digest_is_named(hub, tmp_path):
     hub.repositories[NAME].files["data/a.jsonl.gz"] = b"not compressed"
     with pytest.raises(DataError, match="cannot be read"):
         read(source(files=["data/a*"]), tmp_path)
+
+
+def test_without_a_commit_nothing_is_asked(hub, tmp_path):
+    with pytest.raises(ConfigError, match="names no commit of org/rows") as caught:
+        read(source(revision=None), tmp_path)
+    assert "dataset_info('org/rows').sha" in caught.value.next_command
+    assert hub.requests == []
 
 
 @pytest.mark.parametrize(
