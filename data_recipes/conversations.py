@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from data_recipes.document import DocumentedFunction
-from data_recipes.documents import DocumentRow, write_dataset
+from data_recipes.documents import KeptDocument, write_dataset
 from data_recipes.settings import ConversationConfig, SpecialTokens
 from data_recipes.shards import TokenSequence
 from provenance.canonical import Json
@@ -72,7 +72,7 @@ class Conversations:
 
 
 def make_conversations(
-    rows: Iterable[tuple[DocumentRow, Sequence[DocumentedFunction]]],
+    documents: Iterable[tuple[KeptDocument, Sequence[DocumentedFunction]]],
     config: ConversationConfig,
     special_tokens: SpecialTokens,
 ) -> Conversations:
@@ -83,15 +83,16 @@ def make_conversations(
     dropped: Counter[str] = Counter()
     found: list[Conversation] = []
     num_functions = 0
-    for row, functions in rows:
+    for document, functions in documents:
         for function in functions:
             num_functions += 1
             reason = unfit_reason(function, config, special_tokens)
             if reason:
                 dropped[reason] += 1
                 continue
-            document = row.document
-            found.append(Conversation(document.document_id, document.source, row.licence_chosen, row.split, function))
+            found.append(
+                Conversation(document.document_id, document.source, document.licence, document.split, function)
+            )
     by_id = {conversation.conversation_id: conversation for conversation in found}
     ordered = sorted(by_id.items(), key=lambda item: (item[1].split != "heldout", item[0]))
     by_summary: dict[str, tuple[str, Conversation]] = {}

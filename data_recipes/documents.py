@@ -1,24 +1,24 @@
-"""The documents table: Parquet with every decision, a fixed-width index that needs no library, and texts."""
+"""The documents table: its columns with every decision, its fixed-width index that needs no library, and texts."""
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data_recipes.document import Document
 from data_recipes.filters import STATISTIC_TYPES, Statistics
-from provenance.canonical import write_json
 
 CODES_FORMAT = "openwright-codes/1"
 INDEX_STRUCT = struct.Struct("<32s32sIHHHBBI")
 KEPT = "kept"
 DROPPED = "dropped"
-SPLITS = ("none", "train", "heldout")
+NO_SPLIT = "none"
+TEXT_SPLITS = ("train", "heldout")
+SPLITS = (NO_SPLIT, *TEXT_SPLITS)
 ROW_GROUP_ROWS = 4096
 
 
@@ -40,23 +40,17 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class DocumentRow:
-    """One row of the documents table.
+class KeptDocument:
+    """What conversations need to know of a document that is kept.
 
     Attributes:
-        split: `train` or `heldout`; `none` where it was dropped.
-        num_tokens: tokens in the shards, its end-of-text token included; 0 where it was dropped.
-        licence_chosen: the alternative of an OR that the policy took.
+        licence: the alternative of an OR that the policy took.
     """
 
-    document: Document
-    statistics: Statistics
-    decision: Decision
+    document_id: str
+    source: str
+    licence: str
     split: str
-    num_tokens: int
-    licence_chosen: str
-    cluster_sources: tuple[str, ...]
-    cluster_licences: tuple[str, ...]
 
 
 _STRING_LIST = pa.list_(pa.string())
@@ -83,43 +77,28 @@ DOCUMENTS_SCHEMA = pa.schema(
 )
 
 
-def write_documents(rows: Sequence[DocumentRow], rules: Sequence[str], directory: Path) -> None:
-    """Write `documents-00000.parquet`, `index-00000.bin` and `codes.json`.
+def document_row(
+    document: Document, statistics: Statistics, decision: Decision, licence_chosen: str, split: str
+) -> dict[str, Any]:
+    """Return the row of a document that was compared with no other yet; its tokens are not counted.
 
     Args:
-        rows: sorted by document id.
-        rules: names of all rules that can drop a document, in order.
+        licence_chosen: the alternative of an OR that the policy took; empty where it is not allowed.
+        split: split of its source.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    codes = {
-        "sources": sorted({row.document.source for row in rows}),
-        "licences": sorted({row.document.licence.spdx for row in rows}),
-        "decisions": [KEPT, *rules],
-        "splits": list(SPLITS),
-    }
-    table = pa.Table.from_pylist([_table_row(row) for row in rows], schema=DOCUMENTS_SCHEMA)
-    pq.write_table(
-        table, directory / "documents-00000.parquet", compression="zstd", compression_level=3,
-        row_group_size=ROW_GROUP_ROWS,
-    )  # fmt: skip
-    (directory / "index-00000.bin").write_bytes(b"".join(_index_rows(rows, codes)))
-    write_json(directory / "codes.json", {"format": CODES_FORMAT, **codes})
-
-
-def _table_row(row: DocumentRow) -> dict[str, Any]:
-    document, licence, decision = row.document, row.document.licence, row.decision
+    licence, is_kept = document.licence, not decision.rule
     return {
         "document_id": document.document_id,
         "source": document.source,
         "path": document.path,
         "kind": document.kind,
-        "split": row.split,
+        "split": split if is_kept else NO_SPLIT,
         "text_sha256": document.text_sha256,
         "raw_sha256": document.raw_sha256,
         "size_bytes": len(document.text.encode("utf-8")),
-        "num_tokens": row.num_tokens,
+        "num_tokens": 0,
         "licence_spdx": licence.spdx,
-        "licence_chosen": row.licence_chosen,
+        "licence_chosen": licence_chosen,
         "licence_declared": licence.declared,
         "licence_reason": licence.reason,
         "evidence_kind": licence.evidence_kind,
@@ -127,48 +106,58 @@ def _table_row(row: DocumentRow) -> dict[str, Any]:
         "evidence_sha256": licence.evidence_sha256,
         "evidence_date": licence.evidence_date,
         "copyright": list(licence.copyright),
-        "decision": DROPPED if decision.rule else KEPT,
+        "decision": KEPT if is_kept else DROPPED,
         "rule": decision.rule,
         "score": decision.score,
         "threshold": decision.threshold,
         "duplicate_of": decision.duplicate_of,
-        "cluster_sources": list(row.cluster_sources),
-        "cluster_licences": list(row.cluster_licences),
-        **{f"stat_{name}": value for name, value in asdict(row.statistics).items()},
+        "cluster_sources": [document.source] if is_kept else [],
+        "cluster_licences": [licence.spdx] if is_kept else [],
+        **{f"stat_{name}": value for name, value in asdict(statistics).items()},
     }
 
 
-def _index_rows(rows: Iterable[DocumentRow], codes: Mapping[str, Sequence[str]]) -> Iterator[bytes]:
+def index_bytes(table: pa.Table, codes: Mapping[str, Sequence[str]]) -> bytes:
+    """Return the rows of the fixed-width index for rows of the documents table.
+
+    Args:
+        codes: names of `sources`, `licences`, `decisions` and `splits` by code.
+    """
     code = {kind: {name: number for number, name in enumerate(names)} for kind, names in codes.items()}
-    for row in rows:
-        yield INDEX_STRUCT.pack(
-            bytes.fromhex(row.document.document_id),
-            bytes.fromhex(row.document.text_sha256),
-            row.num_tokens,
-            code["sources"][row.document.source],
-            code["licences"][row.document.licence.spdx],
-            code["decisions"][row.decision.rule or KEPT],
-            code["splits"][row.split],
+    names = ("document_id", "text_sha256", "num_tokens", "source", "licence_spdx", "rule", "split")
+    return b"".join(
+        INDEX_STRUCT.pack(
+            bytes.fromhex(document_id),
+            bytes.fromhex(text_sha256),
+            num_tokens,
+            code["sources"][source],
+            code["licences"][licence],
+            code["decisions"][rule or KEPT],
+            code["splits"][split],
             0,
             0,
         )
+        for document_id, text_sha256, num_tokens, source, licence, rule, split in zip(
+            *(table.column(name).to_pylist() for name in names), strict=True
+        )
+    )
 
 
-def write_texts(rows: Iterable[DocumentRow], path: Path) -> None:
-    """Write the texts of kept documents as a data set file."""
-    write_dataset(
-        [
-            {
-                "document_id": row.document.document_id,
-                "source": row.document.source,
-                "path": row.document.path,
-                "licence": row.licence_chosen,
-                "text": row.document.text,
-            }
-            for row in rows
-        ],
-        {name: "string" for name in ("document_id", "source", "path", "licence", "text")},
-        path,
+def text_schema() -> pa.Schema:
+    """Schema of the files with the texts of kept documents, with the features of the `datasets` library."""
+    return dataset_schema({name: "string" for name in ("document_id", "source", "path", "licence", "text")})
+
+
+def dataset_schema(columns: Mapping[str, Any]) -> pa.Schema:
+    """Schema of a Parquet file that the `datasets` library reads with these features; arguments as `write_dataset`."""
+    return _features(columns).arrow_schema
+
+
+def _features(columns: Mapping[str, Any]) -> Any:
+    import datasets  # heavy, and not needed by the processes that read sources
+
+    return datasets.Features(
+        {name: datasets.Value(kind) if isinstance(kind, str) else kind for name, kind in columns.items()}
     )
 
 
@@ -180,9 +169,7 @@ def write_dataset(rows: list[dict[str, Any]], columns: Mapping[str, Any], path: 
     """
     import datasets  # heavy, and not needed by the processes that read sources
 
-    features = datasets.Features(
-        {name: datasets.Value(kind) if isinstance(kind, str) else kind for name, kind in columns.items()}
-    )
+    features = _features(columns)
     values = {name: [row[name] for row in rows] for name in columns}
     path.parent.mkdir(parents=True, exist_ok=True)
     with quiet_datasets():

@@ -2,19 +2,23 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from types import TracebackType
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from data_recipes.tasks import Outputs
 from data_recipes.windows import TOKENS_FORMAT, tokens_digest_of
 from provenance.canonical import Json, write_json
 from provenance.digests import sha256_bytes, sha256_file
 
 MAX_U16_VOCAB = 65536
+_WAITING_BYTES = 2**25
 
 
 @dataclass(frozen=True)
@@ -68,22 +72,91 @@ def write_split(
     by_source: dict[str, dict[int, list[TokenSequence]]] = defaultdict(lambda: defaultdict(list))
     for sequence in sequences:
         by_source[sequence.source][shard_of(sequence.key, num_shards)].append(sequence)
-    sources = []
+    shards_by_source = {}
     for name in sorted(by_source):
-        shards = []
-        for number, members in sorted(by_source[name].items()):
-            directory = root / "tokens" / split / safe_name(name)
-            directory.mkdir(parents=True, exist_ok=True)
-            members.sort(key=lambda sequence: sequence.key)
-            shards.append(_write_shard(root, directory, number, members, layout, dtype))
-        sources.append(
-            {
-                "name": name,
-                "num_tokens": sum(shard["num_tokens"] for shard in shards),
-                "num_documents": sum(shard["num_documents"] for shard in shards),
-                "shards": shards,
+        directory = root / "tokens" / split / safe_name(name)
+        directory.mkdir(parents=True, exist_ok=True)
+        shards_by_source[name] = [
+            _write_shard(root, directory, number, sorted(members, key=lambda sequence: sequence.key), layout, dtype)
+            for number, members in sorted(by_source[name].items())
+        ]
+    return split_entry(shards_by_source, layout=layout, width=width, dtype=dtype)
+
+
+class StreamShards:
+    """Writes one shard of a split of documents, source by source, as the documents come in document id order.
+
+    Args:
+        outputs: where the files go.
+    """
+
+    def __init__(self, outputs: Outputs, split: str, number: int, dtype: Literal["u16", "u32"]) -> None:
+        self._outputs, self._split, self._number, self._dtype = outputs, split, number, dtype
+        self._stack = ExitStack()
+        self._paths: dict[str, Path] = {}
+        self._waiting: dict[str, list[bytes]] = defaultdict(list)
+        self._num_waiting_bytes = 0
+        self._lengths: dict[str, list[int]] = defaultdict(list)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def add(self, source: str, ids: npt.NDArray[Any]) -> None:
+        """Add the tokens of a document, its end-of-text token included."""
+        data = ids.astype("<u2" if self._dtype == "u16" else "<u4").tobytes()
+        self._waiting[source].append(data)
+        self._lengths[source].append(len(ids))
+        self._num_waiting_bytes += len(data)
+        if self._num_waiting_bytes >= _WAITING_BYTES:
+            self._flush()
+
+    def finish(self) -> dict[str, Json]:
+        """Write what is left and return the entry of the shard in `tokens.json` by source."""
+        self._flush()
+        entries: dict[str, Json] = {}
+        for source, lengths in sorted(self._lengths.items()):
+            ends_path = self._stack.enter_context(self._outputs.file(self._place("ends", source)))
+            ends_path.write_bytes(np.cumsum(lengths).astype("<u8").tobytes())
+            paths = {"tokens": self._paths[source], "ends": ends_path}
+            entries[source] = {
+                "num_tokens": sum(lengths),
+                "num_documents": len(lengths),
+                "files": {
+                    role: {"path": self._place(role, source), "sha256": sha256_file(path)}
+                    for role, path in paths.items()
+                },
             }
-        )
+        return entries
+
+    def _place(self, role: str, source: str) -> str:
+        return f"tokens/{self._split}/{safe_name(source)}/{role}-{self._number:03d}.bin"
+
+    def _flush(self) -> None:
+        for source, pieces in self._waiting.items():
+            if source not in self._paths:
+                self._paths[source] = self._stack.enter_context(self._outputs.file(self._place("tokens", source)))
+            with self._paths[source].open("ab") as file:
+                file.writelines(pieces)
+        self._waiting.clear()
+        self._num_waiting_bytes = 0
+
+
+def split_entry(shards_by_source: Mapping[str, Sequence[Json]], *, layout: str, width: int, dtype: str) -> Json:
+    """Return the entry of a split in `tokens.json`, given the entries of its shards in order."""
+    sources = [
+        {
+            "name": name,
+            "num_tokens": sum(shard["num_tokens"] for shard in shards),
+            "num_documents": sum(shard["num_documents"] for shard in shards),
+            "shards": list(shards),
+        }
+        for name, shards in sorted(shards_by_source.items())
+    ]
     description = {"layout": layout, "dtype": dtype, "width": width, "sources": sources}
     return {**description, "digest": tokens_digest_of(description)}
 

@@ -2,49 +2,82 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from data_recipes.conversations import Conversations, EncodedRows
-from data_recipes.decisions import DUPLICATE, FORGOTTEN, LICENCE, Extraction, kept_rows
-from data_recipes.documents import DocumentRow
+from data_recipes.decisions import DUPLICATE, FORGOTTEN, LICENCE
 from data_recipes.filters import QUALITY_RULES
+from data_recipes.reading import PartReport
 from data_recipes.settings import CorpusConfig
 from data_recipes.text import READING_RULES
+from data_recipes.totals import Totals, sum_of
 from provenance.canonical import Json
 from provenance.config import recipe_of
 
 CORPUS_FORMAT = "openwright-corpus/1"
 
 
+@dataclass(frozen=True)
+class SourceSummary:
+    """A source with what was read of it and what its documents amount to."""
+
+    name: str
+    split: str
+    num_files: int
+    skipped: dict[str, int]
+    totals: Totals
+
+
+def source_summaries(
+    config: CorpusConfig, reports: Mapping[str, Sequence[PartReport]], totals: Mapping[str, Sequence[Json]]
+) -> list[SourceSummary]:
+    """Sum up the sources, sorted by name.
+
+    Args:
+        reports: of all parts, by source.
+        totals: of all shards, by source, as `Totals.as_json` returned them.
+    """
+    summaries = []
+    for source in sorted(config.sources, key=lambda source: source.name):
+        skipped: Counter[str] = Counter()
+        for report in reports[source.name]:
+            skipped.update(report.skipped)
+        num_files = sum(report.num_files for report in reports[source.name])
+        counted = sum_of(totals.get(source.name, ()))
+        summaries.append(SourceSummary(source.name, source.split, num_files, dict(sorted(skipped.items())), counted))
+    return summaries
+
+
 def corpus_summary(
     config: CorpusConfig,
-    extractions: Sequence[Extraction],
-    rows: Sequence[DocumentRow],
+    sources: Sequence[SourceSummary],
     conversations: Conversations,
     encoded: Mapping[str, EncodedRows],
 ) -> Json:
     """Return the content of `corpus.json`.
 
     Args:
-        rows: all rows, tokens counted.
         encoded: rows of the splits `sft` and `sft-heldout`.
     """
-    splits = {source.name: source.split for source in config.sources}
-    num_kept = sum(not row.decision.rule for row in rows)
+    everything = sum_of(source.totals.as_json() for source in sources)
     return {
         "format": CORPUS_FORMAT,
-        "num_documents": {"kept": num_kept, "dropped": len(rows) - num_kept},
+        "num_documents": everything.as_json()["num_documents"],
         "sources": [
             {
-                "name": extraction.source,
-                "split": splits[extraction.source],
-                "num_files": extraction.num_files,
-                "files_skipped": extraction.skipped,
-                **_totals([row for row in rows if row.document.source == extraction.source]),
+                "name": source.name,
+                "split": source.split,
+                "num_files": source.num_files,
+                "files_skipped": source.skipped,
+                **source.totals.as_json(),
             }
-            for extraction in extractions
+            for source in sources
         ],
-        "splits": {split: _totals(kept_rows(rows, split)) for split in sorted(set(splits.values()))},
-        "steps": _steps(config, extractions, rows),
+        "splits": {
+            split: _kept(source for source in sources if source.split == split)
+            for split in sorted({source.split for source in sources})
+        },
+        "steps": _steps(config, sources, everything),
         "conversations": {
             "code": "data_recipes/conversations.py",
             "parameters": recipe_of(config.conversations),
@@ -59,43 +92,30 @@ def corpus_summary(
     }
 
 
-def _totals(rows: Sequence[DocumentRow]) -> dict[str, Json]:
-    """Count documents, bytes, tokens and licences; bytes, tokens and licences are of kept documents."""
-    kept = [row for row in rows if not row.decision.rule]
-    return {
-        "num_documents": {"kept": len(kept), "dropped": len(rows) - len(kept)},
-        "dropped_by_rule": dict(sorted(Counter(row.decision.rule for row in rows if row.decision.rule).items())),
-        "size_bytes": sum(len(row.document.text.encode("utf-8")) for row in kept),
-        "num_tokens": sum(row.num_tokens for row in kept),
-        "kinds": _counts(row.document.kind for row in kept),
-        "licences": _counts(row.document.licence.spdx for row in kept),
-        "licences_chosen": _counts(row.licence_chosen for row in kept),
-        "licences_dropped": _counts(row.document.licence.spdx for row in rows if row.decision.rule == LICENCE),
-    }
+def _kept(sources: Iterable[SourceSummary]) -> Json:
+    """Totals of the documents of a split: the kept ones of its sources."""
+    total = sum_of(source.totals.as_json() for source in sources)
+    total.dropped.clear()
+    total.licences_dropped.clear()
+    return total.as_json()
 
 
-def _counts(values: Iterable[str]) -> dict[str, int]:
-    return dict(sorted(Counter(values).items()))
-
-
-def _steps(config: CorpusConfig, extractions: Sequence[Extraction], rows: Sequence[DocumentRow]) -> list[Json]:
+def _steps(config: CorpusConfig, sources: Sequence[SourceSummary], everything: Totals) -> list[Json]:
     """List the steps in order; the rows that leave one enter the next."""
-    num_files = sum(extraction.num_files for extraction in extractions)
     skipped: Counter[str] = Counter()
-    for extraction in extractions:
-        skipped.update(extraction.skipped)
+    for source in sources:
+        skipped.update(source.skipped)
+    remaining = everything.num_kept + everything.dropped.total()
     steps: list[Json] = [
         {
             "name": "extract",
-            "code": "data_recipes/extract.py",
+            "code": "data_recipes/read_step.py",
             "parameters": {},
-            "rows_in": num_files,
-            "rows_out": len(rows),
+            "rows_in": sum(source.num_files for source in sources),
+            "rows_out": remaining,
             "dropped": dict(sorted(skipped.items())),
         }
     ]
-    by_rule = Counter(row.decision.rule for row in rows)
-    remaining = len(rows)
     dropping: tuple[tuple[str, str, Json, tuple[str, ...]], ...] = (
         ("takedown", "data_recipes/decisions.py", recipe_of(config)["forget"], (FORGOTTEN,)),
         ("decode", "data_recipes/text.py", recipe_of(config.limits), READING_RULES),
@@ -106,7 +126,7 @@ def _steps(config: CorpusConfig, extractions: Sequence[Extraction], rows: Sequen
         ("tokenizing", "data_recipes/shards.py", {"num_shards": config.num_shards}, ()),
     )
     for name, code, parameters, rules in dropping:
-        dropped = {rule: by_rule[rule] for rule in rules if by_rule[rule]}
+        dropped = {rule: everything.dropped[rule] for rule in rules if everything.dropped[rule]}
         num_out = remaining - sum(dropped.values())
         steps.append(
             {

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from provenance.canonical import Json
+from provenance.lifetime import die_with_parent
 from train.checkpoint_files import (
     UNKNOWN_ERROR,
     Companions,
@@ -29,7 +30,6 @@ from train.checkpoint_files import (
     write_companions,
     write_tensors,
 )
-from train.lifetime import die_with_parent
 from train.retention import Retention
 
 PROGRAM: Sequence[str] = ("-m", "train.checkpoint_process")

@@ -20,12 +20,12 @@ from provenance.console import fact
 from provenance.digests import Parent
 from provenance.errors import StoppedForRequeue, TrainingError
 from provenance.fingerprint import library_versions, project_root, sources_digest
+from provenance.lifetime import die_with_parent
 from provenance.stage import StageContext, StageSpec, run_stage
 from train.branch import find_branch_point
 from train.identity import begin_or_go_on, run_identity
 from train.job import OUTCOME, STOP_REQUEST, TrainingJob
 from train.launcher import HERE, Launcher, load_launcher
-from train.lifetime import die_with_parent
 from train.run_directory import lock_directory, naming_disk_errors, read_outcome
 from train.settings import PretrainConfig, RunConfig, SftConfig
 from train.watchdog import OUTCOME_HUNG

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from train.lifetime import die_with_parent
+from provenance.lifetime import die_with_parent
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "scancel", "sinfo", "srun")
 HOST = socket.gethostname().split(".")[0]

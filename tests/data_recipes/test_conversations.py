@@ -14,9 +14,8 @@ from data_recipes.conversations import (
     make_conversations,
     unfit_reason,
 )
-from data_recipes.document import Document, DocumentedFunction, LicenceFinding
-from data_recipes.documents import Decision, DocumentRow
-from data_recipes.filters import measure
+from data_recipes.document import DocumentedFunction
+from data_recipes.documents import KeptDocument
 from data_recipes.settings import ConversationConfig, SpecialTokens, TokenizerConfig
 from provenance.errors import DataError
 
@@ -25,10 +24,8 @@ SPECIAL = SpecialTokens()
 TEXTS = [prose(1), prose(2, script="cyrillic")]
 
 
-def row(number, split="train"):
-    licence = LicenceFinding("MIT OR GPL-3.0-only", "MIT", "declared-metadata", "PKG-INFO", "0" * 64, "2026-11-24")
-    document = Document("src", "d" * 64, f"m{number}.py#docstrings", "docstrings", "x", "0" * 64, "1" * 64, licence)
-    return DocumentRow(document, measure("x"), Decision(), split, 1, "MIT", (), ())
+def document(number, split="train"):
+    return KeptDocument(f"{number:064x}", "src", "MIT", split)
 
 
 def function(name="pkg.f", summary="Return the answer to everything.", signature="(x)"):
@@ -49,7 +46,7 @@ def tokenizer(tokenizer_dir):
 
 
 def conversations(*functions):
-    return make_conversations([(row(0), functions)], CONFIG, SPECIAL).kept
+    return make_conversations([(document(0), functions)], CONFIG, SPECIAL).kept
 
 
 @pytest.mark.parametrize(
@@ -78,7 +75,7 @@ def test_what_is_not_a_sentence(text):
 )
 def test_unfit_functions_say_why(bad, reason):
     assert reason in unfit_reason(bad, CONFIG, SPECIAL)
-    made = make_conversations([(row(0), [bad, function()])], CONFIG, SPECIAL)
+    made = make_conversations([(document(0), [bad, function()])], CONFIG, SPECIAL)
     assert len(made.kept) == 1
     assert sum(made.dropped.values()) == 1
     assert made.num_functions == 2
@@ -99,7 +96,11 @@ def test_all_wordings_occur():
 
 
 def test_one_summary_gives_one_conversation_and_held_out_comes_first():
-    pairs = [(row(0), [function("a.f")]), (row(1, "heldout"), [function("b.g")]), (row(2), [function("c.h")])]
+    pairs = [
+        (document(0), [function("a.f")]),
+        (document(1, "heldout"), [function("b.g")]),
+        (document(2), [function("c.h")]),
+    ]
     made = make_conversations(pairs, CONFIG, SPECIAL)
     assert [conversation.split for conversation in made.kept] == ["heldout"]
     assert made.dropped == {"same summary as another function": 2}

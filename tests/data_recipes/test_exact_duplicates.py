@@ -1,40 +1,55 @@
-"""Exact de-duplication."""
+"""Exact de-duplication over columns of digests."""
 
+import hashlib
+
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_recipes.deduplicate import Candidate, cluster_exact
+from data_recipes.deduplicate import digests_of, first_equal, hexadecimal_of, kept_rows, sorted_rows
 
 
-def candidate(number, text, source="a", licence="MIT", heldout=False):
-    return Candidate(f"{number:064x}", text, source, licence, heldout)
+def digests(names):
+    return digests_of("".join(hashlib.sha256(name.encode()).hexdigest() for name in names).encode())
 
 
-def test_the_smallest_id_stays_and_the_union_is_kept():
-    clusters = cluster_exact(
-        [candidate(3, "t", "c", "MIT"), candidate(1, "t", "b", "ISC"), candidate(2, "u"), candidate(5, "t", "b", "MIT")]
-    )
-    assert [cluster.kept for cluster in clusters] == [f"{1:064x}", f"{2:064x}"]
-    assert clusters[0].dropped == (f"{3:064x}", f"{5:064x}")
-    assert clusters[0].sources == ("b", "c")
-    assert clusters[0].licences == ("ISC", "MIT")
+def kept(texts, heldout=()):
+    is_heldout = np.array([row in heldout for row in range(len(texts))], dtype=bool)
+    return kept_rows(digests(texts), is_heldout).tolist()
+
+
+def test_the_first_row_stays():
+    assert kept(["t", "u", "t", "t"]) == [0, 1, 0, 0]
+    assert kept([]) == []
 
 
 def test_held_out_text_is_never_trained_on():
-    (cluster,) = cluster_exact([candidate(1, "t"), candidate(9, "t", heldout=True), candidate(8, "t", heldout=True)])
-    assert cluster.kept == f"{8:064x}"
-    assert cluster.dropped == (f"{1:064x}", f"{9:064x}")
+    assert kept(["t", "t", "t", "u"], heldout=[1, 2]) == [1, 1, 1, 3]
 
 
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 200), st.sampled_from("xyz"), st.booleans()), unique_by=lambda item: item[0]
-    ).flatmap(lambda items: st.tuples(st.just(items), st.permutations(items)))
-)
-def test_clusters_partition_the_documents_in_any_order(pair):
-    first, second = ([candidate(number, text, heldout=held) for number, text, held in items] for items in pair)
-    clusters = cluster_exact(first)
-    assert clusters == cluster_exact(second)
-    members = [name for cluster in clusters for name in (cluster.kept, *cluster.dropped)]
-    assert sorted(members) == sorted(item.document_id for item in first)
-    assert len(clusters) == len({item.text_sha256 for item in first})
+@given(st.lists(st.tuples(st.sampled_from("vwxyz"), st.booleans()), max_size=40))
+def test_one_document_of_each_text_stays(rows):
+    texts = [text for text, _ in rows]
+    heldout = [row for row, (_, is_heldout) in enumerate(rows) if is_heldout]
+    found = kept(texts, heldout)
+    for text in set(texts):
+        members = [row for row, other in enumerate(texts) if other == text]
+        expected = min(members, key=lambda row: (row not in heldout, row))
+        assert [found[row] for row in members] == [expected] * len(members)
+
+
+def test_digests_sort_as_their_digits_do():
+    names = [str(number) for number in range(200)]
+    hexadecimal = [hashlib.sha256(name.encode()).hexdigest() for name in names]
+    made = digests(names)
+    assert [hexadecimal_of(row) for row in made] == hexadecimal
+    assert [hexadecimal[row] for row in sorted_rows(made)] == sorted(hexadecimal)
+
+
+def test_equal_digests_are_found():
+    made = digests(["a", "b", "c"])
+    assert first_equal(made, sorted_rows(made)) == -1
+    twice = digests(["a", "b", "c", "b"])
+    place = first_equal(twice, sorted_rows(twice))
+    assert hexadecimal_of(twice[sorted_rows(twice)[place]]) == hashlib.sha256(b"b").hexdigest()
+    assert first_equal(digests([]), sorted_rows(digests([]))) == -1

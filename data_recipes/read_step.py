@@ -1,0 +1,84 @@
+"""Step `read`: one part of a source becomes a part file; what needs one document only is decided here."""
+
+from collections import Counter
+from typing import Any
+
+from data_recipes.build import Build
+from data_recipes.decisions import Judge
+from data_recipes.document import ExtractedDocument
+from data_recipes.documents import document_row
+from data_recipes.part_files import PartWriter
+from data_recipes.readers import open_source, reading_context
+from data_recipes.reading import PartReport, SourcePart
+from data_recipes.settings import Source
+from data_recipes.tasks import SCRATCH, Outputs
+from data_recipes.text_reading import read_text
+from provenance.canonical import Json
+from provenance.errors import DataError, SourceError
+
+
+def part_path(number: int) -> str:
+    """Path of the part file of a task, below the build."""
+    return f"{SCRATCH}/read/{number:05d}.parquet"
+
+
+def read_part(build: Build, value: Json, outputs: Outputs) -> Json:
+    """Read a part; `value` is `{number, source, part}`.
+
+    Returns:
+        The part's report as JSON, with `num_documents`, `size_bytes` and the licences found.
+
+    Raises:
+        DataError: for a document that does not name the source or a rule of its own.
+        SourceError: as the source's reader, and where a file vanishes while it is read.
+    """
+    (source,) = (source for source in build.config.sources if source.name == value["source"])
+    part, report = SourcePart(**value["part"]), PartReport()
+    special_tokens = build.config.tokenizer.special_tokens.in_order()
+    judge = Judge(build.config)
+    num_documents = size_bytes = 0
+    licences: Counter[str] = Counter()
+    with outputs.file(part_path(value["number"])) as path, PartWriter(path) as writer:
+        for extracted in _documents(build, source, part, report):
+            row = _row(source, extracted, special_tokens, judge)
+            writer.add(row)
+            num_documents += 1
+            size_bytes += row["size_bytes"]
+            licences[row["licence_spdx"]] += 1
+    return {
+        **report.as_json(),
+        "num_documents": num_documents,
+        "size_bytes": size_bytes,
+        "licences": sorted(licences),
+    }
+
+
+def _documents(build: Build, source: Source, part: SourcePart, report: PartReport) -> Any:
+    try:
+        yield from open_source(source, reading_context(build.config)).read(part, report)
+    except FileNotFoundError as error:
+        raise SourceError(
+            f"source {source.name!r}: a file vanished while part {part.name!r} was read",
+            expected="files that stay where they are until the corpus is built",
+            where=str(error.filename or ""),
+            next_command="put the file back and run the same command again; what is done is kept",
+        ) from None
+
+
+def _row(source: Source, extracted: ExtractedDocument, special_tokens: tuple[str, ...], judge: Judge) -> dict[str, Any]:
+    document = extracted.document
+    if document.source != source.name:
+        raise DataError(f"a document of source {document.source!r}", expected=source.name, where=document.path)
+    statistics = read_text(document.text, special_tokens).statistics
+    decision, licence_chosen = judge.decide(extracted, statistics)
+    row = document_row(document, statistics, decision, licence_chosen, source.split)
+    row["text"], row["functions"] = (None, []) if decision.rule else (document.text, _functions(extracted))
+    row["signature"] = None
+    return row
+
+
+def _functions(extracted: ExtractedDocument) -> list[dict[str, str]]:
+    return [
+        {"qualified_name": function.qualified_name, "signature": function.signature, "summary": function.summary}
+        for function in extracted.functions
+    ]

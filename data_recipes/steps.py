@@ -1,0 +1,23 @@
+"""The steps of a corpus build by name, for whichever process does one of their tasks."""
+
+from pathlib import Path
+
+from data_recipes.build import StepFunction, run_stored_task
+from data_recipes.decide_step import decide
+from data_recipes.gather_step import gather
+from data_recipes.read_step import read_part
+from data_recipes.tokenize_step import tokenize
+from data_recipes.train_step import train
+
+STEPS: dict[str, StepFunction] = {
+    "decide": decide,
+    "gather": gather,
+    "read": read_part,
+    "tokenize": tokenize,
+    "train": train,
+}
+
+
+def run_task(root: str, step: str, number: int) -> None:
+    """Do one task of the build in a directory; all it has to know is on disk there."""
+    run_stored_task(STEPS, Path(root), step, number)
