@@ -16,7 +16,15 @@ import typer
 
 from openwright.configs import RELEASE, TRAINING_STAGES
 from openwright.located import BundleArgument, Located, own_directory
-from openwright.report import check_lines, check_records, exit_code_of, print_json, printable, stdout_kept_clean
+from openwright.report import (
+    check_lines,
+    check_records,
+    exit_code_of,
+    print_json,
+    printable,
+    stdout_kept_clean,
+    verdicts_of,
+)
 from provenance.artifacts import Artifact
 from provenance.errors import ConfigError, StoppedForRequeue
 
@@ -370,8 +378,9 @@ def _print_checks(
 ) -> None:
     """Print check results and exit with their code; `fields` and `lines` are what a command has to say besides."""
     records = check_records(results)
-    code = exit_code_of([record["verdict"] for record in records])
-    counts = {name: sum(r["verdict"] == name for r in records) for name in ("PASS", "FAIL", "UNVERIFIED")}
+    verdicts = verdicts_of(records)
+    code = exit_code_of(verdicts)
+    counts = {name: verdicts.count(name) for name in ("PASS", "FAIL", "UNVERIFIED")}
     document = {
         "format": REPORT_FORMAT,
         "bundle": bundle.name,

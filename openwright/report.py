@@ -10,6 +10,8 @@ from typing import Any
 EXIT_PASS = 0
 EXIT_FAIL = 1
 EXIT_UNVERIFIED = 3
+NOTE = "note"
+"""Check of results that are shown and are no part of the verdict: what anyone could have put there."""
 
 
 def exit_code_of(verdicts: Sequence[str]) -> int:
@@ -35,14 +37,20 @@ def check_records(results: Sequence[Any]) -> list[dict[str, str]]:
     ]
 
 
+def verdicts_of(records: Sequence[dict[str, str]]) -> list[str]:
+    """The verdicts that count: not those of notes."""
+    return [record["verdict"] for record in records if record["check"] != NOTE]
+
+
 def check_lines(records: Sequence[dict[str, str]]) -> list[str]:
-    """Check results as lines: verdict, check and name, then why and where."""
+    """Check results as lines: verdict, check and name, then why and where; notes say so in place of a verdict."""
     lines = []
-    width = max((len(f"{r['check']}: {r['name']}") for r in records), default=0)
-    for record in records:
+    titles = [r["name"] if r["check"] == NOTE else f"{r['check']}: {r['name']}" for r in records]
+    width = max(map(len, titles), default=0)
+    for record, title in zip(records, titles, strict=True):
         place = f" ({record['where']})" if record["where"] else ""
-        title = f"{record['check']}: {record['name']}".ljust(width)
-        lines.append(f"{record['verdict']:<10}  {title}  {record['detail']}{place}".rstrip())
+        verdict = NOTE if record["check"] == NOTE else record["verdict"]
+        lines.append(f"{verdict:<10}  {title.ljust(width)}  {record['detail']}{place}".rstrip())
     return lines
 
 

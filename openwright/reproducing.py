@@ -159,6 +159,7 @@ def _rebuild(located: Located, options: ReproduceOptions, work: Path) -> Report:
     from release.interpreters import THIS_PYTHON
     from release.rebuild import run_rebuild
     from release.rebuild_plan import RebuildOptions, plan_rebuild
+    from release.rebuild_report import rebuild_report
 
     fetch_everything(located)
     bundle = located.path
@@ -175,7 +176,8 @@ def _rebuild(located: Located, options: ReproduceOptions, work: Path) -> Report:
         ask(execution.lines(), yes=options.yes)
         interpreter, checks = _ready(bundle, environment)
         found = run_rebuild(plan, interpreter)
-    fields = {"execution": execution.as_json(), "rebuild": found.as_json()}
+    signable = rebuild_report(plan, found, isolated=options.isolated, local_data=options.data is not None)
+    fields = {"execution": execution.as_json(), "rebuild": found.as_json(), "rebuild_report": signable}
     return Report([*checks, *found.results], fields, [line for stage in found.stages for line in stage.lines()])
 
 

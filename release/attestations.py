@@ -1,16 +1,15 @@
-"""Attestations: what somebody replayed of a bundle, signed by them (`openwright-attestation/1`).
+"""Attestations: what somebody replayed or rebuilt of a bundle, signed by them.
 
 An attestation is an in-toto statement in a DSSE envelope, made with the public libraries of these formats. It lies in
 `model/attestations/`, which no manifest lists and no signature covers: it is made later, by others. It carries the
-public key that signed it, so that the signature can be checked; who holds the key is for the reader to know. An
-attestation by a key that the reader did not give is shown and stays UNVERIFIED.
+public key that signed it, so that the signature can be checked; who holds the key is for the reader to know. What it
+comes to for a reader: `release.attested`.
 """
 
 import os
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 from securesystemslib.dsse import Envelope
@@ -22,30 +21,20 @@ from provenance.config import Config
 from provenance.digests import sha256_bytes, tagged_digest
 from provenance.durability import sync_path
 from provenance.errors import BundleError, ConfigError
+from release.attested import CHECK, FOLDER, Attestation, attestation_result, note, summary
 from release.keys import PrivateKey, PublicKey, parse_public_key
-from release.replay_report import ReplayedBundle, ReplayedSegment, ReplayReport, bundle_identity
+from release.rebuild_report import RebuildReport, recorded_digests
+from release.replay_report import ReplayedBundle, ReplayReport, bundle_identity
 from release.signing import require_whole
-from release.verify import (
-    CheckResult,
-    Mismatch,
-    Tree,
-    Unverifiable,
-    need,
-    require,
-    show,
-    verify_bundle,
-)
+from release.verify import APART, CheckResult, Mismatch, Tree, require, show, verify_bundle
 from release.verify import parse_json as parse_strictly
 
-FOLDER = "attestations"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:openwright:replay-attestation:1"
+REBUILD_PREDICATE_TYPE = "urn:openwright:rebuild-attestation:1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
-MAX_ATTESTATION_BYTES, MAX_ATTESTATIONS = 2**20, 1000
+MAX_ATTESTATION_BYTES, MAX_ATTESTATIONS, MAX_REPORT_BYTES = 2**20, 1000, 64 * 2**20
 
-_CHECK = "attestations"
-_PLACE = f"model/{FOLDER}"
-_NAME = re.compile(r"[0-9a-f][0-9a-f-]*\.json")
 _MALFORMED = (AttributeError, LookupError, TypeError, ValueError, RecursionError, SigningError)
 
 
@@ -56,21 +45,22 @@ class ReplayPredicate(Config):
     report: ReplayReport
 
 
-@dataclass(frozen=True)
-class Attestation:
-    """An attestation whose own signature holds, and that speaks of this bundle."""
+class RebuildPredicate(Config):
+    """The same of a rebuild."""
 
-    key: PublicKey
-    report: ReplayReport
+    public_key: str
+    report: RebuildReport
 
-    @property
-    def verdict(self) -> str:
-        """The worst verdict of its segments."""
-        return _worst(segment.verdict for segment in self.report.segments)
+
+Report = ReplayReport | RebuildReport
+_PREDICATES: dict[str, type[ReplayPredicate] | type[RebuildPredicate]] = {
+    PREDICATE_TYPE: ReplayPredicate,
+    REBUILD_PREDICATE_TYPE: RebuildPredicate,
+}
 
 
 def attest(bundle: Path, key: PrivateKey, report_path: Path) -> Path:
-    """Sign the report of a replay of this bundle and put it beside the others.
+    """Sign the report of a replay or a rebuild of this bundle and put it beside the others.
 
     Args:
         report_path: what `openwright reproduce BUNDLE --json` printed.
@@ -86,7 +76,7 @@ def attest(bundle: Path, key: PrivateKey, report_path: Path) -> Path:
     require_whole(bundle, verify_bundle(bundle, tokens="none"), checks=("bytes",))
     identity = bundle_identity(bundle / "model")
     if report.bundle != identity:
-        found = f"a replay of {report.bundle.name} {report.bundle.version}, manifest {report.bundle.manifest_sha256}"
+        found = f"a report of {report.bundle.name} {report.bundle.version}, manifest {report.bundle.manifest_sha256}"
         raise BundleError(
             show(found),
             expected=f"one of this bundle, manifest {identity.manifest_sha256}",
@@ -102,26 +92,31 @@ def attest(bundle: Path, key: PrivateKey, report_path: Path) -> Path:
     return _write(bundle / "model" / FOLDER / name, envelope.to_dict())
 
 
-def _read_report(path: Path) -> ReplayReport:
+def _read_report(path: Path) -> Report:
     wanted = "what `openwright reproduce BUNDLE --json` printed"
     try:
         with path.open("rb") as file:
-            values = parse_json(file.read(MAX_ATTESTATION_BYTES), str(path))
-        return ReplayReport.model_validate(values["replay"])
+            values = parse_json(file.read(MAX_REPORT_BYTES), str(path))
+        if "rebuild_report" not in values:
+            return ReplayReport.model_validate(values["replay"])
+        if values["rebuild_report"] is not None:
+            return RebuildReport.model_validate(values["rebuild_report"])
+        raise ConfigError("a rebuild of which nothing was begun", expected=wanted, where=str(path))
     except OSError as error:
         raise ConfigError(f"cannot read ({error.strerror})", expected=wanted, where=str(path)) from None
     except (BundleError, *_MALFORMED) as error:
-        found = _first_problem(error) if isinstance(error, ValidationError) else "no report of a replay"
+        found = _first_problem(error) if isinstance(error, ValidationError) else "no report of a replay or a rebuild"
         raise ConfigError(found, expected=wanted, where=str(path)) from None
 
 
-def _statement(report: ReplayReport, key: PublicKey) -> Json:
+def _statement(report: Report, key: PublicKey) -> Json:
     """The in-toto statement: its subjects are the two manifests, which bind every file of the bundle."""
+    kind = REBUILD_PREDICATE_TYPE if isinstance(report, RebuildReport) else PREDICATE_TYPE
     return {
         "_type": STATEMENT_TYPE,
         "subject": _subjects(report.bundle),
-        "predicateType": PREDICATE_TYPE,
-        "predicate": ReplayPredicate(public_key=key.pem, report=report).model_dump(),
+        "predicateType": kind,
+        "predicate": {"public_key": key.pem, "report": report.model_dump()},
     }
 
 
@@ -153,41 +148,41 @@ def check_attestations(model: Tree, identity: ReplayedBundle, known: Sequence[Pu
     Args:
         model: files of `model/`.
         identity: the bundle that they have to speak of.
-        known: public keys that the user gave.
+        known: public keys that the user gave; attestations by others are notes, and so is what does not hold.
     """
-    found, results = [], []
-    paths = model.below(f"{FOLDER}/")
+    found: list[Attestation] = []
+    results, broken = list[CheckResult](), list[CheckResult]()
+    paths = [path for path in model.below(f"{FOLDER}/") if APART.fullmatch(path)]
+    if not paths:
+        return []
     if len(paths) > MAX_ATTESTATIONS:
-        detail = f"{len(paths):,} files, more than {MAX_ATTESTATIONS:,}: none was read"
-        return [CheckResult(_CHECK, _CHECK, "FAIL", detail, _PLACE)]
+        return [note(CHECK, f"{len(paths):,} files, more than {MAX_ATTESTATIONS:,}: none was read")]
     for path in paths:
         name, where = path.removeprefix(f"{FOLDER}/"), model.place(path)
         try:
             attestation = _read_attestation(model, path, identity)
         except Mismatch as error:
-            verdict = "UNVERIFIED" if isinstance(error, Unverifiable) else "FAIL"
-            results.append(CheckResult(_CHECK, name, verdict, error.detail, where))
+            broken.append(note(name, error.detail, where))
         except _MALFORMED as error:
             detail = _first_problem(error) if isinstance(error, ValidationError) else show(str(error))
-            results.append(CheckResult(_CHECK, name, "FAIL", f"malformed: {detail}", where))
+            broken.append(note(name, f"malformed: {detail}", where))
         else:
             found.append(attestation)
-            results.append(_result(attestation, name, where, known))
-    return [_summary(found, results, known), *results]
+            results.append(attestation_result(attestation, name, where, known))
+    return [summary(found, known, broken), *results, *broken]
 
 
 def _read_attestation(model: Tree, path: str, identity: ReplayedBundle) -> Attestation:
     """Read an attestation; raises unless its own signature holds and it speaks of this bundle."""
-    require(_NAME.fullmatch(path.removeprefix(f"{FOLDER}/")), "a name other than hexadecimal digits and .json")
     require(model.files[path] <= MAX_ATTESTATION_BYTES, f"larger than {MAX_ATTESTATION_BYTES:,} bytes")
     with model.open(path) as file:
         envelope = Envelope.from_dict(parse_strictly(file.read(MAX_ATTESTATION_BYTES + 1), path))
     require(envelope.payload_type == PAYLOAD_TYPE, f"a payload of type {show(envelope.payload_type)}")
     statement = parse_strictly(envelope.payload, path)
     require(statement["_type"] == STATEMENT_TYPE, f"a statement of type {show(statement['_type'])}")
-    kind = statement["predicateType"]
-    need(kind == PREDICATE_TYPE, f"not judged: it is of type {show(kind)}; this program reads {PREDICATE_TYPE}")
-    predicate = ReplayPredicate.model_validate(statement["predicate"])
+    kind, known = statement["predicateType"], " and ".join(_PREDICATES)
+    require(kind in _PREDICATES, f"not judged: it is of type {show(kind)}; this program reads {known}")
+    predicate = _PREDICATES[kind].model_validate(statement["predicate"])
     key, report = parse_public_key(predicate.public_key.encode()), predicate.report
     _require_signature(envelope, key)
     told = f"it speaks of another bundle: {report.bundle.name} {report.bundle.version}"
@@ -205,8 +200,11 @@ def _require_signature(envelope: Envelope, key: PublicKey) -> None:
         raise Mismatch(f"its signature does not hold: the key {key.fingerprint} did not sign this statement") from None
 
 
-def _require_possible(model: Tree, report: ReplayReport) -> None:
-    """Raise a Mismatch for steps that the bundle does not have, and for a report that contradicts itself."""
+def _require_possible(model: Tree, report: Report) -> None:
+    """Raise a Mismatch for what the bundle does not have, and for a report that contradicts itself."""
+    if isinstance(report, RebuildReport):
+        _require_possible_rebuild(model, report)
+        return
     for segment in report.segments:
         name = f"{show(segment.stage)} steps {segment.first_step}-{segment.last_step}"
         num_steps = model.json(f"training/{segment.stage}/run.json", "openwright-run/1")["num_steps"]
@@ -216,66 +214,26 @@ def _require_possible(model: Tree, report: ReplayReport) -> None:
         is_claimed = (segment.verdict, segment.comparison) == ("PASS", "bitwise")
         is_sound = num_equal <= at_most and (num_equal > 0 or not is_claimed)
         require(is_sound, f"{name}: {segment.verdict} {segment.comparison} with {num_equal} equal steps")
-        if segment.platform is not None:
-            record = {key: value for key, value in segment.platform.items() if key != "digest"}
-            is_same = segment.platform.get("digest") == tagged_digest("platform/1", record)
-            require(is_same, f"{name}: the platform record does not have the digest that it names")
+        _require_platform(segment.platform, name)
 
 
-def _result(attestation: Attestation, name: str, where: str, known: Sequence[PublicKey]) -> CheckResult:
-    """What one attestation says, as PASS or FAIL only where the reader knows the key."""
-    report, fingerprint = attestation.report, attestation.key.fingerprint
-    names = [key.name for key in known if key.fingerprint == fingerprint]
-    who = f"the key {fingerprint}, " + (f"which you gave ({names[0]})" if names else "which you did not give")
-    told = "; ".join(map(_segment_text, report.segments))
-    detail = f"{who}, says of {report.date_utc}: {told} ({report.choice})"
-    return CheckResult(_CHECK, name, attestation.verdict if names else "UNVERIFIED", detail, where)
+def _require_possible_rebuild(model: Tree, report: RebuildReport) -> None:
+    """The stages are those of the bundle from the first on, and each passes where its digest is the recorded one."""
+    recorded = list(recorded_digests(model.json("manifest.json", "openwright-bundle/1")).items())
+    told = [(stage.stage, stage.recorded) for stage in report.stages]
+    require(told == recorded[: len(told)], "the stages and content digests are not those that the bundle records")
+    for stage in report.stages:
+        is_sound = (stage.verdict == "PASS") == (stage.rebuilt == stage.recorded)
+        is_sound &= stage.verdict == "PASS" or stage is report.stages[-1]
+        require(is_sound, f"{show(stage.stage)}: {stage.verdict} does not follow from its content digests")
+    _require_platform(report.platform, "rebuild")
 
 
-def _segment_text(segment: ReplayedSegment) -> str:
-    steps = f"{show(segment.stage)} steps {segment.first_step}-{segment.last_step} {segment.verdict}"
-    if segment.verdict != "PASS" or segment.comparison != "bitwise":  # a tolerance is no better than its thresholds
-        return f"{steps}: {show(segment.detail)}"
-    digest = str((segment.platform or {}).get("digest"))
-    place = "the recorded platform" if digest == segment.recorded_platform else f"another platform, {show(digest[:12])}"
-    return f"{steps}, {segment.comparison}, {segment.num_equal_steps} steps equal bit for bit, on {place}"
-
-
-def _summary(found: Sequence[Attestation], results: Sequence[CheckResult], known: Sequence[PublicKey]) -> CheckResult:
-    """How many keys attest, how many of them the reader knows, and which steps these replayed."""
-    given = {key.fingerprint for key in known}
-    keys = {attestation.key.fingerprint for attestation in found}
-    told = f"{len(found)} attestation{'s' * (len(found) != 1)} by {len(keys)} "
-    told += f"{'key' if len(keys) == 1 else 'different keys'}, of which {len(keys & given)} you know"
-    trusted = [attestation for attestation in found if attestation.key.fingerprint in given]
-    if steps := _steps_text(segment for attestation in trusted for segment in attestation.report.segments):
-        told += f"; replayed by those, {steps}"
-    elif not trusted and found:
-        told += ": give the public keys of people whom you trust with --attester PUB.pem"
-    bad = [result for result in results if result.verdict == "FAIL"]
-    if bad:
-        told = f"{bad[0].name}: {bad[0].detail}" + (f" (and {len(bad) - 1} more)" if bad[1:] else "") + f"; {told}"
-    passed = any(result.verdict == "PASS" for result in results)
-    return CheckResult(_CHECK, _CHECK, "FAIL" if bad else "PASS" if passed else "UNVERIFIED", told, _PLACE)
-
-
-def _steps_text(segments: Iterable[ReplayedSegment]) -> str:
-    """Steps with PASS by stage and comparison, each named once however often it was replayed."""
-    passed = [segment for segment in segments if segment.verdict == "PASS"]
-    spans_of: dict[str, list[list[int]]] = {}
-    for segment in sorted(passed, key=lambda segment: (segment.stage, segment.first_step)):
-        spans = spans_of.setdefault(f"{segment.comparison}: {show(segment.stage)} steps", [])
-        if spans and segment.first_step <= spans[-1][1] + 1:
-            spans[-1][1] = max(spans[-1][1], segment.last_step)
-        else:
-            spans.append([segment.first_step, segment.last_step])
-    texts = {name: ", ".join(f"{first}-{last}" for first, last in spans) for name, spans in spans_of.items()}
-    return "; ".join(f"{name} {text}" for name, text in sorted(texts.items()))
-
-
-def _worst(verdicts: Iterable[str]) -> str:
-    found = set(verdicts)
-    return next(verdict for verdict in ("FAIL", "UNVERIFIED", "PASS") if verdict in found)
+def _require_platform(platform: dict[str, Any] | None, name: str) -> None:
+    if platform is not None:
+        record = {key: value for key, value in platform.items() if key != "digest"}
+        is_same = platform.get("digest") == tagged_digest("platform/1", record)
+        require(is_same, f"{name}: the platform record does not have the digest that it names")
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -29,10 +29,12 @@ class Rebuild:
     Attributes:
         results: one check result for each stage that was made or could not be, the last of them for the bundle.
         stages: the comparisons, in order, of the stages that were made.
+        begun: every stage that was begun, with its result.
     """
 
     results: list[CheckResult]
     stages: list[StageComparison]
+    begun: list[tuple[str, CheckResult]]
 
     def as_json(self) -> dict[str, Json]:
         """The form that `--json` prints."""
@@ -49,12 +51,13 @@ def run_rebuild(plan: RebuildPlan, interpreter: Interpreter = THIS_PYTHON) -> Re
     Raises:
         StoppedForRequeue: when a signal asked for a stop; the same command with the same `--work` goes on.
     """
-    found = Rebuild([], [])
+    found = Rebuild([], [], [])
     for result in (*_changed_files(plan.bundle), *plan.obstacles):
         found.results.append(result)
     if not found.results:
         for stage in plan.stages:
             found.results.append(_make_stage(plan, stage, interpreter, found.stages))
+            found.begun.append((stage, found.results[-1]))
             if found.results[-1].verdict != "PASS":
                 break
     made = [stage.stage for stage in found.stages if stage.is_equal]

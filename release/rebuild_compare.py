@@ -1,6 +1,6 @@
 """A stage that was made again, compared with the recorded one: equal content, or what differs first and why."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class StageComparison:
         differing: result files that differ, are missing or new.
         divergence: of a training stage, the first record that differs.
         environment: how the environment differs from the recorded one; looked at only where the content differs.
+        made_with: of a training stage, the environment record of what was made; else empty.
     """
 
     stage: str
@@ -39,6 +40,7 @@ class StageComparison:
     divergence: Divergence | None = None
     environment: tuple[EnvironmentDifference, ...] = ()
     where: str = ""
+    made_with: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_equal(self) -> bool:
@@ -108,12 +110,13 @@ def compare_stage(bundle: Path, stage: str, rebuilt: Path) -> StageComparison:
     digests = str(recorded["content_digest"]), str(found["content_digest"])
     is_training = stage in facts.training_stages
     figures = _run_figures(facts.run(stage), read_json(rebuilt / "run.json")) if is_training else {}
+    made_with = _made_with(rebuilt) if is_training else {}
     if digests[0] == digests[1]:
-        return StageComparison(stage, *digests, figures)
+        return StageComparison(stage, *digests, figures, made_with=made_with)
     differing = _differing_files(recorded["results"], found["results"])
     divergence = _first_divergence(facts, stage, rebuilt) if is_training else None
     environment = _environment(facts, stage, rebuilt)
-    return StageComparison(stage, *digests, figures, differing, divergence, environment, str(rebuilt))
+    return StageComparison(stage, *digests, figures, differing, divergence, environment, str(rebuilt), made_with)
 
 
 def _run_figures(recorded: dict[str, Any], rebuilt: dict[str, Any]) -> dict[str, tuple[str, str]]:
@@ -147,9 +150,13 @@ def _environment(facts: BundleFacts, stage: str, rebuilt: Path) -> tuple[Environ
     code = facts.model / "code"
     if facts.stage_manifest(stage)["code"]["packages_digest"] != sources_digest(PACKAGES, code):
         return ()  # another source tree explains the difference, and is the bundle's own fault
-    here = read_json(rebuilt / "environment.json") if (rebuilt / "environment.json").is_file() else {}
-    found = environment_differences(facts.environment(stage), here, stage_specs()[stage].libraries)
+    found = environment_differences(facts.environment(stage), _made_with(rebuilt), stage_specs()[stage].libraries)
     return tuple(d for d in found if not (stage == "corpus" and d.field.startswith(_PLATFORM)))
+
+
+def _made_with(rebuilt: Path) -> dict[str, Any]:
+    path = rebuilt / "environment.json"
+    return dict(read_json(path)) if path.is_file() else {}
 
 
 def _compare_bundle(facts: BundleFacts, rebuilt: Path) -> StageComparison:

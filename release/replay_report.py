@@ -25,6 +25,7 @@ from train.jobs import LIBRARIES
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
+Date = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$")]
 Verdict = Literal["PASS", "FAIL", "UNVERIFIED"]
 Comparison = Literal["bitwise", "within tolerance"]
 
@@ -99,7 +100,7 @@ class ReplayReport(Config):
     format: Literal["openwright-replay-report/1"]
     bundle: ReplayedBundle
     choice: Choice
-    date_utc: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$")]
+    date_utc: Date
     replayed_code: Sha256
     comparing_code: Sha256
     segments: Annotated[list[ReplayedSegment], Field(min_length=1)]
@@ -128,13 +129,24 @@ def bundle_identity(model: Path) -> ReplayedBundle:
     )
 
 
+def now_utc() -> str:
+    """The time in ISO 8601, by the clock of this machine."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def libraries_of(environment: dict[str, Any]) -> dict[str, str]:
+    """Versions of the libraries that compute, from an environment record."""
+    installed = environment.get("distributions", {})
+    return {name: installed[name]["version"] for name in LIBRARIES if name in installed}
+
+
 def replay_report(bundle: Path, results: Sequence[ReplayResult]) -> Json:
     """The record of a finished `reproduce`, in the form that `--json` prints."""
     report = ReplayReport(
         format="openwright-replay-report/1",
         bundle=bundle_identity(bundle / "model"),
         choice=results[0].choice,
-        date_utc=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        date_utc=now_utc(),
         replayed_code=sources_digest(PACKAGES, bundle / "model" / "code"),
         comparing_code=sources_digest(PACKAGES),
         segments=[result.segment for result in results],
@@ -157,7 +169,6 @@ def with_record(
         comparison: how the verdict came about.
     """
     environment = read_json(output / "environment.json") if (output / "environment.json").is_file() else {}
-    installed = environment.get("distributions", {})
     recorded = read_json(bundle / "model" / "training" / segment.stage / "environment.json")["platform"]
     num_steps, num_records = _equal_records(bundle, segment, output)
     replayed = ReplayedSegment(
@@ -173,7 +184,7 @@ def with_record(
         platform=environment.get("platform"),
         recorded_platform=recorded.get("digest"),
         python=environment.get("python"),
-        libraries={name: installed[name]["version"] for name in LIBRARIES if name in installed},
+        libraries=libraries_of(environment),
     )
     return ReplayResult(**asdict(result), choice=choice, segment=replayed)
 

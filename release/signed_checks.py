@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from provenance.errors import OpenwrightError
-from release.attestations import FOLDER, check_attestations
+from release.attestations import check_attestations
+from release.attested import CHECK, FOLDER, PLACE, note
 from release.keys import PublicKey, load_public_key
 from release.replay_report import bundle_identity
 from release.signing import SIGNATURE_NAME, check_signature
@@ -16,7 +17,6 @@ from release.verify import CheckResult, Tree
 
 _OPEN = ("signature", "attestations")
 _OF_SIGNED_FILES = ("tree", "manifest", "model files")
-_PLACE = f"model/{FOLDER}"
 
 
 @dataclass(frozen=True)
@@ -73,17 +73,21 @@ def _identity_and_signature(
 
 
 def _attestations(model: Tree, given: GivenKeys) -> list[CheckResult]:
-    """Results of all attestations; the publisher's key counts as known, and says that it is the publisher's."""
-    if not model.below(f"{FOLDER}/"):
-        none = CheckResult("attestations", "attestations", "UNVERIFIED", "there are none in this bundle", _PLACE)
-        return [none] if given.attesters else []
-    publisher = given.publisher
-    known = [*given.attesters]
+    """Results of all attestations; the publisher's key counts as known, and says that it is the publisher's.
+
+    Whoever gave keys of attesters asked for attestations by them: without one that is no note, but a check that is
+    UNVERIFIED.
+    """
+    publisher, known = given.publisher, [*given.attesters]
     if publisher is not None:
         known.append(replace(publisher, name=f"{publisher.name}, the key of the publisher"))
-    try:
-        identity = bundle_identity(model.root)
-    except (OpenwrightError, LookupError, TypeError, ValueError):
-        told = "not checked: the root manifest could not be read"
-        return [CheckResult("attestations", "attestations", "UNVERIFIED", told, _PLACE)]
-    return check_attestations(model, identity, known)
+    found: list[CheckResult] = []
+    if model.below(f"{FOLDER}/"):
+        try:
+            found = check_attestations(model, bundle_identity(model.root), known)
+        except (OpenwrightError, LookupError, TypeError, ValueError):
+            found = [note(CHECK, "not checked: the root manifest could not be read")]
+    if given.attesters and not any(result.check == CHECK for result in found):
+        told = found[0].detail if found else "there are none in this bundle"
+        return [CheckResult(CHECK, CHECK, "UNVERIFIED", f"none by a key that you gave: {told}", PLACE), *found[1:]]
+    return found

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 Json = Any
-PASS, FAIL, UNVERIFIED, BYTES, RECORDS = "PASS", "FAIL", "UNVERIFIED", "bytes", "records"
+PASS, FAIL, UNVERIFIED, BYTES, RECORDS, NOTE = "PASS", "FAIL", "UNVERIFIED", "bytes", "records", "note"
 
 # What a stranger can make this program read or hold.
 MAX_FILES, MAX_DEPTH, MAX_NAME_BYTES = 1_000_000, 32, 255
@@ -44,19 +44,20 @@ MAX_JSON_BYTES, MAX_JSON_ITEMS, MAX_LINE_BYTES, MAX_HEADER_BYTES = 64 * 2**20, 4
 MAX_JSON_DEPTH, MAX_SEQUENCES_PER_STEP, MAX_DIMENSIONS, MAX_SAFE_INTEGER = 64, 2**20, 16, 2**53 - 1
 # What one run recomputes of each ledger: beyond that a sample, and the check says so.
 MAX_ORDER_STEPS, MAX_ORDER_WORK, NUM_TOKEN_STEPS, MAX_STAGES = 10_000, 2**26, 200, 64
-BLOCK_BYTES, MASK_64 = 1 << 20, 2**64 - 1
 ORDER_VERSIONS, PHASE = ("order/1", "order/2"), ("num_steps", "sequences_per_step", "window_tokens", "counts")
 Pool = namedtuple("Pool", "name window_tokens num_windows draws_before first_id")  # a source at one length
 PACKAGES = ("provenance/", "data_recipes/", "train/", "eval/", "release/", "openwright/")
 INDEX_ROW, UNSIGNED = struct.Struct("<32s32sIHHHBBI"), {1: "B", 2: "H", 4: "I", 8: "Q"}
-OPTIMIZER_PARTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")
+BLOCK_BYTES, MASK_64, OPTIMIZER_PARTS = 1 << 20, 2**64 - 1, ("exp_avg", "exp_avg_sq", "momentum_buffer")
 SIZES = {1: "BOOL U8 I8 F8_E4M3 F8_E5M2", 2: "U16 I16 F16 BF16", 4: "U32 I32 F32", 8: "U64 I64 F64"}
 DTYPE_BYTES = {dtype: size for size, dtypes in SIZES.items() for dtype in dtypes.split()}
 IS_RESULT = re.compile(r"code/.*|(generation_)?config.json|tokenizer[^/]*|chat_template.jinja|model[^/]*.safetensors.*")
 PROGRAMS = re.compile(r"(?!code/|verify\.py$).*\.(py[cdoz]?|so|dll|exe|sh|pth?|pkl|pickle|ckpt|joblib|np[yz]|h5)", re.I)
+APART = re.compile(r"manifest\.(json|sig)|attestations/[0-9a-f][0-9a-f-]*\.json")  # listed by no manifest
 ELSEWHERE = re.compile(r"[/\\~]|\.\.|[A-Za-z][\w.+-]*:[/\\]")  # how a place outside of the model's directory begins
 
 NOTHING_EXPECTED = "nothing says it is the bundle you were promised: give --expect or check the signature"
+BY_OTHERS = "no part of the verdict; those of people you trust are judged by `openwright verify --attester PUB.pem`"
 CHECK_SIGNATURE = "`model_signing verify key model --signature model/manifest.sig --public_key PUB`"
 SIGNATURE_NOT_CHECKED = f"not checked by this program; with a key that you had from elsewhere: {CHECK_SIGNATURE}"
 OTHER_PACKAGES = "ran from other packages than code/ holds; `openwright verify` judges if that matters (rule BND-04)"
@@ -67,7 +68,7 @@ NOT_CHECKED_HERE = "not checked: training (`openwright reproduce`); scores, lice
 class CheckResult:
     """Outcome of one check."""
 
-    check: str  # `bytes` or `records` (`replay` for those of `openwright reproduce`)
+    check: str  # `bytes`, `records`, or `note` for what is no part of the verdict; other programs have others
     name: str
     verdict: str  # PASS, FAIL or UNVERIFIED
     detail: str  # what was checked, or the first thing that is wrong or missing
@@ -873,7 +874,7 @@ class Verifier:
         if "manifest.sig" in self.model.files:
             self._check(BYTES, "signature", "model/manifest.sig", lambda: unverified(SIGNATURE_NOT_CHECKED))
         if self.model.below("attestations/"):
-            self._check(BYTES, "attestations", "model/attestations", lambda: unverified("not checked by this program"))
+            self._check(NOTE, "attestations", "model/attestations", lambda: unverified(BY_OTHERS))
         self._check(BYTES, "manifest", manifest, self.read_root)
         if self.root is None:
             self._check(RECORDS, "everything else", "", lambda: unverified("the root manifest could not be read"))
@@ -970,8 +971,8 @@ class Verifier:
     def check_files(self, tree: Tree, manifest: Json) -> str:
         """Every listed file is there with its size and sha256, and no other file is."""
         listed = self.listed[tree.label] = by_path(manifest["files"])
-        apart = {"manifest.json"} | ({"manifest.sig", *tree.below("attestations/")} if tree is self.model else set())
-        refuse_first(tree.differences(listed, tree.files.keys() - apart), "files")
+        found = {p for p in tree.files if not (APART.fullmatch(p) if tree is self.model else p == "manifest.json")}
+        refuse_first(tree.differences(listed, found), "files")
         return f"{len(listed)} files, {sum(entry['size_bytes'] for entry in listed.values()):,} bytes"
 
     def check_content(self) -> str:
@@ -1421,8 +1422,7 @@ class Verifier:
     def check_evaluation(self) -> str:
         """The evaluation names the weights and the corpus of this bundle."""
         record = self.model.json("evaluation/record.json", "openwright-evaluation/1")
-        corpus = record["corpus"]["content_digest"]
-        require(corpus == self.root["dataset"]["content_digest"], "the evaluation read another corpus")
+        require(record["corpus"]["content_digest"] == self.root["dataset"]["content_digest"], "it read another corpus")
         stages = {stage.content_digest: stage for stage in self.trained}
         for model in record["models"]:
             need(model["content_digest"] in stages, f"model {show(model['name'])} is of no stage of this bundle")
@@ -1455,8 +1455,8 @@ def verify_bundle(
 
 
 def overall(results: Sequence[CheckResult]) -> str:
-    """FAIL if any check failed, UNVERIFIED if any is unverified or there are none, else PASS."""
-    verdicts = {result.verdict for result in results}
+    """FAIL if any check failed, UNVERIFIED if any is unverified or there are none, else PASS; notes do not count."""
+    verdicts = {result.verdict for result in results if result.check != NOTE}
     return FAIL if FAIL in verdicts else UNVERIFIED if UNVERIFIED in verdicts or not verdicts else PASS
 
 

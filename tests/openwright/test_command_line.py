@@ -188,6 +188,19 @@ def test_nothing_checked_is_not_a_pass():
     assert exit_code_of(["PASS"]) == 0
 
 
+def test_a_note_is_shown_and_neither_counted_nor_in_the_exit_code(verdicts, capfd):
+    note = SimpleNamespace(check="note", name="aa.json", verdict="UNVERIFIED", detail="by a stranger", where="")
+    verdicts(check("PASS"), note)
+    assert cli.invoke(["verify", "b", "--json"]) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert document["counts"] == {"PASS": 1, "FAIL": 0, "UNVERIFIED": 0}
+    assert document["checks"][1]["check"] == "note"
+    assert cli.invoke(["verify", "b"]) == 0
+    assert "note        aa.json       by a stranger" in capfd.readouterr().out
+    verdicts(note)
+    assert cli.invoke(["verify", "b"]) == 3, "nothing was checked"
+
+
 def test_tables_line_up():
     lines = table_lines(("task", "value", "word"), [("ж", "1.0", "below"), ("longer", "10.0", "a")])
     assert lines == ["task    value  word", "ж         1.0  below", "longer   10.0  a"]
