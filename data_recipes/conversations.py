@@ -181,6 +181,11 @@ class EncodedRows:
         }
 
 
+def marks_answers(template: str | None) -> bool:
+    """Whether a chat template says what the assistant generates, so that labels can be taken from it."""
+    return _GENERATION.search(template or "") is not None
+
+
 def encode_conversations(
     conversations: Sequence[Conversation], tokenizer: Any, special_tokens: SpecialTokens, width: int
 ) -> EncodedRows:
@@ -196,7 +201,7 @@ def encode_conversations(
     Raises:
         DataError: for a template without generation markers, or labels that do not end with the end token.
     """
-    if not _GENERATION.search(tokenizer.chat_template or ""):
+    if not marks_answers(tokenizer.chat_template):
         raise DataError(
             "the chat template marks no generated text",
             expected="the answer between {% generation %} and {% endgeneration %}",

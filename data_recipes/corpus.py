@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from data_recipes.bpe import TOKENIZER_DIR, token_id
 from data_recipes.build import Builder, build_key
+from data_recipes.chat_rows import BuiltChats, build_chats
 from data_recipes.conversations import (
     Conversations,
     EncodedRows,
@@ -90,8 +91,9 @@ def _build(config: CorpusConfig, work: Path) -> None:
         journal.timed("tokenize", build.tokenize)
         build.sweep()
         conversations, encoded = journal.timed("conversations", build.converse)
+        chats = journal.timed("chats", build.chat) if config.chats is not None else None
         _write_tokens_json(config, build.splits, work)
-        build.write_summary(conversations, encoded)
+        build.write_summary(conversations, encoded, chats)
         write_json(work / "environment.json", environment_record())
         shutil.rmtree(work / SCRATCH)
         journal.close()
@@ -195,6 +197,18 @@ class _CorpusBuild:
         """Make conversations of documented functions; their rows are splits of their own."""
         return _converse(self._config, self._functions(), self.splits, self._work)
 
+    def chat(self) -> BuiltChats:
+        """Write the rows of conversations and preference pairs from files."""
+        from transformers import AutoTokenizer  # heavy, and not needed by the processes that read sources
+
+        config = self._config
+        assert config.chats is not None
+        tokenizer = AutoTokenizer.from_pretrained(self._work / TOKENIZER_DIR)
+        data_dir = config.execution.data_dir.expanduser()
+        built = build_chats(config.chats, config.policy, tokenizer, data_dir, self._work, config.num_shards)
+        self.splits.update(built.splits)
+        return built
+
     def _functions(self) -> Iterator[tuple[KeptDocument, Sequence[DocumentedFunction]]]:
         names = ("document_id", "source", "licence_chosen", "split", "functions")
         for shard in range(self._config.num_shards):
@@ -206,19 +220,23 @@ class _CorpusBuild:
                         document = KeptDocument(document_id, source, licence, split)
                         yield document, [DocumentedFunction(**function) for function in functions]
 
-    def write_summary(self, conversations: Conversations, encoded: Mapping[str, EncodedRows]) -> None:
+    def write_summary(
+        self, conversations: Conversations, encoded: Mapping[str, EncodedRows], chats: BuiltChats | None
+    ) -> None:
         """Write `sources.lock` and `corpus.json`."""
         reports = {
             name: [PartReport.from_json(record.report) for record in self._parts_of(name)] for name in self._readers
         }
         locks = [reader.lock(reports[name]) for name, reader in self._readers.items()]
+        locks += chats.locks if chats is not None else []
         write_json(self._work / "sources.lock", {"format": SOURCES_FORMAT, "sources": locks})
         totals: dict[str, list[Json]] = defaultdict(list)
         for record in self._tokenized:
             for source, values in record.report["sources"].items():
                 totals[source].append(values)
         sources = source_summaries(self._config, reports, totals)
-        write_json(self._work / "corpus.json", corpus_summary(self._config, sources, conversations, encoded))
+        summary = corpus_summary(self._config, sources, conversations, encoded)
+        write_json(self._work / "corpus.json", summary if chats is None else {**summary, "chats": chats.report})
 
 
 def _converse(

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from data_recipes.chat_settings import ChatConfig
 from data_recipes.debian_settings import DebianSource
 from data_recipes.filters import QualityRules
 from data_recipes.hub_settings import HubSource
@@ -114,6 +115,7 @@ class CorpusConfig(Config):
     quality: QualityRules = QualityRules()
     tokenizer: TokenizerConfig
     conversations: ConversationConfig
+    chats: ChatConfig | None = None
     num_shards: int = Field(default=1, ge=1, le=1000)
     execution: ExecutionConfig = ExecutionConfig()
 

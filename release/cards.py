@@ -113,10 +113,19 @@ def data_card(facts: BundleFacts) -> str:
     return str(DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{body}").content)
 
 
+_DATASET_FOLDERS = {
+    "default": "text",
+    "conversations": "conversations",
+    "chats": "chats",
+    "preferences": "preferences",
+}
+"""Folders of Parquet files by the name under which `datasets.load_dataset` loads them."""
+
+
 def _dataset_configs(facts: BundleFacts) -> list[dict[str, Json]]:
     """Configs of `datasets.load_dataset`, for the files that the bundle has."""
     configs: list[dict[str, Json]] = []
-    for name, folder in (("default", "text"), ("conversations", "conversations")):
+    for name, folder in _DATASET_FOLDERS.items():
         splits = [split for split in ("train", "heldout") if list((facts.dataset / folder).glob(f"{split}-*.parquet"))]
         files = [{"split": split, "path": f"{folder}/{split}-*.parquet"} for split in splits]
         if files:

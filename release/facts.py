@@ -16,6 +16,8 @@ from provenance.digests import FileEntry, hash_files
 from provenance.ledger import read_chain
 from release.layout import bundle_digest, bundle_files, role_of
 
+_TEXT_PLACES = ("dataset/text/", "dataset/conversations/", "dataset/chats/", "dataset/preferences/")
+
 
 @dataclass
 class SourceFacts:
@@ -183,14 +185,14 @@ class BundleFacts:
             return False
         if (self.dataset / "tombstones.json").is_file() and self._is_redacted(place):
             return True
-        if place.startswith(("dataset/text/", "dataset/conversations/")):
+        if place.startswith(_TEXT_PLACES):
             return any(kind != "text" for kind in shipping.values())
         source = token_sources(self.token_table).get(place.removeprefix("dataset/"))
         return source is not None and shipping.get(source) in ("index", "reference")
 
     def _is_redacted(self, place: str) -> bool:
         """Whether forgotten documents keep a file of the corpus out: texts, and token files with a blanked copy."""
-        if place.startswith(("dataset/text/", "dataset/conversations/")):
+        if place.startswith(_TEXT_PLACES):
             return True
         return (self.dataset / "redacted" / place.removeprefix("dataset/")).is_file()
 

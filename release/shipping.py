@@ -18,7 +18,7 @@ from provenance.canonical import read_json
 from release.facts import token_sources
 from release.redaction import plan_redaction, write_redacted
 
-_TEXT_FOLDERS = ("text", "conversations")
+_TEXT_FOLDERS = ("text", "conversations", "chats", "preferences")
 
 
 def copy_corpus(
@@ -58,8 +58,10 @@ def _copy_rows(source: Path, target: Path, without_text: list[str], forgotten: C
     """Copy a Parquet file, or its rows that ship as text; a file left without rows is not written."""
     table = pq.read_table(source)
     is_left_out = pc.is_in(table["source"], pa.array(without_text, pa.string()))
-    is_forgotten = pc.is_in(table["document_id"], pa.array(sorted(forgotten), pa.string()))
-    kept = table.filter(pc.invert(pc.or_(is_left_out, is_forgotten)))
+    if "document_id" in table.column_names:  # conversations from files were made from no document
+        is_forgotten = pc.is_in(table["document_id"], pa.array(sorted(forgotten), pa.string()))
+        is_left_out = pc.or_(is_left_out, is_forgotten)
+    kept = table.filter(pc.invert(is_left_out))
     if kept.num_rows == table.num_rows:
         shutil.copyfile(source, target)
     elif kept.num_rows:

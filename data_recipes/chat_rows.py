@@ -1,0 +1,306 @@
+"""Rows for fine-tuning on conversations and on preference pairs, with labels that are made once, stored and hashed.
+
+A row of the split `chat` is a conversation, or several; labels are 1 on the assistant's turns that are trained, the
+token that ends each of them included. A row of the split `preference` is the chosen sequence, padded to half the row,
+and then the rejected one; both begin with the same prompt.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import TemplateError
+
+from data_recipes.chat_files import ChatExample, read_chats
+from data_recipes.chat_settings import ChatConfig
+from data_recipes.conversations import marks_answers
+from data_recipes.documents import write_dataset
+from data_recipes.packing import best_fit
+from data_recipes.policy import LicencePolicy
+from data_recipes.shards import TokenSequence, token_dtype, write_split
+from provenance.canonical import Json
+from provenance.digests import tagged_digest
+from provenance.errors import DataError
+
+TOO_LONG = "too long"
+DUPLICATE = "equal to another one"
+ROLE = "a role that the chat template refuses"
+SPECIAL = "spells a special token"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A sequence with its labels: 1 where the token is a trained target."""
+
+    ids: list[int]
+    labels: list[int]
+    is_cut: bool = False
+
+
+_Encoded = tuple[ChatExample, tuple[Labelled, ...]]
+
+
+@dataclass
+class SplitReport:
+    """What became of the examples of one split."""
+
+    num_examples: int = 0
+    num_rows: int = 0
+    num_truncated: int = 0
+    num_tokens: int = 0
+    num_trained_tokens: int = 0
+    num_padding_tokens: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def as_json(self) -> dict[str, Json]:
+        """Return the numbers that `corpus.json` holds; shares are in parts per million of all tokens."""
+        total = max(self.num_tokens, 1)
+        return {
+            "num_examples": self.num_examples,
+            "num_rows": self.num_rows,
+            "num_truncated": self.num_truncated,
+            "num_tokens": self.num_tokens,
+            "num_trained_tokens": self.num_trained_tokens,
+            "num_padding_tokens": self.num_padding_tokens,
+            "trained_share_ppm": 1_000_000 * self.num_trained_tokens // total,
+            "padding_share_ppm": 1_000_000 * self.num_padding_tokens // total,
+            "dropped": dict(sorted(self.dropped.items())),
+        }
+
+
+@dataclass(frozen=True)
+class BuiltChats:
+    """What was written: entries of `tokens.json` and of `sources.lock`, and the part of `corpus.json`."""
+
+    splits: dict[str, Json]
+    locks: list[dict[str, Json]]
+    report: dict[str, Json]
+
+
+def build_chats(
+    config: ChatConfig, policy: LicencePolicy, tokenizer: Any, data_dir: Path, work: Path, num_shards: int
+) -> BuiltChats:
+    """Read all sources and write rows, and the examples themselves as data sets in `chats/` and `preferences/`.
+
+    Args:
+        tokenizer: a transformers tokenizer whose chat template marks what the assistant generates.
+        work: the corpus directory.
+
+    Raises:
+        SourceError, DataError: for files that are missing, changed or unreadable, and a template without marks.
+    """
+    reports: dict[str, SplitReport] = {}
+    locks: list[dict[str, Json]] = []
+    examples: dict[str, list[ChatExample]] = {}
+    for source in sorted(config.sources, key=lambda source: source.name):
+        name = _split_name(source.kind, source.split)
+        report = reports.setdefault(name, SplitReport())
+        dropped: Counter[str] = Counter()
+        found = list(read_chats(source, data_dir, policy, dropped))
+        report.dropped.update(dropped)
+        locks.append(source.lock_entry(len(found) + sum(dropped.values())))
+        examples.setdefault(name, []).extend(found)
+    splits: dict[str, Json] = {}
+    encoder = ChatEncoder(tokenizer, config.window_tokens + 1, can_cut=config.too_long == "truncate")
+    for name, of_split in _without_repeats(examples, reports).items():
+        rows, written = _rows_of(name, of_split, encoder, reports[name], packed=config.packing == "best-fit")
+        _write_examples(name, written, work)
+        if rows:
+            width = len(rows[0].ids)
+            splits[name] = write_split(
+                work, name, rows, layout="rows", width=width, dtype=token_dtype(len(tokenizer)), num_shards=num_shards
+            )
+    described = {name: report.as_json() for name, report in sorted(reports.items())}
+    return BuiltChats(splits, locks, {"packing": config.packing, "too_long": config.too_long, "splits": described})
+
+
+def _split_name(kind: str, split: str) -> str:
+    name = "preference" if kind == "preference" else "chat"
+    return name if split == "train" else f"{name}-heldout"
+
+
+def _without_repeats(
+    examples: dict[str, list[ChatExample]], reports: dict[str, SplitReport]
+) -> dict[str, list[ChatExample]]:
+    """One of equal examples of a kind stays: a held-out one before others, else the smallest key."""
+    kept: dict[str, list[ChatExample]] = {}
+    for kind in ("chat", "preference"):
+        seen: set[Any] = set()
+        for name in (f"{kind}-heldout", kind):
+            for example in sorted(examples.get(name, ()), key=lambda example: example.key):
+                if example.content in seen:
+                    reports[name].dropped[DUPLICATE] += 1
+                else:
+                    seen.add(example.content)
+                    kept.setdefault(name, []).append(example)
+    return kept
+
+
+class ChatEncoder:
+    """Renders turns through a chat template and labels what is trained.
+
+    Args:
+        width: tokens that a sequence may have.
+        can_cut: whether one that is longer is cut at its end; else it is dropped.
+
+    Raises:
+        DataError: for a template that marks no generated text, or a tokenizer without the tokens that rows need.
+    """
+
+    def __init__(self, tokenizer: Any, width: int, *, can_cut: bool) -> None:
+        self.width = width
+        self.pad_id, self.eos_id = tokenizer.pad_token_id, tokenizer.eos_token_id
+        if not marks_answers(tokenizer.chat_template):
+            raise DataError(
+                "the chat template marks no generated text",
+                expected="answers between {% generation %} and {% endgeneration %}",
+                where="tokenizer/chat_template.jinja",
+            )
+        if self.pad_id is None or self.eos_id is None or self.pad_id == self.eos_id:
+            raise DataError("no padding token of its own", expected="two tokens: padding and end of text")
+        self._tokenizer, self._can_cut = tokenizer, can_cut
+        self._special = [str(token) for token in tokenizer.all_special_tokens]
+        self._special_ids = set(tokenizer.all_special_ids)
+
+    def encode(self, example: ChatExample) -> tuple[Labelled, ...] | str:
+        """The labelled sequences of an example, or why it has none."""
+        turns = [*example.prompt, *(turn for answer in example.answers for turn in answer)]
+        if any(token in content for _, content in turns for token in self._special):
+            return SPECIAL
+        sequences = []
+        for answer in example.answers:
+            labelled = self._encode(example.prompt, answer)
+            if isinstance(labelled, str):
+                return labelled
+            sequences.append(labelled)
+        return tuple(sequences)
+
+    def _encode(self, prompt: Sequence[tuple[str, str]], answer: Sequence[tuple[str, str]]) -> Labelled | str:
+        messages = [{"role": role, "content": content} for role, content in (*prompt, *answer)]
+        try:
+            rendered = self._tokenizer.apply_chat_template(
+                messages, return_dict=True, return_assistant_tokens_mask=True
+            )
+        except TemplateError:
+            return ROLE
+        ids, labels = list(rendered["input_ids"]), list(rendered["assistant_masks"])
+        self._check(ids, labels, sum(message["role"] == "assistant" for message in messages))
+        _clear_spans(labels, sum(role == "assistant" for role, _ in prompt))
+        if len(ids) <= self.width:
+            return Labelled(ids, labels)
+        if not self._can_cut or not any(labels[: self.width]):
+            return TOO_LONG
+        return Labelled(ids[: self.width], labels[: self.width], is_cut=True)
+
+    def _check(self, ids: Sequence[int], labels: Sequence[int], num_answers: int) -> None:
+        """Refuse labels that do not hold one span for each answer, each with a special token at its end."""
+        ends = [at for at, label in enumerate(labels) if label and (at + 1 == len(labels) or not labels[at + 1])]
+        if labels[:1] == [1] or len(ends) != num_answers or any(ids[at] not in self._special_ids for at in ends):
+            raise DataError(
+                f"{len(ends)} labelled spans for {num_answers} answers",
+                expected="one for each answer of the assistant, with the token that ends it",
+                where="tokenizer/chat_template.jinja",
+            )
+
+
+def _clear_spans(labels: list[int], count: int) -> None:
+    """Take the labels off the first spans: those of a prompt."""
+    at = 0
+    for _ in range(count):
+        at = labels.index(1, at)
+        while at < len(labels) and labels[at]:
+            labels[at] = 0
+            at += 1
+
+
+def _rows_of(
+    name: str, examples: Iterable[ChatExample], encoder: ChatEncoder, report: SplitReport, *, packed: bool
+) -> tuple[list[TokenSequence], list[tuple[ChatExample, str]]]:
+    """Rows of a split, and its examples each with the key of its row."""
+    encoded: list[_Encoded] = []
+    for example in examples:
+        found = encoder.encode(example)
+        if isinstance(found, str):
+            report.dropped[found] += 1
+        else:
+            encoded.append((example, found))
+            report.num_truncated += any(sequence.is_cut for sequence in found)
+    report.num_examples = len(encoded)
+    is_packed = packed and not name.startswith("preference")
+    groups = _packed(encoded, encoder.width) if is_packed else [[item] for item in encoded]
+    rows, written = [], []
+    for group in groups:
+        parts = [part for _, sequences in group for part in sequences]
+        row = _paired(parts, encoder) if name.startswith("preference") else _joined(parts, encoder, ended=is_packed)
+        keys = [example.key for example, _ in group]
+        key = keys[0] if len(keys) == 1 else tagged_digest("packed/1", keys)
+        rows.append(TokenSequence(key, group[0][0].source, row[0], row[1]))
+        written += [(example, key) for example, _ in group]
+        report.num_trained_tokens += int(row[1].sum())
+        report.num_padding_tokens += int((row[0] == encoder.pad_id).sum())
+        report.num_tokens += len(row[0])
+    report.num_rows = len(rows)
+    return rows, sorted(written, key=lambda item: item[0].key)
+
+
+def _packed(encoded: Sequence[_Encoded], width: int) -> list[list[_Encoded]]:
+    """Conversations that share a row, source by source; each takes one token more, to end with."""
+    groups = []
+    for source in sorted({example.source for example, _ in encoded}):
+        of_source = [item for item in encoded if item[0].source == source]
+        lengths = [min(len(sequences[0].ids) + 1, width) for _, sequences in of_source]
+        groups += [[of_source[number] for number in row] for row in best_fit(lengths, width)]
+    return groups
+
+
+def _joined(parts: Sequence[Labelled], encoder: ChatEncoder, *, ended: bool) -> tuple[Any, Any]:
+    """Sequences one after another, padded to the row; each ended by the end-of-text token where rows are packed."""
+    ids: list[int] = []
+    labels: list[int] = []
+    for part in parts:
+        ids += part.ids
+        labels += part.labels
+        if ended and len(ids) < encoder.width:
+            ids.append(encoder.eos_id)
+            labels.append(0)
+    padding = encoder.width - len(ids)
+    return np.array(ids + [encoder.pad_id] * padding, np.int64), np.array(labels + [0] * padding, np.uint8)
+
+
+def _paired(parts: Sequence[Labelled], encoder: ChatEncoder) -> tuple[Any, Any]:
+    """The chosen and the rejected sequence, each padded to half the row."""
+    halves = [_joined([part], encoder, ended=False) for part in parts]
+    return np.concatenate([ids for ids, _ in halves]), np.concatenate([labels for _, labels in halves])
+
+
+def _write_examples(name: str, examples: Sequence[tuple[ChatExample, str]], work: Path) -> None:
+    """Write the examples that became rows as a data set file."""
+    import datasets  # heavy, and not needed by the processes that read sources
+
+    text = datasets.Value("string")
+    turns = datasets.List({"role": text, "content": text})
+    is_pair = name.startswith("preference")
+    columns: dict[str, Any] = dict.fromkeys(("chat_id", "source", "licence", "row_key"), text)
+    names = ("chosen", "rejected") if is_pair else ("completion",)
+    columns |= dict.fromkeys(("prompt", *names), turns)
+    rows = [
+        {
+            "chat_id": example.key,
+            "source": example.source,
+            "licence": example.licence,
+            "row_key": key,
+            "prompt": _messages(example.prompt),
+            **dict(zip(names, map(_messages, example.answers), strict=True)),
+        }
+        for example, key in examples
+    ]
+    folder = "preferences" if is_pair else "chats"
+    split = "heldout" if name.endswith("-heldout") else "train"
+    write_dataset(rows, columns, work / folder / f"{split}-00000.parquet")
+
+
+def _messages(turns: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content in turns]

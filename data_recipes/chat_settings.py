@@ -1,0 +1,83 @@
+"""The section `chats` of a corpus recipe: local files of conversations and preference pairs, and their rows."""
+
+from collections import Counter
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from data_recipes.row_settings import DatasetFile, StatedLicence
+from data_recipes.source_terms import SourceTerms
+from provenance.canonical import Json
+from provenance.config import Config
+
+ChatKind = Literal["messages", "prompt-completion", "preference"]
+
+
+class ChatSource(SourceTerms):
+    """Local files of conversations, in `execution.data_dir`; the columns have the names that are usual on the Hub.
+
+    Attributes:
+        kind: `messages`, a column of turns; `prompt-completion`, two columns; or `preference`, with the columns
+            `chosen`, `rejected` and, where these do not begin with it, `prompt`. A prompt or an answer is a list of
+            turns (`role`, `content`), or a text that stands for one turn.
+        format: `jsonl`, one object per line, plain or compressed (`.gz`, `.zst`); or `parquet`.
+        files: the files with their digests.
+        licence_column: column with an SPDX expression per row; or `licence` for all rows.
+        split: `train` or `heldout`, for the whole source.
+    """
+
+    name: str = Field(min_length=1)
+    kind: ChatKind
+    format: Literal["jsonl", "parquet"]
+    files: list[DatasetFile] = Field(min_length=1)
+    licence_column: str | None = Field(default=None, min_length=1)
+    licence: StatedLicence | None = None
+    split: Literal["train", "heldout"]
+
+    @model_validator(mode="after")
+    def _has_one_licence(self) -> "ChatSource":
+        if (self.licence_column is None) == (self.licence is None):
+            raise ValueError("exactly one of licence_column and licence")
+        return self
+
+    def lock_entry(self, num_rows: int) -> dict[str, Json]:
+        """Return the source's entry in `sources.lock`."""
+        stated = self.licence
+        licence: dict[str, Json] = {"column": self.licence_column}
+        if stated is not None:
+            licence = {"spdx": stated.spdx, "declared": stated.evidence, "evidence_date": self.as_of}
+        return {
+            "name": self.name,
+            "type": "chat",
+            "kind": self.kind,
+            "format": self.format,
+            "files": [{"path": file.path, "sha256": file.sha256} for file in self.files],
+            "num_rows": num_rows,
+            "split": self.split,
+            "licence": licence,
+            **self.terms_entry(),
+        }
+
+
+class ChatConfig(Config):
+    """Conversations and preference pairs from files, and the rows they are trained in.
+
+    Attributes:
+        window_tokens: window length for conversations; a row holds one token more. A pair is one row of twice that.
+        too_long: what becomes of a conversation that does not fit: `drop`, or `truncate`, which cuts its end.
+        packing: `none`, a conversation per row; or `best-fit`, several, each ended by the end-of-text token: train
+            on them with `data.document_masking`, so that none attends to another.
+        sources: the files.
+    """
+
+    window_tokens: int = Field(ge=8)
+    too_long: Literal["drop", "truncate"] = "drop"
+    packing: Literal["none", "best-fit"] = "none"
+    sources: list[ChatSource] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> "ChatConfig":
+        repeated = [name for name, count in Counter(source.name for source in self.sources).items() if count > 1]
+        if repeated:
+            raise ValueError(f"source names used once each; {repeated[0]!r} is used twice")
+        return self
