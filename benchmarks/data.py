@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_lookup import loader_figure, lookup_figures
+from data_text import MEGABYTE, read_texts
+from data_tokenize import tokenize_figures
 from figures import Figure, print_figures
 
 
@@ -28,6 +30,11 @@ class Options:
     text: Path | None
     is_quick: bool
 
+    def texts(self) -> list[str]:
+        """The real text: 100 MB of it, or 2 MB for a quick look."""
+        assert self.text is not None, "an area of NEEDS_TEXT"
+        return read_texts(self.text, (2 if self.is_quick else 100) * MEGABYTE)
+
 
 def _lookup(options: Options) -> list[Figure]:
     return lookup_figures(options.directory, 100_000 if options.is_quick else 100_000_000, 50)
@@ -37,8 +44,12 @@ def _loader(options: Options) -> list[Figure]:
     return [loader_figure(options.directory, 200_000 if options.is_quick else 500_000, 100)]
 
 
-AREAS: dict[str, Callable[[Options], list[Figure]]] = {"lookup": _lookup, "loader": _loader}
-NEEDS_TEXT: frozenset[str] = frozenset()
+def _tokenize(options: Options) -> list[Figure]:
+    return tokenize_figures(options.texts())
+
+
+AREAS: dict[str, Callable[[Options], list[Figure]]] = {"lookup": _lookup, "loader": _loader, "tokenize": _tokenize}
+NEEDS_TEXT = frozenset({"tokenize"})
 """Areas that are left out without --text."""
 
 

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from data_recipes.bpe import encode_texts, save_tokenizer, token_id, train_tokenizer
+from data_recipes.bpe import save_tokenizer, token_id, train_tokenizer
 from data_recipes.settings import TokenizerConfig
 from data_recipes.shards import TokenSequence, write_split, write_tokens_json
+from data_recipes.tokenizer_engine import LibraryEngine
+from data_recipes.tokenizer_proof import encode_texts
 from provenance.config import load_config, recipe_of
 from provenance.digests import sha256_bytes, sha256_file
 from train.batch import build_order, open_windows
@@ -40,7 +42,7 @@ def write_corpus(directory: Path, seed: int = 11) -> None:
     for name in names:
         sequences = [
             TokenSequence(sha256_bytes(f"{name}{number}".encode()), "words", np.array([*ids, eos]))
-            for number, ids in enumerate(encode_texts(tokenizer, texts[name]))
+            for number, ids in enumerate(encode_texts(LibraryEngine(tokenizer), texts[name]))
         ]
         splits[name] = write_split(directory, name, sequences, layout="stream", width=0, dtype="u16", num_shards=1)
     write_tokens_json(

@@ -1,13 +1,17 @@
-"""The tokenizer: byte-level BPE, trained on the corpus itself, with the files that `AutoTokenizer` loads."""
+"""The tokenizer: byte-level BPE, trained on the corpus or taken from a file, in the form that `AutoTokenizer` loads."""
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from data_recipes.settings import TokenizerConfig
-from provenance.canonical import write_json
-from provenance.errors import DataError
+from data_recipes.windows import token_num_bytes
+from provenance.canonical import read_json, write_json
+from provenance.digests import sha256_file
+from provenance.errors import DataError, SourceError
 
 TOKENIZER_DIR = "tokenizer"
 MIN_PAIR_FREQUENCY = 2
@@ -67,6 +71,65 @@ def train_tokenizer(texts: Iterable[str], num_texts: int, config: TokenizerConfi
     return tokenizer
 
 
+def take_tokenizer(config: TokenizerConfig, data_dir: Path) -> Tokenizer:
+    """Take the tokenizer of a file: with special tokens that it lacks, without what would add tokens to a text.
+
+    Args:
+        config: names the file, by path and digest.
+        data_dir: directory that the path is relative to.
+
+    Raises:
+        SourceError: when the file is missing, or another one.
+        DataError: when it is no byte-level BPE tokenizer, or has another size than the config says.
+    """
+    assert config.file is not None
+    path = data_dir / config.file.path
+    found = sha256_file(path) if path.is_file() else "no file"
+    if found != config.file.sha256:
+        raise SourceError(
+            f"tokenizer.file: {found}",
+            expected=f"a tokenizer.json with sha256 {config.file.sha256}",
+            where=str(path),
+            next_command="put the pinned file there, or --set corpus.execution.data_dir=DIRECTORY",
+        )
+    values = read_json(path)
+    _check_taken(values, path)
+    # A template would put tokens before each text; shards hold texts as they are, and so must every later reader.
+    tokenizer = Tokenizer.from_str(json.dumps({**values, "post_processor": None}))
+    special = set(special_tokens_of(tokenizer))
+    tokenizer.add_special_tokens([token for token in config.special_tokens.in_order() if token not in special])
+    size = num_ids(tokenizer)
+    if size != config.vocab_size:
+        raise DataError(
+            f"the tokenizer has {size} ids, special tokens included",
+            expected=f"tokenizer.vocab_size {config.vocab_size}",
+            where=str(path),
+            next_command=f"set tokenizer.vocab_size to {size}",
+        )
+    return tokenizer
+
+
+def _check_taken(values: Any, path: Path) -> None:
+    """Refuse what is no byte-level BPE, and what would cut or fill up texts."""
+    model = values.get("model", {}) if isinstance(values, dict) else {}
+    if model.get("type") != "BPE":
+        raise DataError("no BPE tokenizer", expected="a tokenizer.json of byte-level BPE", where=str(path))
+    if values.get("truncation") or values.get("padding"):
+        raise DataError("truncation or padding", expected="a tokenizer that keeps whole texts", where=str(path))
+    token_num_bytes(path)
+
+
+def special_tokens_of(tokenizer: Tokenizer) -> tuple[str, ...]:
+    """Every string that a tokenizer reads as a control token, sorted."""
+    added = tokenizer.get_added_tokens_decoder().values()
+    return tuple(sorted(token.content for token in added if token.special))
+
+
+def num_ids(tokenizer: Tokenizer) -> int:
+    """One more than the largest id: ids may have gaps."""
+    return int(max(tokenizer.get_vocab().values())) + 1
+
+
 def token_id(tokenizer: Tokenizer, token: str) -> int:
     """Return the id of a token that the vocabulary is known to hold."""
     found = tokenizer.token_to_id(token)
@@ -105,15 +168,3 @@ def save_tokenizer(tokenizer: Tokenizer, config: TokenizerConfig, directory: Pat
             "add_eos_token": False,
         },
     )
-
-
-def encode_texts(tokenizer: Tokenizer, texts: Iterable[str], batch_size: int = 256) -> Iterator[list[int]]:
-    """Yield the token ids of each text, in order, without special tokens added."""
-    batch: list[str] = []
-    for text in texts:
-        batch.append(text)
-        if len(batch) == batch_size:
-            yield from (encoding.ids for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False))
-            batch = []
-    if batch:
-        yield from (encoding.ids for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False))

@@ -1,6 +1,7 @@
 """The tokenizer: the same bytes on every run and thread count, and files that `AutoTokenizer` loads."""
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -10,11 +11,22 @@ import pytest
 from corpus_fixtures import module, prose
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer
 
-from data_recipes.bpe import chat_template, encode_texts, save_tokenizer, token_id, train_tokenizer
+from data_recipes.bpe import (
+    chat_template,
+    num_ids,
+    save_tokenizer,
+    special_tokens_of,
+    take_tokenizer,
+    token_id,
+    train_tokenizer,
+)
 from data_recipes.settings import SpecialTokens, TokenizerConfig
-from provenance.errors import DataError
+from data_recipes.tokenizer_engine import LibraryEngine
+from data_recipes.tokenizer_proof import encode_texts
+from provenance.errors import DataError, SourceError
 
 CONFIG = TokenizerConfig(vocab_size=400)
 TEXTS = [prose(1), prose(2, script="cyrillic"), module(3), "模型的权重和数据都是公开的。" * 4]
@@ -79,21 +91,23 @@ def test_other_texts_give_another_tokenizer(tokenizer):
 @given(st.text())
 def test_any_text_survives_encoding(text):
     tokenizer = test_any_text_survives_encoding.tokenizer
-    (ids,) = encode_texts(tokenizer, [text])
-    assert tokenizer.decode(ids, skip_special_tokens=False) == text
+    (ids,) = encode_texts(LibraryEngine(tokenizer), [text])
+    assert tokenizer.decode(ids.tolist(), skip_special_tokens=False) == text
 
 
 test_any_text_survives_encoding.tokenizer = train_tokenizer(TEXTS, len(TEXTS), CONFIG)
 
 
 def test_batches_do_not_change_ids(tokenizer):
-    assert list(encode_texts(tokenizer, TEXTS * 3, batch_size=2)) == list(encode_texts(tokenizer, TEXTS * 3))
+    engine = LibraryEngine(tokenizer)
+    batches = [list(encode_texts(engine, TEXTS * 3, batch_size=size)) for size in (2, 256)]
+    assert [ids.tolist() for ids in batches[0]] == [ids.tolist() for ids in batches[1]]
 
 
 def test_special_tokens_come_first_and_are_single(tokenizer):
     special = SpecialTokens().in_order()
     assert [token_id(tokenizer, token) for token in special] == [0, 1, 2, 3, 4]
-    assert list(encode_texts(tokenizer, ["".join(special)])) == [[0, 1, 2, 3, 4]]
+    assert tokenizer.encode("".join(special)).ids == [0, 1, 2, 3, 4]
 
 
 def test_auto_tokenizer_agrees_and_adds_nothing(tokenizer, loaded):
@@ -131,3 +145,70 @@ def test_template_knows_no_clock_and_no_other_role(loaded):
 def test_a_vocabulary_that_the_text_cannot_fill_is_refused():
     with pytest.raises(DataError, match="vocabulary of"):
         train_tokenizer(["short text"], 1, TokenizerConfig(vocab_size=50_000))
+
+
+def foreign_file(directory, change=lambda values: None):
+    """A tokenizer made elsewhere: a template that adds a token, other special tokens; returns its config."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    special = ["<s>", "<|endoftext|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    values = json.loads(tokenizer.to_str())
+    change(values)
+    path = directory / "elsewhere.json"
+    path.write_text(json.dumps(values))
+    return {"file": {"path": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}, "vocab_size": 304}
+
+
+def test_a_tokenizer_made_elsewhere_is_taken(tmp_path):
+    config = TokenizerConfig.model_validate(foreign_file(tmp_path))
+    taken = take_tokenizer(config, tmp_path)
+    assert num_ids(taken) == taken.get_vocab_size() == 304
+    assert special_tokens_of(taken) == ("<s>", "<|assistant|>", "<|endoftext|>", "<|end|>", "<|pad|>", "<|user|>")
+    assert token_id(taken, "<|endoftext|>") == 1
+    given = Tokenizer.from_file(str(tmp_path / "elsewhere.json"))
+    assert given.encode(TEXTS[0]).ids == [0, *taken.encode(TEXTS[0]).ids]
+    save_tokenizer(taken, config, tmp_path / "saved")
+    assert AutoTokenizer.from_pretrained(tmp_path / "saved")(TEXTS[0])["input_ids"] == taken.encode(TEXTS[0]).ids
+
+
+def set_key(*keys, value):
+    def change(values):
+        for key in keys[:-1]:
+            values = values[key]
+        values[keys[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (set_key("model", "type", value="Unigram"), "no BPE tokenizer"),
+        (set_key("padding", value={"strategy": "BatchLongest"}), "truncation or padding"),
+        (set_key("model", "vocab", "\u2581the", value=299), "token '\u2581the'"),
+    ],
+)
+def test_a_tokenizer_of_another_kind_is_refused(tmp_path, change, message):
+    config = TokenizerConfig.model_validate(foreign_file(tmp_path, change))
+    with pytest.raises(DataError, match=message):
+        take_tokenizer(config, tmp_path)
+
+
+def test_a_tokenizer_file_is_the_pinned_one_and_of_the_size_that_the_recipe_says(tmp_path):
+    values = foreign_file(tmp_path)
+    with pytest.raises(DataError, match="304 ids") as refused:
+        take_tokenizer(TokenizerConfig.model_validate(values | {"vocab_size": 300}), tmp_path)
+    assert refused.value.next_command == "set tokenizer.vocab_size to 304"
+    with pytest.raises(SourceError, match="no file"):
+        take_tokenizer(TokenizerConfig.model_validate(values), tmp_path / "nowhere")
+    (tmp_path / "elsewhere.json").write_text("{}")
+    with pytest.raises(SourceError, match="sha256"):
+        take_tokenizer(TokenizerConfig.model_validate(values), tmp_path)
+    with pytest.raises(ValueError, match="max_token_length"):
+        TokenizerConfig.model_validate(values | {"max_token_length": 8})

@@ -6,9 +6,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from data_recipes.bpe import encode_texts, save_tokenizer, train_tokenizer
+from data_recipes.bpe import save_tokenizer, train_tokenizer
 from data_recipes.settings import TokenizerConfig
 from data_recipes.shards import TokenSequence, write_split, write_tokens_json
+from data_recipes.tokenizer_engine import LibraryEngine
+from data_recipes.tokenizer_proof import encode_texts
 from provenance.artifacts import Artifact
 from provenance.canonical import Json
 from provenance.config import recipe_of
@@ -79,12 +81,12 @@ def write_corpus(directory: Path) -> None:
         return [
             TokenSequence(sha256_bytes(f"{name}{number}".encode()), name, np.array([*ids, eos]))
             for name in names
-            for number, ids in enumerate(encode_texts(tokenizer, texts[name]))
+            for number, ids in enumerate(encode_texts(LibraryEngine(tokenizer), texts[name]))
         ]
 
     def rows(name: str) -> list[TokenSequence]:
         made = []
-        for number, ids in enumerate(encode_texts(tokenizer, texts[name])):
+        for number, ids in enumerate(encode_texts(LibraryEngine(tokenizer), texts[name])):
             taken = [*ids[: WINDOW_TOKENS - 4], eos]
             padding = WINDOW_TOKENS + 1 - len(taken)
             mask = np.array([0] * 3 + [1] * (len(taken) - 3) + [0] * padding, dtype=np.uint8)

@@ -1,0 +1,61 @@
+"""The corpus stage with a faster tokenizer engine, and with a tokenizer made elsewhere."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from corpus_fixtures import tiny_context, tiny_corpus_values
+
+import data_recipes.train_step
+from data_recipes.corpus import build_corpus
+from data_recipes.settings import CorpusConfig
+from data_recipes.tokenizer_engine import COMPILED_NAME, LIBRARY_NAME
+from data_recipes.tokenizer_proof import choose_engine
+from data_recipes.windows import TokenWindows
+from provenance.artifacts import Artifact
+from provenance.canonical import read_json
+from provenance.digests import sha256_file
+from provenance.ledger import read_chain
+
+
+def build(tmp_path: Path, values: dict[str, Any], store: str) -> Artifact:
+    return build_corpus(CorpusConfig.model_validate(values), tiny_context(tmp_path / store))
+
+
+def engine_note(corpus: Artifact) -> dict[str, Any]:
+    (note,) = [record for record in read_chain(corpus.path / "journal.jsonl") if record["kind"] == "tokenizer engine"]
+    return note
+
+
+def test_a_faster_engine_is_noted_and_changes_no_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = tiny_corpus_values(tmp_path)
+    slow = build(tmp_path, values, "slow")
+    monkeypatch.setattr(data_recipes.train_step, "choose_engine", partial(choose_engine, min_corpus_bytes=1))
+    fast = build(tmp_path, values, "fast")
+    assert fast.content_digest == slow.content_digest
+    assert engine_note(slow)["engine"] == LIBRARY_NAME
+    note = engine_note(fast)
+    assert (note["engine"], note["reason"]) == (COMPILED_NAME, "")
+    kept = sum(source["num_documents"] for split in ("train", "heldout") for source in sources(fast, split))
+    assert note["num_documents"] == kept
+
+
+def sources(corpus: Artifact, split: str) -> list[dict[str, Any]]:
+    described: list[dict[str, Any]] = read_json(corpus.path / "tokens" / "tokens.json")["splits"][split]["sources"]
+    return described
+
+
+def test_a_corpus_takes_the_tokenizer_of_another_and_drops_what_spells_its_control_tokens(tmp_path: Path) -> None:
+    values = tiny_corpus_values(tmp_path)
+    first = build(tmp_path, values, "first")
+    text = (first.path / "tokenizer" / "tokenizer.json").read_text().replace('"<|user|>"', '"window small"')
+    (tmp_path / "tokenizer.json").write_text(text)
+    pin = {"path": "tokenizer.json", "sha256": sha256_file(tmp_path / "tokenizer.json")}
+    second = build(tmp_path, values | {"tokenizer": {"file": pin, "vocab_size": 321}}, "second")
+    assert TokenWindows(second.path, "train", 8).vocab_size == 321
+    dropped = read_json(second.path / "corpus.json")["sources"]
+    assert sum(source["dropped_by_rule"].get("max_num_special_tokens", 0) for source in dropped) > 0
+    steps = read_json(second.path / "corpus.json")["steps"]
+    (taken,) = [step for step in steps if step["name"] == "tokenizer training"]
+    assert taken["parameters"]["file"] == pin
