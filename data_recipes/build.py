@@ -53,7 +53,7 @@ class Builder:
     def __init__(self, root: Path, config: CorpusConfig, key: str, executor: Executor, run_task: RunTask) -> None:
         self._root, self._key, self._executor, self._run_task = root, key, executor, run_task
         self._written: set[str] = set()
-        write_json(root / SCRATCH / "build.json", {"config": config.model_dump_json()})
+        write_json(root / SCRATCH / "build.json", {"config": config.model_dump_json(exclude_unset=True)})
         (root / SCRATCH / "done").mkdir(exist_ok=True)
 
     def run(

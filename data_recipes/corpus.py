@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from tokenizers import Tokenizer
 
-from data_recipes.bpe import TOKENIZER_DIR, token_id
+from data_recipes.bpe import TOKENIZER_DIR, num_ids, token_id
 from data_recipes.build import Builder, build_key
 from data_recipes.chat_rows import BuiltChats, build_chats
 from data_recipes.conversations import (
@@ -83,7 +83,7 @@ def _build(config: CorpusConfig, work: Path) -> None:
     with _disk_errors(work), LocalPool(config.execution.num_workers) as executor:
         (work / "journal.jsonl").unlink(missing_ok=True)
         journal = _StepTimer(work / "journal.jsonl")
-        build = _CorpusBuild(config, work, executor)
+        build = _CorpusBuild(config, work, executor, journal)
         journal.timed("read", build.read)
         journal.timed("decide", build.decide)
         journal.timed("gather", build.gather)
@@ -106,8 +106,8 @@ class _CorpusBuild:
         splits: entries of `tokens.json`, as far as they are written.
     """
 
-    def __init__(self, config: CorpusConfig, work: Path, executor: Executor) -> None:
-        self._config, self._work = config, work
+    def __init__(self, config: CorpusConfig, work: Path, executor: Executor, journal: "_StepTimer") -> None:
+        self._config, self._work, self._journal = config, work, journal
         self._builder = Builder(work, config, build_key(config, SPEC.packages, SPEC.libraries), executor, run_task)
         context = reading_context(config)
         self._sources = sorted(config.sources, key=lambda source: source.name)
@@ -161,9 +161,13 @@ class _CorpusBuild:
         fact(f"{num_kept:,} of {sum(record.report['num_documents'] for record in self._parts):,} documents kept")
 
     def train(self) -> None:
-        """Train the tokenizer on the kept training documents in document id order."""
-        texts = [record.report["texts"].get("train", 0) for record in self._gathered]
-        (self._trained,) = self._builder.run("train", [{"texts": texts}], self._gathered)
+        """Train the tokenizer on the kept training documents in document id order, or take the one of a file."""
+        size_bytes = sum(record.report["size_bytes"] for record in self._gathered)
+        value = {"texts": [record.report["texts"] for record in self._gathered], "size_bytes": size_bytes}
+        (self._trained,) = self._builder.run("train", [value], self._gathered)
+        engine = self._trained.report["engine"]
+        self._journal.note("tokenizer engine", **engine)
+        fact(f"tokenizer engine: {engine['engine']}{': ' + engine['reason'] if engine['reason'] else ''}")
 
     def tokenize(self) -> None:
         """Write token shards, documents table and index."""
@@ -175,7 +179,12 @@ class _CorpusBuild:
             "splits": list(SPLITS),
         }
         values = [
-            {"shard": shard, "texts": record.report["texts"], "codes": codes}
+            {
+                "shard": shard,
+                "texts": record.report["texts"],
+                "codes": codes,
+                "engine": self._trained.report["engine"],
+            }
             for shard, record in enumerate(self._gathered)
         ]
         self._tokenized = self._builder.run("tokenize", values, [*self._gathered, self._trained])
@@ -277,7 +286,7 @@ def _write_tokens_json(config: CorpusConfig, splits: dict[str, Json], work: Path
     write_tokens_json(
         work,
         splits,
-        vocab_size=tokenizer.get_vocab_size(),
+        vocab_size=num_ids(tokenizer),
         eos_id=token_id(tokenizer, special_tokens.end_of_text),
         pad_id=token_id(tokenizer, special_tokens.pad),
         tokenizer_sha256=sha256_file(work / TOKENIZER_DIR / "tokenizer.json"),
@@ -299,6 +308,10 @@ class _StepTimer:
         self._journal.note("step", step=step, milliseconds=milliseconds)
         fact(f"{step}: {milliseconds / 1000:.1f} s")
         return result
+
+    def note(self, kind: str, **facts: Json) -> None:
+        """Record an observation."""
+        self._journal.note(kind, **facts)
 
     def close(self) -> None:
         """Write the last record and close the file."""

@@ -40,10 +40,12 @@ def gather(build: Build, value: Json, outputs: Outputs) -> Json:
     """Gather a shard; `value` is `{shard, num_parts, num_buckets}`, buckets counted per shard.
 
     Returns:
-        `{texts: {<split>: number of documents}}` for each text file that was written; shard 0 writes all of them.
+        `{texts: {<split>: number of documents}, size_bytes}` for each text file that was written, which shard 0 does
+        for all splits; bytes of kept texts.
     """
     shard, schema = value["shard"], text_schema()
     num_texts: dict[str, int] = {}
+    size_bytes = 0
     with ExitStack() as stack:
         rows_file = stack.enter_context(outputs.file(rows_path(shard)))
         rows = stack.enter_context(TableWriter(rows_file, _ROWS_SCHEMA, group_rows=ROW_GROUP_ROWS))
@@ -60,8 +62,9 @@ def gather(build: Build, value: Json, outputs: Outputs) -> Json:
                 if kept.num_rows:
                     licences = kept.column("licence_chosen")
                     texts[split].write(kept.append_column("licence", licences))
+                    size_bytes += pc.sum(kept.column("size_bytes")).as_py()
         num_texts = {split: writer.num_rows for split, writer in texts.items()}
-    return {"texts": num_texts}
+    return {"texts": num_texts, "size_bytes": size_bytes}
 
 
 def _buckets(build: Build, value: Json) -> Iterator[pa.Table]:

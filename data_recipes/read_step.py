@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Any
 
+from data_recipes.bpe import special_tokens_of, take_tokenizer
 from data_recipes.build import Build
 from data_recipes.decisions import Judge
 from data_recipes.document import ExtractedDocument
@@ -10,7 +11,7 @@ from data_recipes.documents import document_row
 from data_recipes.part_files import PartWriter
 from data_recipes.readers import open_source, reading_context
 from data_recipes.reading import PartReport, SourcePart
-from data_recipes.settings import Source
+from data_recipes.settings import CorpusConfig, Source
 from data_recipes.tasks import SCRATCH, Outputs
 from data_recipes.text_reading import read_text
 from provenance.canonical import Json
@@ -34,7 +35,7 @@ def read_part(build: Build, value: Json, outputs: Outputs) -> Json:
     """
     (source,) = (source for source in build.config.sources if source.name == value["source"])
     part, report = SourcePart(**value["part"]), PartReport()
-    special_tokens = build.config.tokenizer.special_tokens.in_order()
+    special_tokens = control_tokens(build.config)
     judge = Judge(build.config)
     num_documents = size_bytes = 0
     licences: Counter[str] = Counter()
@@ -51,6 +52,13 @@ def read_part(build: Build, value: Json, outputs: Outputs) -> Json:
         "size_bytes": size_bytes,
         "licences": sorted(licences),
     }
+
+
+def control_tokens(config: CorpusConfig) -> tuple[str, ...]:
+    """Every string that the tokenizer will read as a control token: a document that spells one is dropped."""
+    if config.tokenizer.file is None:
+        return config.tokenizer.special_tokens.in_order()
+    return special_tokens_of(take_tokenizer(config.tokenizer, config.execution.data_dir.expanduser()))
 
 
 def _documents(build: Build, source: Source, part: SourcePart, report: PartReport) -> Any:

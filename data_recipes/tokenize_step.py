@@ -6,25 +6,27 @@ import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
 
-from data_recipes.bpe import TOKENIZER_DIR, encode_texts, token_id
+from data_recipes.bpe import TOKENIZER_DIR, token_id
 from data_recipes.build import Build
 from data_recipes.documents import DOCUMENTS_SCHEMA, ROW_GROUP_ROWS, TEXT_SPLITS, index_bytes
 from data_recipes.gather_step import rows_path, text_path
 from data_recipes.part_files import TableWriter, read_columns
 from data_recipes.shards import StreamShards, token_dtype
 from data_recipes.tasks import Outputs
+from data_recipes.tokenizer_proof import EngineChoice, encode_texts, open_engine
 from data_recipes.totals import Totals, add_rows
 from provenance.canonical import Json
 
 
 def tokenize(build: Build, value: Json, outputs: Outputs) -> Json:
-    """Tokenize a shard; `value` is `{shard, texts, codes, tokenizer_sha256}`.
+    """Tokenize a shard; `value` is `{shard, texts, codes, engine}`.
 
     Returns:
         `{splits: {<split>: {<source>: shard entry of tokens.json}}, sources: {<source>: totals}, num_documents}`.
     """
     shard = value["shard"]
     tokenizer = Tokenizer.from_file(str(build.root / TOKENIZER_DIR / "tokenizer.json"))
+    engine = open_engine(tokenizer, EngineChoice(**value["engine"]))
     dtype = token_dtype(build.config.tokenizer.vocab_size)
     eos_id = token_id(tokenizer, build.config.tokenizer.special_tokens.end_of_text)
     num_tokens: dict[str, int] = {}
@@ -36,8 +38,8 @@ def tokenize(build: Build, value: Json, outputs: Outputs) -> Json:
             for table in read_columns(build.root / text_path(split, shard), ("document_id", "source", "text")):
                 ids, sources = (table.column(name).to_pylist() for name in ("document_id", "source"))
                 texts = (text.as_py() for text in table.column("text"))
-                for document_id, source, tokens in zip(ids, sources, encode_texts(tokenizer, texts), strict=True):
-                    ended = np.array([*tokens, eos_id], dtype=np.uint16 if dtype == "u16" else np.uint32)
+                for document_id, source, tokens in zip(ids, sources, encode_texts(engine, texts), strict=True):
+                    ended = np.append(tokens, eos_id).astype(np.uint16 if dtype == "u16" else np.uint32)
                     shards.add(source, ended)
                     num_tokens[document_id] = len(ended)
             splits[split] = shards.finish()

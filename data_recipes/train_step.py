@@ -1,36 +1,50 @@
-"""Step `train`: the tokenizer, trained on the texts of all shards in document id order."""
+"""Step `train`: the tokenizer, trained on the texts of all shards in document id order or taken from a file."""
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from data_recipes.bpe import TOKENIZER_DIR, save_tokenizer, train_tokenizer
+from data_recipes.bpe import TOKENIZER_DIR, save_tokenizer, take_tokenizer, train_tokenizer
 from data_recipes.build import Build
+from data_recipes.documents import TEXT_SPLITS
 from data_recipes.gather_step import text_path
 from data_recipes.part_files import read_columns
 from data_recipes.tasks import SCRATCH, Outputs
+from data_recipes.tokenizer_proof import choose_engine
 from provenance.canonical import Json
 
 
 def train(build: Build, value: Json, outputs: Outputs) -> Json:
-    """Train the tokenizer; `value` is `{texts: [number of training documents of each shard]}`.
+    """Train or take the tokenizer and choose what tokenizes.
+
+    `value` is `{texts: [{<split>: number of documents} for each shard], size_bytes}`, bytes of all kept texts.
+
+    Returns:
+        `{engine: EngineChoice as JSON}`.
 
     Raises:
-        DataError: as `train_tokenizer`.
+        DataError: as `train_tokenizer` and `take_tokenizer`.
+        SourceError: as `take_tokenizer`.
     """
     config = build.config.tokenizer
-    tokenizer = train_tokenizer(_texts(build.root, value["texts"]), sum(value["texts"]), config)
+    if config.file is not None:
+        tokenizer = take_tokenizer(config, build.config.execution.data_dir.expanduser())
+    else:
+        num_texts = sum(counts.get("train", 0) for counts in value["texts"])
+        tokenizer = train_tokenizer(_texts(build.root, value["texts"], ["train"]), num_texts, config)
     with tempfile.TemporaryDirectory(dir=build.root / SCRATCH) as folder:
         save_tokenizer(tokenizer, config, Path(folder))
         for path in sorted(Path(folder).iterdir()):
             with outputs.file(f"{TOKENIZER_DIR}/{path.name}") as target:
                 shutil.copyfile(path, target)
-    return {}
+    _, choice = choose_engine(tokenizer, _texts(build.root, value["texts"], TEXT_SPLITS), value["size_bytes"])
+    return {"engine": choice.as_json()}
 
 
-def _texts(root: Path, num_texts: Sequence[int]) -> Iterator[str]:
-    for shard, number in enumerate(num_texts):
-        if number:
-            for table in read_columns(root / text_path("train", shard), ("text",)):
-                yield from (text.as_py() for text in table.column("text"))
+def _texts(root: Path, num_texts: Sequence[Mapping[str, int]], splits: Sequence[str]) -> Iterator[str]:
+    for shard, counts in enumerate(num_texts):
+        for split in splits:
+            if counts.get(split):
+                for table in read_columns(root / text_path(split, shard), ("text",)):
+                    yield from (text.as_py() for text in table.column("text"))
