@@ -13,7 +13,7 @@ from data_recipes.interleave import largest_remainder
 from data_recipes.order import Draw, Order, OrderSource, Phase
 from data_recipes.pools import WindowPools
 from data_recipes.windows import Mask, TokenIds, token_digest
-from provenance.canonical import Json
+from provenance.canonical import Json, read_json
 from provenance.errors import ConfigError, TrainingError
 from train.settings import DrawsBefore, PhaseConfig, RunConfig
 
@@ -22,9 +22,29 @@ def open_windows(config: RunConfig, corpus: Path) -> WindowPools:
     """The windows that a config reads, at every length of its phases.
 
     Raises:
+        ConfigError: for preference pairs, and for conversations that share rows without `data.document_masking`.
         DataError: as `TokenWindows`.
     """
+    _check_rows(config, corpus)
     return WindowPools(corpus, config.data.split, config.window_lengths)
+
+
+def _check_rows(config: RunConfig, corpus: Path) -> None:
+    """Refuse rows of the corpus recipe's section `chats` that would be trained as something else than they are."""
+    split = config.data.split
+    if split.startswith("preference"):
+        raise ConfigError(
+            f"data.split {split}: each row holds a chosen and a rejected answer",
+            expected="a split of conversations or documents",
+        )
+    summary = corpus / "corpus.json"
+    if split.startswith("chat") and summary.is_file() and not config.data.document_masking:
+        packing = read_json(summary)["chats"]["packing"]
+        if packing != "none":
+            raise ConfigError(
+                f"data.split {split}: conversations share rows (packing {packing})",
+                expected="data.document_masking: true, so that none attends to another",
+            )
 
 
 def build_order(config: RunConfig, windows: WindowPools) -> Order:
