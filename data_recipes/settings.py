@@ -95,9 +95,9 @@ class ExecutionConfig(Config):
     """
 
     num_workers: int = Field(default=2, ge=1)
-    cache_dir: Path = Field(default=Path("~/.cache/openwright/sources"), strict=False)
+    cache_dir: Path = Field(default=Path("~/.cache/openwright/sources"), strict=False, validate_default=False)
     index_url: str | None = None
-    data_dir: Path = Field(default=Path(), strict=False)
+    data_dir: Path = Field(default=Path(), strict=False, validate_default=False)
     debian_archive: str | None = None
     keep_fetched: bool = True
 
