@@ -98,7 +98,8 @@ def memory_parts(
     own = -(-shape.num_parameters // shards)
     state = -(-optimizer_elements(shape, config.optimizer.name) // shards)
     sums = own * (passes.bit_length() - 1) * exact
-    exchange = (own + min(own, GATHERED_BUCKETS * BUCKET_ELEMENTS)) * (exact and copies > 1)
+    gathered = own + min(own, GATHERED_BUCKETS * BUCKET_ELEMENTS)
+    exchange = gathered * (exact and copies > 2)  # two copies add in place
     logits = _logits_bytes(shape, config, windows * length)
     parts = [
         MemoryPart("master weights", FP32 * own, ALWAYS, "fp32, P/S"),

@@ -7,7 +7,8 @@ the shape never changes with the layout:
 * A row of the grid of processes computes a contiguous, aligned block of parts. Pass `j` of a row of `S` processes
   computes the parts `j*S .. j*S + S-1` of the block, one on each; with sharding, their gradients meet in the
   reduce-scatter, which adds them in the tree (its lowest levels). Every process adds the passes in a binary counter.
-* Rows then combine their blocks once per step: each process adds its slice of all rows' sums in the tree.
+* Rows then combine their blocks once per step: each process adds its slice of all rows' sums in the tree, and the
+  slices are gathered. Two rows are one addition per element, which any all-reduce does with the same bits.
 
 The gradient norm is an exact sum in integers: independent of any order. Legend: N elements.
 """
@@ -136,13 +137,17 @@ class ReplicaReducer:
         Args:
             gradients: this row's sums for the bucket's parameters; they are copied.
         """
-        rows = self._layout.num_replicas
+        rows, group = self._layout.num_replicas, self._layout.replicate_group
         num_elements = sum(gradient.numel() for gradient in gradients)
         flat_N = torch.empty(math.ceil(num_elements / rows) * rows, device=self._layout.world.device)
         torch.cat([gradient.reshape(-1) for gradient in gradients], out=flat_N[:num_elements])
         flat_N[num_elements:] = 0.0
-        received_N = torch.empty_like(flat_N)
-        work = dist.all_to_all_single(received_N, flat_N, group=self._layout.replicate_group, async_op=True)
+        received_N = None
+        if rows == 2:
+            work = dist.all_reduce(flat_N, group=group, async_op=True)
+        else:
+            received_N = torch.empty_like(flat_N)
+            work = dist.all_to_all_single(received_N, flat_N, group=group, async_op=True)
         self._pending.append(_Exchange(flat_N, received_N, work, [gradient.shape for gradient in gradients]))
 
     def receive(self) -> tuple[list[torch.Tensor], float]:
@@ -155,15 +160,18 @@ class ReplicaReducer:
             TrainingError: when a gradient is not finite.
         """
         rows, group = self._layout.num_replicas, self._layout.replicate_group
-        own_chunks, gathers, sums = [], [], []
+        own_chunks, sums = [], []
         for exchange in self._pending:
             exchange.work.wait()
-            own_N = _add_chunks(exchange.received, rows)
-            own_chunks.append(own_N)
-            gathers.append(dist.all_gather_single(exchange.sent, own_N, group=group, async_op=True))
+            if exchange.received is None:
+                own_chunks.append(exchange.sent.chunk(rows)[self._layout.replica])
+            else:
+                own_chunks.append(_add_chunks(exchange.received, rows))
+        # Before anything is gathered: on busy cores the two together take longer than one after the other.
         norm = exact_norm(own_chunks, self._layout.world)
-        for exchange, gather in zip(self._pending, gathers, strict=True):
-            gather.wait()
+        for exchange, own_N in zip(self._pending, own_chunks, strict=True):
+            if exchange.received is not None:
+                dist.all_gather_single(exchange.sent, own_N, group=group)
             first = 0
             for shape in exchange.shapes:
                 sums.append(exchange.sent[first : first + shape.numel()].view(shape))
@@ -174,10 +182,17 @@ class ReplicaReducer:
 
 @dataclass(frozen=True)
 class _Exchange:
-    """A bucket on its way: what was sent, what comes in, and the shapes of its gradients."""
+    """A bucket on its way.
+
+    Attributes:
+        sent: what was sent, where the sum comes back.
+        received: this row's slice of all rows' sums, to be added; None where the backend adds.
+        work: what to wait for.
+        shapes: of its gradients.
+    """
 
     sent: torch.Tensor
-    received: torch.Tensor
+    received: torch.Tensor | None
     work: dist.Work
     shapes: list[torch.Size]
 

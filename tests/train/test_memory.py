@@ -135,7 +135,7 @@ AT_LAYOUTS = {
     (2, 1): {name: RECIPES[name] for name in ("four passes", "bf16")},
     (2, 2): {name: RECIPES[name] for name in ("four passes", "bf16", "experts")}
     | {"recomputed": {**RECIPES["recomputed"], "num_logical_replicas": 4}, "native": {**FOUR, "reduction": "native"}},
-    (4, 2): {"four passes": FOUR},
+    (4, 1): {"four passes": FOUR},
 }
 
 
@@ -184,7 +184,8 @@ def test_partial_sums_follow_the_passes_of_a_process():
     weights = parts_of(FOUR)["master weights"]
     assert parts_of(FOUR)["partial sums"] == 2 * weights
     assert parts_of(FOUR, 2)["partial sums"] == weights
-    assert parts_of(FOUR, 2)["exchange"] == 2 * weights  # received, and gathered in one bucket
+    assert parts_of(FOUR, 4)["exchange"] == 2 * weights  # received, and gathered in one bucket
+    assert "exchange" not in parts_of(FOUR, 2)  # two copies add in place
     assert "partial sums" not in parts_of(ONE)
     native = parts_of({**FOUR, "reduction": "native"}, 2, 2)
     assert native["whole gradients"] == weights

@@ -12,6 +12,7 @@ import pytest
 import small_jobs
 import tiny_runs
 import torch
+import torch.distributed as dist
 from small_jobs import die, differing, records, run_here, run_job_at, small_config, small_job
 
 import train.gradients
@@ -66,16 +67,38 @@ def replace(owner: Any, name: str, value: Any) -> Callable[[], None]:
     return lambda: setattr(owner, name, before)
 
 
-def drop_the_other_process(run_dir: Path) -> None:
-    """A half-reduced gradient: process 0 forgets what the other one sent."""
-    in_step(
-        WRONG_STEP,
-        lambda: replace(train.reduction, "_add_chunks", lambda received_N, n: received_N.chunk(n)[0].clone()),
-    )
+def drop_the_other_processes(run_dir: Path) -> None:
+    """A half-reduced gradient: this process keeps what it had of it itself, two copies or more."""
+
+    def own_alone(flat_N: torch.Tensor, **options: Any) -> Any:
+        if not options.get("async_op"):
+            return all_reduce(flat_N, **options)
+        own_N = flat_N.clone()
+        all_reduce(flat_N, group=options["group"])
+        flat_N.copy_(own_N)
+        return Done()
+
+    all_reduce = dist.all_reduce
+
+    def drop() -> Callable[[], None]:
+        undo_pairs = replace(dist, "all_reduce", own_alone)
+        undo_slices = replace(train.reduction, "_add_chunks", lambda received_N, n: received_N.chunk(n)[0].clone())
+        return lambda: (undo_pairs(), undo_slices())[0]
+
+    in_step(WRONG_STEP, drop)
 
 
-def test_a_half_reduced_gradient_is_seen(corpus: Path, true: Path, tmp_path: Path) -> None:
-    assert run_job_at((2, 1), corpus, tmp_path / "run", {}, drop_the_other_process) == [0, 0]
+class Done:
+    """A collective that has ended."""
+
+    def wait(self) -> None:
+        """It has."""
+
+
+@pytest.mark.parametrize("num_processes", [2, 4])
+def test_a_half_reduced_gradient_is_seen(num_processes: int, corpus: Path, true: Path, tmp_path: Path) -> None:
+    codes = run_job_at((num_processes, 1), corpus, tmp_path / "run", {}, drop_the_other_processes)
+    assert codes == [0] * num_processes
     step, fields = first_difference(tmp_path / "run", true)
     assert step == WRONG_STEP
     assert fields >= {"gradient_norm"}
