@@ -47,6 +47,7 @@ _NAMES = {
 """Names with one meaning only, levelled. `BSD`, `GPL`, `CC-BY` and `public domain` have several or none."""
 _NO_SPDX = {"gpl"}
 """Words that the library of expressions takes for one, although they say no version."""
+_TOGETHER = ") AND ("
 _RESTRICTIONS = {"nc": "non ?commercial", "nd": "no ?deriv", "sa": "share ?alike"}
 
 
@@ -60,6 +61,10 @@ def spdx_of_field(declared: str, names: Mapping[str, str]) -> str:
     text = declared.strip()
     if text in names:
         return names[text]
+    if text.startswith("(") and text.endswith(")") and _TOGETHER in text:
+        parts = [spdx_of_field(part, names) for part in text[1:-1].split(_TOGETHER)]
+        together = " AND ".join(f"({part})" for part in dict.fromkeys(parts))
+        return UNRESOLVED if UNRESOLVED in parts else normalise_spdx(together)
     if not text:
         return UNRESOLVED
     spdx = UNRESOLVED if text.lower() in _NO_SPDX else normalise_spdx(text)
@@ -100,5 +105,5 @@ def licence_text(value: Any) -> str | None:
     if value is None or value == "":
         return None
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-        return value[0] if len(value) == 1 else " AND ".join(f"({item})" for item in value)
+        return value[0] if len(value) == 1 else f"({_TOGETHER.join(value)})"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)

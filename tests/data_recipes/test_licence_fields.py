@@ -15,6 +15,7 @@ CC = "https://creativecommons.org"
         (" MIT License ", "MIT"),
         ("MIT OR Apache-2.0", "MIT OR Apache-2.0"),
         ("(MIT) AND (ISC)", "MIT AND ISC"),
+        (f"(MIT License) AND ({CC}/licenses/by/4.0/) AND (MIT)", "MIT AND CC-BY-4.0"),
         ("odc-by", "ODC-By-1.0"),
         ("cc-by-sa-4.0", "CC-BY-SA-4.0"),
         ("BSD 3-Clause", "BSD-3-Clause"),
@@ -51,6 +52,8 @@ def test_what_has_one_meaning_is_understood(declared, spdx):
         f"Attribution, NoDerivs {CC}/licenses/by/4.0/",
         f"Attribution-ShareAlike {CC}/licenses/by/4.0/",
         "MIT\x00",
+        "(MIT) AND (other)",
+        "(MIT) AND (",
         "(" * 500,
     ],
 )
