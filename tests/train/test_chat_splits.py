@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_runs import WINDOW_TOKENS, sft_config
+from tiny_runs import WINDOW_TOKENS, pretrain_config
 
 from data_recipes.shards import TokenSequence, write_split, write_tokens_json
 from provenance.errors import ConfigError
@@ -29,16 +29,16 @@ def _data(split: str, **changes: object) -> dict[str, object]:
 def test_conversations_that_share_rows_need_document_masking(tmp_path):
     corpus = _corpus(tmp_path, "chat", "best-fit")
     with pytest.raises(ConfigError, match="share rows"):
-        open_windows(sft_config(data=_data("chat")), corpus)
-    assert open_windows(sft_config(data=_data("chat", document_masking=True)), corpus).pools[0].num_windows == 1
+        open_windows(pretrain_config(data=_data("chat")), corpus)
+    assert open_windows(pretrain_config(data=_data("chat", document_masking=True)), corpus).pools[0].num_windows == 1
 
 
 def test_conversations_in_rows_of_their_own_need_none(tmp_path):
     corpus = _corpus(tmp_path, "chat", "none")
-    assert open_windows(sft_config(data=_data("chat")), corpus).pools[0].num_windows == 1
+    assert open_windows(pretrain_config(data=_data("chat")), corpus).pools[0].num_windows == 1
 
 
 def test_pairs_are_no_conversations(tmp_path):
     corpus = _corpus(tmp_path, "preference", "none")
     with pytest.raises(ConfigError, match="rejected answer"):
-        open_windows(sft_config(data=_data("preference")), corpus)
+        open_windows(pretrain_config(data=_data("preference")), corpus)
