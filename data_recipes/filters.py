@@ -99,8 +99,12 @@ class Statistics:
 STATISTIC_TYPES: dict[str, type[int] | type[float] | type[str]] = dict(Statistics.__annotations__)
 """Type of every statistic, in column order."""
 
-_ENGLISH_RULES = {"min_num_stop_words"}
-_SPACED_RULES = {"min_mean_word_length", "min_terminal_line_share", "max_short_line_share", "min_num_sentences"}
+ENGLISH_RULES = frozenset({"min_num_stop_words"})
+"""Rules that are not applied to a text that was found to be in another language."""
+SPACED_RULES = frozenset(
+    {"min_mean_word_length", "min_terminal_line_share", "max_short_line_share", "min_num_sentences"}
+)
+"""Rules that are not applied to a text of which more than half is in scripts without spaces."""
 
 
 def _least(**bounds: Any) -> Any:
@@ -198,9 +202,9 @@ def broken_rule(statistics: Statistics, rules: QualityRules) -> BrokenRule | Non
     """Return the first quality rule that the statistics break, or None where they keep all."""
     skipped: set[str] = set()
     if statistics.language not in ("", "en"):
-        skipped |= _ENGLISH_RULES
+        skipped |= ENGLISH_RULES
     if statistics.unspaced_share > 0.5:
-        skipped |= _SPACED_RULES
+        skipped |= SPACED_RULES
     for rule in QUALITY_RULES:
         threshold = getattr(rules, rule)
         if threshold is None or rule in skipped:

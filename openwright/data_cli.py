@@ -31,6 +31,24 @@ def data_licences(
     data_commands.show_licences(place, attribution, as_json)
 
 
+@data_app.command("recount")
+def data_recount(
+    place: InCorpus,
+    overrides: Annotated[
+        list[str] | None,
+        Option("--set", metavar="quality.RULE=VALUE", help="Threshold to try, null for none; repeatable."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count what other quality thresholds would keep.
+
+    Only the rows of documents/ are read, no text.
+    """
+    from openwright import recounting
+
+    recounting.show_recount(place, overrides or (), as_json)
+
+
 @data_app.command("export")
 def data_export(
     place: InCorpus,

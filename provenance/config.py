@@ -4,6 +4,7 @@ A config has one optional section named `execution` for what must not change res
 Everything else is the recipe: it is hashed into fingerprints by `recipe_of`.
 """
 
+import copy
 import difflib
 import re
 from collections.abc import Mapping, Sequence
@@ -49,6 +50,25 @@ def load_config(path: Path, model: type[ConfigType], overrides: Sequence[str] = 
         ConfigError: for a missing file, bad YAML, duplicate or unknown keys and wrong values.
     """
     values, lines = _read_yaml(path)
+    return _validated(values, model, overrides, lines, path)
+
+
+def override_config(values: dict[str, Any], model: type[ConfigType], overrides: Sequence[str]) -> ConfigType:
+    """Make a config of values that are at hand, changed by `a.b=value` texts as `load_config` does.
+
+    Raises:
+        ConfigError: for an unknown key or a wrong value.
+    """
+    return _validated(copy.deepcopy(values), model, overrides, {}, Path("--set"))
+
+
+def _validated(
+    values: dict[str, Any],
+    model: type[ConfigType],
+    overrides: Sequence[str],
+    lines: dict[tuple[str | int, ...], int],
+    path: Path,
+) -> ConfigType:
     for override in overrides:
         _apply_override(values, override, lines, path)
     try:
