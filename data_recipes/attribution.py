@@ -1,7 +1,7 @@
 """Which licences the kept documents are used under, what those ask, and the file that credits these documents."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,10 @@ import pyarrow.parquet as pq
 from data_recipes.obligations import MEANINGS, TABLE_VERSION, identifiers_of, obligations_of, terms_of
 from provenance.canonical import Json
 
-_COLUMNS = ("source", "decision", "rule", "licence_spdx", "licence_chosen", "size_bytes", "num_tokens", "copyright")
+_COLUMNS = (
+    *("document_id", "source", "decision", "rule", "licence_spdx", "licence_chosen", "size_bytes", "num_tokens"),
+    "copyright",
+)
 
 
 @dataclass
@@ -77,15 +80,18 @@ class LicenceReport:
         }
 
 
-def read_licences(documents: Path) -> LicenceReport:
+def read_licences(documents: Path, without: Collection[str] = ()) -> LicenceReport:
     """Count licences over the rows of `documents/`; texts are not read.
 
     Args:
         documents: directory with `documents-*.parquet`.
+        without: ids of kept documents that are left out, since they were taken down.
     """
     uses: dict[str, LicenceUse] = {}
     refused: Counter[str] = Counter()
     for row in _rows(documents):
+        if row["document_id"] in without:
+            continue
         if row["decision"] == "kept":
             uses.setdefault(row["licence_chosen"], LicenceUse(row["licence_chosen"])).add(row)
         elif row["rule"] == "licence":

@@ -103,6 +103,7 @@ def data_card(facts: BundleFacts) -> str:
         "components": components,
         "sources": [source_row(source) for source in facts.sources],
         "shipping": components["shipping"],
+        "num_forgotten": len(facts.forgotten),
         "corpus": facts.corpus,
         "content_digest": facts.dataset_manifest["corpus"]["content_digest"],
         "data_information": licence_of(components, "data_information"),

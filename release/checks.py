@@ -26,7 +26,7 @@ from release.facts import BundleFacts
 from release.known_formats import unknown_version
 from release.order_check import compare_order
 from release.tolerance_check import check_tolerance, tolerance_files
-from release.tombstone_check import check_tombstones, forgotten_documents
+from release.tombstone_check import check_tombstones
 from release.verify import CheckResult, verify_bundle
 
 _INDEX_ROW = struct.Struct("<32s32sIHHHBBI")
@@ -168,7 +168,7 @@ def check_texts(bundle: Path) -> CheckResult:
     expected = {row["document_id"]: row for row in rows if row["decision"] == "kept"}
     shipping = read_json(bundle / "model" / "openness" / "components.json")["shipping"]
     left_out = {document_id for document_id, row in expected.items() if shipping.get(row["source"], "text") != "text"}
-    forgotten = {document.document_id for document in forgotten_documents(dataset)}
+    forgotten = {document.document_id for document in BundleFacts(bundle).forgotten}
     left_out |= forgotten
     seen: set[str] = set()
     problem = None

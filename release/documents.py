@@ -16,7 +16,8 @@ from release.rules import evaluate_rules
 def dataset_documents(facts: BundleFacts) -> dict[str, bytes]:
     """Data card, credits and Croissant record: made from the corpus and the declared components."""
     title = f"{facts.components['name']} {facts.components['version']}"
-    attribution = attribution_text(title, read_licences(facts.dataset / "documents"), facts.lock)
+    forgotten = {document.document_id for document in facts.forgotten}
+    attribution = attribution_text(title, read_licences(facts.dataset / "documents", forgotten), facts.lock)
     return {
         "dataset/ATTRIBUTION.txt": attribution.encode("utf-8"),
         "dataset/README.md": data_card(facts).encode("utf-8"),

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from data_recipes.tombstones import TOMBSTONES_NAME, HeldDocument, held_documents, read_tombstones
 from provenance.canonical import Json, parse_hex_float, read_json
 from provenance.digests import FileEntry, hash_files
 from provenance.ledger import read_chain
@@ -183,7 +184,7 @@ class BundleFacts:
         shipping = self.components["shipping"]
         if not place.startswith("dataset/"):
             return False
-        if (self.dataset / "tombstones.json").is_file() and self._is_redacted(place):
+        if (self.dataset / TOMBSTONES_NAME).is_file() and self._is_redacted(place):
             return True
         if place.startswith(_TEXT_PLACES):
             return any(kind != "text" for kind in shipping.values())
@@ -256,6 +257,12 @@ class BundleFacts:
         for name, found in lines.items():
             facts[name].copyright = sorted(found)
         return [facts[name] for name in sorted(facts)]
+
+    @cached_property
+    def forgotten(self) -> list[HeldDocument]:
+        """Kept documents that were taken down: their rows stay, their texts and tokens are not in the bundle."""
+        tombstones = read_tombstones(self.dataset / TOMBSTONES_NAME)
+        return [d for d in held_documents(self.dataset, tombstones) if d.decision == "kept"] if tombstones else []
 
     @cached_property
     def data_date(self) -> str:

@@ -235,7 +235,8 @@ def inspectable(facts: BundleFacts) -> Finding:
     """OSAID-F2: formats that anyone can read; `.bin` only where the formats page describes it."""
     for path in bundle_files(facts.bundle):
         relative = path.relative_to(facts.bundle).as_posix()
-        documented = relative.startswith(("dataset/tokens/", "dataset/documents/")) or path.suffix != ".bin"
+        tables = ("dataset/tokens/", "dataset/documents/", "dataset/redacted/tokens/")
+        documented = relative.startswith(tables) or path.suffix != ".bin"
         later = role_of(relative) == "root"
         if not later and not (documented and (path.suffix in _OPEN_SUFFIXES or path.name in TEXT_NAMES)):
             return failed(f"{relative} is in no documented open format")

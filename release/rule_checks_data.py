@@ -208,7 +208,8 @@ def open_data_shared(facts: BundleFacts) -> Finding:
 
 
 def _text_of(facts: BundleFacts, name: str, split: str, num_documents: int) -> bool:
-    return facts.shipped_documents.get((name, split), 0) == num_documents
+    taken_down = sum((document.source, document.split) == (name, split) for document in facts.forgotten)
+    return facts.shipped_documents.get((name, split), 0) == num_documents - taken_down
 
 
 def unshareable_data(facts: BundleFacts) -> Finding:

@@ -5,24 +5,19 @@ from typing import Any
 
 import numpy as np
 
-from data_recipes.tombstones import TOMBSTONES_NAME, HeldDocument, document_ranges, held_documents, read_tombstones
+from data_recipes.tombstones import TOMBSTONES_NAME, HeldDocument, document_ranges
 from data_recipes.windows import REDACTED_FOLDER
 from provenance.canonical import read_json
+from release.facts import BundleFacts
 from release.verify import CheckResult
 
 _NAME, _WHERE = "tombstones", "dataset/tombstones.json"
 
 
-def forgotten_documents(dataset: Path) -> list[HeldDocument]:
-    """Kept documents of a bundle's dataset that its tombstones name; none without tombstones."""
-    tombstones = read_tombstones(dataset / TOMBSTONES_NAME)
-    return [d for d in held_documents(dataset, tombstones) if d.decision == "kept"] if tombstones else []
-
-
 def check_tombstones(bundle: Path) -> CheckResult:
     """The blanked stretches are where the forgotten documents lie, and whole rows that conversations became."""
     dataset = bundle / "dataset"
-    documents = forgotten_documents(dataset)
+    documents = BundleFacts(bundle).forgotten
     stated = read_json(dataset / TOMBSTONES_NAME)["blanked"]
     blanked = {file["path"]: file["ranges"] for file in stated["files"]}
     problem = _problem(dataset, documents, blanked) or _not_blank(dataset, blanked, stated["token"])

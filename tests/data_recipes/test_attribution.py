@@ -12,6 +12,7 @@ from data_recipes.attribution import attribution_text, read_licences
 
 def _row(licence: str, holder: str, source: str = "alpha", rule: str = "") -> dict[str, Any]:
     return {
+        "document_id": "a" * 64,
         "source": source,
         "decision": "dropped" if rule else "kept",
         "rule": rule,

@@ -13,6 +13,7 @@ from openwright import cli
 
 def _row(licence: str, rule: str = "") -> dict[str, Any]:
     return {
+        "document_id": "a" * 64,
         "source": "alpha",
         "decision": "dropped" if rule else "kept",
         "rule": rule,

@@ -100,6 +100,15 @@ def test_only_what_the_document_touched_becomes_unverified(built, without, forgo
     assert 0 < steps < 4
 
 
+def test_what_is_left_out_is_no_missing_evidence_and_is_told(without, built):
+    verdicts = {row["id"]: row["result"] for row in read_json(without / "model/openness/verdict.json")["results"]}
+    before = {row["id"]: row["result"] for row in read_json(built.bundle / "model/openness/verdict.json")["results"]}
+    assert verdicts == before
+    assert "1 kept documents were taken down" in (without / "dataset" / "README.md").read_text(encoding="utf-8")
+    told = [(path / "dataset" / "ATTRIBUTION.txt").read_text(encoding="utf-8") for path in (built.bundle, without)]
+    assert told[0] != told[1]
+
+
 def test_the_content_digest_of_the_data_stays_and_the_release_is_another(built, without):
     before, after = (read_json(path / "model" / "manifest.json") for path in (built.bundle, without))
     assert before["dataset"]["content_digest"] == after["dataset"]["content_digest"]
