@@ -42,7 +42,7 @@ class Document:
         source: name of the source in the recipe.
         source_digest: digest that pins the source (of the archive or of the data file).
         path: place inside the source; `module.py#docstrings` for prose taken from docstrings.
-        kind: `prose`, `docstrings` or `row`.
+        kind: `prose`, `docstrings`, `row` or `tokens` (read back from token ids).
         text: normalised text.
         raw_sha256: sha256 of the bytes it was extracted from.
     """

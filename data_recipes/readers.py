@@ -9,12 +9,14 @@ from data_recipes.local_datasets import DatasetReader
 from data_recipes.pypi_reader import PypiReader
 from data_recipes.reading import ReadingContext, SourceReader
 from data_recipes.settings import CorpusConfig, Source
+from data_recipes.token_source import TokensReader
 
 READERS: dict[str, Callable[[Any, ReadingContext], SourceReader]] = {
     "dataset": DatasetReader,
     "debian": DebianReader,
     "hub": HubReader,
     "pypi": PypiReader,
+    "tokens": TokensReader,
 }
 """A reader's class by the `type` of the source."""
 

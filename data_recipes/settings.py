@@ -14,6 +14,7 @@ from data_recipes.policy import LicencePolicy
 from data_recipes.pypi import PypiSource
 from data_recipes.reading import ReadingLimits
 from data_recipes.row_settings import DatasetFile, DatasetSource
+from data_recipes.token_settings import TokensSource
 from provenance.config import Config
 
 
@@ -102,7 +103,7 @@ class ExecutionConfig(Config):
     keep_fetched: bool = True
 
 
-Source = Annotated[PypiSource | DatasetSource | HubSource | DebianSource, Field(discriminator="type")]
+Source = Annotated[PypiSource | DatasetSource | HubSource | DebianSource | TokensSource, Field(discriminator="type")]
 
 
 class CorpusConfig(Config):
