@@ -30,7 +30,7 @@ from release.rule_checks import place_in_bundle
 from release.rule_table import RULES_FILE
 from release.secret_scan import find_secrets
 from release.settings import ReleaseConfig
-from release.shipping import copy_corpus
+from release.shipping import check_shipping, copy_corpus, source_locks
 from release.tolerance import TOLERANCE_NAME
 
 SPEC = StageSpec(
@@ -123,14 +123,7 @@ def _require_stages(config: ReleaseConfig, context: StageContext, artifacts: Map
                 where=str(artifacts[stage].path),
                 next_command="openwright run CONFIG_DIR from a clean checkout, or build with --dev what is no release",
             )
-    known = {entry["name"] for entry in read_json(artifacts["corpus"].path / "sources.lock")["sources"]}
-    unknown = sorted(set(config.shipping) - known)
-    if unknown:
-        raise ReleaseError(
-            f"shipping names the source {unknown[0]!r}",
-            expected=f"a source of the corpus: {', '.join(sorted(known))}",
-            where="release.yaml: shipping",
-        )
+    check_shipping(source_locks(artifacts["corpus"].path), config.shipping)
 
 
 def _write_bundle(

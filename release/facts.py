@@ -188,6 +188,8 @@ class BundleFacts:
             return True
         if place.startswith(_TEXT_PLACES):
             return any(kind != "text" for kind in shipping.values())
+        if place.startswith("dataset/documents/documents-"):
+            return any(entry.get("osaid_class") == "unshareable" for entry in self.lock.values())
         source = token_sources(self.token_table).get(place.removeprefix("dataset/"))
         return source is not None and shipping.get(source) in ("index", "reference")
 

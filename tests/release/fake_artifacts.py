@@ -1,7 +1,7 @@
 """Tiny artifacts of all stages, made by the formats page without running the stages: what a release is built from."""
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,13 @@ def _texts(topic: str, count: int) -> tuple[str, ...]:
     )
 
 
+HIDDEN = {
+    "reason": "contract",
+    "schema": {"text": ["string"], "year": ["number"]},
+    "statistics": {"num_rows": 6},
+}
+"""What `sources.lock` says of a source that cannot be shared."""
+
 SOURCES = (
     FakeSource("alpha", "train", "MIT", "Copyright (c) 2020 Άλφα <Developers>", _texts("Alpha", 9)),
     FakeSource("beta", "heldout", "Apache-2.0", "Copyright 2021 Beta & Co", _texts("Beta", 3)),
@@ -69,10 +76,11 @@ def make_artifacts(
     *,
     dev: bool = False,
     pretraining: FakeRun = FakeRun("pretrain", "train", seed=1),  # noqa: B008 - frozen
+    hidden: Collection[str] = (),
 ) -> tuple[StageContext, dict[str, Artifact]]:
-    """Make the artifacts `corpus`, `pretrain`, `sft` and `eval` in a store."""
+    """Make the artifacts `corpus`, `pretrain`, `sft` and `eval` in a store; the hidden sources are unshareable."""
     context = StageContext(NAME, store, code, dev)
-    corpus = _make_corpus(context)
+    corpus = _make_corpus(context, hidden)
     pretrain, weights = make_run(context, pretraining, corpus, [corpus.as_parent("corpus")], initial_weights(300))
     parents = [corpus.as_parent("corpus"), pretrain.as_parent("base")]
     sft, _ = make_run(context, FakeRun("sft", "sft", seed=2, num_steps=2), corpus, parents, weights)
@@ -99,7 +107,7 @@ def _documents() -> list[tuple[FakeSource, Document]]:
     return sorted(found, key=lambda item: item[1].document_id)
 
 
-def _make_corpus(context: StageContext) -> Artifact:
+def _make_corpus(context: StageContext, hidden: Collection[str]) -> Artifact:
     work = start_stage(context, "corpus")
     documents = _documents()
     tokenizer = _make_tokenizer([d.text for s, d in documents if s.split == "train" and not s.rule], work / "tokenizer")
@@ -125,7 +133,7 @@ def _make_corpus(context: StageContext) -> Artifact:
             "splits": splits,
         },
     )
-    _write_lock(work)
+    _write_lock(work, hidden)
     _write_summary(work, documents, counts)
     return finish_stage(context, work, "corpus", [], {"seed": 1, "sources": [source.name for source in SOURCES]})
 
@@ -302,14 +310,15 @@ def _document_row(source: FakeSource, document: Document, num_tokens: int) -> di
     }
 
 
-def _write_lock(work: Path) -> None:
+def _write_lock(work: Path, hidden: Collection[str]) -> None:
     sources = [
         {
             "type": "pypi",
             "name": source.name,
             "version": "1.0",
             "split": "heldout" if source.split == "heldout" else "train",
-            "osaid_class": "open",
+            "osaid_class": "unshareable" if source.name in hidden else "open",
+            **(HIDDEN if source.name in hidden else {}),
             "obtain": f"pip download {source.name}==1.0",
             "sha256": sha256_bytes(source.name.encode()),
         }
