@@ -111,7 +111,7 @@ def _based_on(name: str, entry: dict[str, Any]) -> dict[str, Json]:
         "@type": "sc:CreativeWork",
         "name": name,
         "description": f"obtained from: {location_of(entry)}",
-        "identifier": f"sha256:{pin_of(entry)}",
+        "identifier": f"{'git' if entry.get('revision') else 'sha256'}:{pin_of(entry)}",
     }
 
 

@@ -4,7 +4,9 @@ from typing import Any
 
 
 def pin_of(entry: dict[str, Any]) -> str:
-    """What fixes the bytes of a source: the sha256 of each file that was read."""
+    """What fixes the bytes of a source: the commit of a data set on the Hub, else the sha256 of each file read."""
+    if entry.get("revision"):
+        return str(entry["revision"])
     return ", ".join(file["sha256"] for file in entry.get("files", ())) or str(entry.get("sha256", ""))
 
 
