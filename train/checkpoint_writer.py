@@ -1,14 +1,17 @@
 """Writing checkpoints while training goes on.
 
-At a step boundary every tensor is copied (`train.checkpoint_copies`) into memory that is shared with a process beside
-this one, which hashes and writes while the next steps run (`train.checkpoint_process`). At a later boundary, when all
-files of tensors are written, process 0 has `checkpoint.json` written and the directory renamed into place: a checkpoint
-is whole, or it does not exist. At a boundary after that the ledger learns of it.
+Before the next update of the weights every tensor is copied (`train.checkpoint_copies`) into memory that is shared with
+a process beside this one, which hashes and writes while steps go on (`train.checkpoint_process`). A thread copies while
+the next passes only read; where copies of the model are sharded, the loop waits for it, since two threads that talk to
+other processes would disturb each other. At a later boundary, when all files of tensors are written, process 0 has
+`checkpoint.json` written and the directory renamed into place: a checkpoint is whole, or it does not exist. At a
+boundary after that the ledger learns of it.
 """
 
 import os
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from provenance.errors import TrainingError
 from provenance.ledger import ChainPlace
 from train.checkpoint import MODEL_STEM, TensorFile, index_of, make_record, plan_files
 from train.checkpoint_copies import copy_tensors
-from train.checkpoint_files import UNKNOWN_ERROR, Companions
+from train.checkpoint_files import UNKNOWN_ERROR, Companions, TensorPlace
 from train.checkpoint_process import Answer, CheckpointProcess
 from train.checkpoint_records import OPTIMIZER_STEM, CheckpointRecord
 from train.layout import Layout, Part
@@ -33,6 +36,8 @@ class _Checkpoint:
     """A checkpoint that is being written.
 
     Attributes:
+        companions: what process 0 has written beside the tensors.
+        copying: where the tensors lie in shared memory, by file, once they are copied; None when that is settled.
         awaits_answer: whether this process's helper was asked for something that it has not been heard to have done.
         record: what `checkpoint.json` will say; known to process 0 once all files of tensors are written.
         is_written: whether the files of tensors are, on all processes.
@@ -45,6 +50,8 @@ class _Checkpoint:
     step: int
     place: ChainPlace | None
     retention: Retention | None
+    companions: Companions | None
+    copying: Future[dict[str, list[TensorPlace]]] | None = None
     awaits_answer: bool = False
     is_written: bool = False
     record: CheckpointRecord | None = None
@@ -72,6 +79,7 @@ class CheckpointWriter:
         self._max_file_bytes = max_file_bytes
         self._current: _Checkpoint | None = None
         self.process = CheckpointProcess()
+        self._copier = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint-copy")
 
     @property
     def is_busy(self) -> bool:
@@ -81,7 +89,9 @@ class CheckpointWriter:
     @property
     def is_done_here(self) -> bool:
         """Whether this process has nothing to wait for before `advance`."""
-        return self._current is None or not self._current.awaits_answer or self.process.has_answered
+        if self._current is None:
+            return True
+        return self._current.copying is None and (not self._current.awaits_answer or self.process.has_answered)
 
     def start(
         self,
@@ -93,7 +103,7 @@ class CheckpointWriter:
         ledger: Path,
         retention: Retention | None,
     ) -> None:
-        """Copy the tensors and begin to write.
+        """Begin to copy the tensors; `settle` must follow before any of them changes.
 
         Args:
             target: the checkpoint's directory.
@@ -108,17 +118,31 @@ class CheckpointWriter:
         num_model_files = len(files)
         if state:
             files += plan_files(state, OPTIMIZER_STEM, self._max_file_bytes)
-        current = _Checkpoint(target, list(weights), files, bool(state), step, place, retention)
-        try:
-            places = copy_tensors(files, self._layout, self.process)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(target)) from error
         is_first = self._layout.world.rank == 0
-        if places or is_first:
-            others = self._companions(files[:num_model_files], files[num_model_files:], ledger) if is_first else None
-            self.process.write(current.work, places, others)
+        others = self._companions(files[:num_model_files], files[num_model_files:], ledger) if is_first else None
+        self._current = current = _Checkpoint(target, list(weights), files, bool(state), step, place, retention, others)
+        current.copying = self._copier.submit(copy_tensors, files, self._layout, self.process)
+        if self._layout.shard_size > 1:
+            self.settle()
+
+    def settle(self) -> None:
+        """Wait until the tensors are copied, and have them written; from here on they may change.
+
+        Raises:
+            OSError: when there is no memory for them.
+        """
+        current = self._current
+        if current is None or current.copying is None:
+            return
+        copying, current.copying = current.copying, None
+        try:
+            places = copying.result()
+        except OSError as error:
+            self._current = None
+            raise OSError(error.errno, error.strerror, str(current.target)) from error
+        if places or current.companions is not None:
+            self.process.write(current.work, places, current.companions)
             current.awaits_answer = True
-        self._current = current
 
     def _companions(self, weights: list[TensorFile], state: list[TensorFile], ledger: Path) -> Companions:
         indices = {
@@ -145,6 +169,7 @@ class CheckpointWriter:
             OSError: when writing failed on any process, such as on a full disk; nothing is left behind.
             TrainingError: when it failed for another reason.
         """
+        self.settle()
         current = self._current
         assert current is not None
         digests = self._receive(current)
@@ -172,6 +197,7 @@ class CheckpointWriter:
     def close(self) -> None:
         """End the process that writes; what is being written is given up."""
         self._current = None
+        self._copier.shutdown()
         self.process.close()
 
     def _receive(self, current: _Checkpoint) -> dict[str, bytes]:

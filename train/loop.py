@@ -221,6 +221,7 @@ class TrainingRun:
         """Run one step and write its ledger record; returns the numbers that people look at."""
         batch = read_batch(self.windows, self.order, step)
         gradients = self._compute_gradients(batch)
+        self.writer.settle()
         rate = learning_rate(
             self.config.schedule, self.config.optimizer.peak_learning_rate, step, self.config.num_steps
         )
