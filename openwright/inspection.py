@@ -1,10 +1,13 @@
 """What a training step read, and what became of a document: both follow from the bundle's records, exactly."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
@@ -14,6 +17,7 @@ from data_recipes.order import Order
 from openwright.bundles import open_bundle
 from provenance.canonical import Json, read_json
 from provenance.errors import BundleError, ConfigError, DataError
+from release.verify import show
 
 PRETRAIN = "pretrain"
 LOOKUP_CACHE = Path("~/.cache/openwright/lookup")
@@ -129,7 +133,7 @@ class Readings:
             DataError: when it is that of another document.
         """
         path, group, place = self._table_place(row.number)
-        with pq.ParquetFile(path) as table:
+        with _table(path) as table:
             found: dict[str, Any] = table.read_row_group(group).slice(place, 1).to_pylist()[0]
         if found["document_id"] != row.document_id:
             raise DataError(
@@ -160,7 +164,7 @@ class Readings:
         found: dict[int, str] = {}
         if len(wanted) <= _MAX_ROW_GROUPS:
             for (path, group), places in wanted.items():
-                with pq.ParquetFile(path) as table:
+                with _table(path) as table:
                     column = table.read_row_group(group, columns=["path"]).column("path")
                 found |= {number: column[place].as_py() for number, place in places.items()}
         return found
@@ -187,10 +191,21 @@ class Readings:
         return any(first <= step <= last for first, last in self.skipped)
 
 
+@contextmanager
+def _table(path: Path) -> Iterator[pq.ParquetFile]:
+    """A Parquet file of a stranger: what the library raises while it is read is said of the file."""
+    try:
+        with pq.ParquetFile(path) as table:
+            yield table
+    except (pa.ArrowException, OSError, ValueError) as error:
+        told = f"no table that can be read ({show(str(error))})"
+        raise BundleError(told, where=str(path), next_command="openwright verify BUNDLE") from error
+
+
 @lru_cache(maxsize=4096)
 def _row_group_sizes(path: Path) -> list[int]:
-    metadata = pq.read_metadata(path)
-    return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    with _table(path) as table:
+        return [table.metadata.row_group(group).num_rows for group in range(table.num_row_groups)]
 
 
 def step_lines(windows: list[dict[str, Any]]) -> list[str]:

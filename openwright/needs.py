@@ -1,17 +1,17 @@
 """Which files of a bundle a command reads, as patterns of bundle paths; from the Hub no others are fetched.
 
 What a step read is known from records: those are fetched first, and the rest by what they say. They are a stranger's:
-names that they give are looked up among the listed files, and never used as patterns or paths of their own.
+`release.readable` looks at them, and names that they give are looked up among the listed files, and never used as
+patterns or paths of their own.
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from glob import escape
 from typing import Any
 
 from openwright.located import LocalBundle, Located
 from provenance.canonical import read_json
-from provenance.errors import BundleError
+from release.readable import require_for_inspection, require_order
 from release.replay_segments import Segment, training_stages
 from release.reproduce import ReplayPlan
 from train.checkpoint_records import checkpoint_name
@@ -35,19 +35,21 @@ def fetch_for_inspection(bundle: Located, stage: str, *, with_text: bool) -> Non
 
     Args:
         with_text: whether tokens are turned into text again.
+
+    Raises:
+        BundleError: as `release.readable`, for a bundle in a directory too.
     """
-    if isinstance(bundle, LocalBundle):
-        return
     folder = f"model/training/{stage}"
     tokenizer = ["model/tokenizer.json"] if with_text else []
     bundle.fetch(f"{folder}/ledger.jsonl", f"{folder}/recipe.json", _TOKENS, *tokenizer)
-    with _as_records(bundle):
-        split = _recipe(bundle, stage)["data"]["split"]
-        is_stream = read_json(bundle.path / _TOKENS)["splits"][split]["layout"] == "stream"
-        shards = _shards(bundle, [split])
+    require_order(bundle.path, stage)
+    split = _recipe(bundle, stage)["data"]["split"]
+    is_stream = read_json(bundle.path / _TOKENS)["splits"][split]["layout"] == "stream"
     # Rows of conversations are shown by their text: no document stands behind a token of theirs.
-    rows = ["dataset/documents/*", "dataset/corpus.json"]
-    bundle.fetch(*shards, *(rows if is_stream or not with_text else []))
+    with_documents = is_stream or not with_text
+    rows = ["dataset/documents/*", "dataset/corpus.json"] if with_documents else []
+    bundle.fetch(*_shards(bundle, [split]), *rows)
+    require_for_inspection(bundle.path, stage, with_text=with_text, with_documents=with_documents)
 
 
 def fetch_for_planning(bundle: Located) -> None:
@@ -64,11 +66,10 @@ def fetch_for_replay(bundle: Located, plan: ReplayPlan) -> None:
     if isinstance(bundle, LocalBundle):
         return
     patterns: list[str] = []
-    with _as_records(bundle):
-        for segment in plan.segments:
-            data = _recipe(bundle, segment.stage)["data"]
-            patterns += [f"{folder}/**" for folder in _checkpoints(bundle, segment)]
-            patterns += _shards(bundle, [data["split"], data["heldout_split"]])
+    for segment in plan.segments:
+        data = _recipe(bundle, segment.stage)["data"]
+        patterns += [f"{folder}/**" for folder in _checkpoints(bundle, segment)]
+        patterns += _shards(bundle, [data["split"], data["heldout_split"]])
     bundle.fetch(*dict.fromkeys(patterns))
 
 
@@ -105,17 +106,3 @@ def _shards(bundle: Located, splits: Iterable[str]) -> list[str]:
         for shard in source["shards"]
         for file in shard["files"].values()
     ]
-
-
-@contextmanager
-def _as_records(bundle: Located) -> Iterator[None]:
-    """Say of records that cannot be read as such that they are malformed: nothing checked them before."""
-    try:
-        yield
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise BundleError(
-            f"malformed records ({type(error).__name__}: {error})",
-            expected="recipe, run and tokens.json as docs/formats.md has them",
-            where=bundle.argument,
-            next_command=f"openwright verify {bundle.argument}",
-        ) from error

@@ -34,12 +34,13 @@ def obstacle(bundle: Path, results: Sequence[CheckResult]) -> tuple[str, str] | 
         if result.name == "tree" and result.verdict == "FAIL":
             return f"not checked: {result.detail}", result.where
     for path in sorted(bundle.rglob("*")):
-        if path.is_file() and (problem := _too_large(path)):
+        if path.is_file() and (problem := too_large(path)):
             return f"not checked: {problem}", path.relative_to(bundle).as_posix()
     return None
 
 
-def _too_large(path: Path) -> str:
+def too_large(path: Path) -> str:
+    """Why a file is larger than libraries should read whole, or unpack; empty where it is not."""
     size_bytes = path.stat().st_size
     if path.suffix == ".parquet":
         return _unpacks_too_far(path, size_bytes)

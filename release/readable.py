@@ -11,11 +11,16 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from tokenizers import Tokenizer
 
+from data_recipes.documents import DOCUMENTS_SCHEMA
 from provenance.canonical import Json
 from provenance.errors import BundleError
 from release.bundle import RECORD_NAME
+from release.bundle_limits import too_large
 from release.verify import (
     MAX_LINE_BYTES,
     Mismatch,
@@ -36,6 +41,14 @@ _Count = Annotated[int, Field(ge=0)]
 _Positive = Annotated[int, Field(ge=1)]
 _Pair = Annotated[list[int], Field(min_length=2, max_length=2)]
 _LAYOUT_RECORDS = ("start", "resume", "replay")
+_COLUMNS = {
+    name: DOCUMENTS_SCHEMA.field(name).type
+    for name in (
+        *("document_id", "source", "path", "split", "decision", "rule", "score", "threshold", "num_tokens"),
+        *("licence_spdx", "licence_declared", "evidence_kind", "evidence_locator", "evidence_sha256"),
+    )
+}
+"""Columns of the table of documents that are shown."""
 
 
 class _Record(BaseModel):
@@ -115,6 +128,15 @@ class _Components(_Record):
     dev: bool
     stages: list[str]
     shipping: dict[str, str]
+
+
+class _Step(_Record):
+    name: str
+    parameters: Json
+
+
+class _Corpus(_Record):
+    steps: list[_Step]
 
 
 class _Copy(_Record):
@@ -282,6 +304,23 @@ class Records:
             if self.has(path):
                 self.read(path, _Environment)
 
+    def documents(self) -> None:
+        """Index, codes, tables and corpus record of the documents: their forms, and that no table unpacks too far."""
+        self.read("dataset/documents/codes.json", "openwright-codes/1")
+        self.read("dataset/corpus.json", "openwright-corpus/1", _Corpus)
+        self.plain("dataset/documents/index-*.bin")
+        for path in self.plain("dataset/documents/documents-*.parquet"):
+            place = path.relative_to(self._root).as_posix()
+            with self._refusing():
+                require(not (problem := too_large(path)), problem, place)
+                try:
+                    schema = pq.read_schema(path)
+                except (pa.ArrowException, OSError, ValueError) as error:
+                    raise Mismatch(f"no table that can be read ({show(str(error))})", place) from None
+                for name, kind in _COLUMNS.items():
+                    found = schema.field(name).type if name in schema.names else "missing"
+                    require(found in (kind, pa.null()), f"column {name!r} is {found}, not {kind}", place)
+
 
 def _fit_model(value: Json, model: type[_Record], where: str) -> None:
     """Raise a Mismatch unless a value has the fields of a model."""
@@ -312,12 +351,30 @@ def require_for_rebuild(bundle: Path) -> None:
     Records(bundle, "model", "dataset").rebuilt_from()
 
 
-def require_for_inspection(bundle: Path, stage: str) -> Records:
-    """Refuse a bundle whose order, recipe or shards `inspect` could not read."""
+def require_order(bundle: Path, stage: str) -> None:
+    """Refuse a bundle whose order, recipe or table of shards is none; of the ledger only the first record is read."""
     records = Records(bundle, "model", "dataset")
     records.stages()
     records.tokens([stage])
-    return records
+
+
+def require_for_inspection(bundle: Path, stage: str, *, with_text: bool, with_documents: bool) -> None:
+    """Refuse a bundle of which `inspect` could not read the order, the shards, the rows of documents, or the tokenizer.
+
+    Args:
+        with_text: whether tokens are turned into text again.
+        with_documents: whether documents stand behind the tokens.
+    """
+    require_order(bundle, stage)
+    records = Records(bundle, "model", "dataset")
+    if with_documents:
+        records.documents()
+    for path in records.plain("model/tokenizer.json") if with_text else ():
+        try:
+            Tokenizer.from_file(str(path))
+        except Exception as error:  # all that the library raises
+            told = f"no tokenizer that can be read ({show(str(error))})"
+            raise BundleError(told, where=str(path), next_command=f"openwright verify {bundle}") from None
 
 
 def require_written(output: Path) -> None:

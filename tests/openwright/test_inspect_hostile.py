@@ -1,0 +1,80 @@
+"""Whatever bytes a bundle holds, `inspect` shows something or refuses it by file: never a traceback."""
+
+import shutil
+
+import conftest as release_fixtures
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_verify_fuzz import mutated
+
+from openwright import cli
+
+built = release_fixtures.built
+
+RUN = "model/training/pretrain"
+READ = (
+    *("model/manifest.json", f"{RUN}/ledger.jsonl", f"{RUN}/recipe.json", "dataset/tokens/tokens.json"),
+    *("model/tokenizer.json", "dataset/corpus.json", "dataset/documents/codes.json"),
+    *("dataset/documents/index-00000.bin", "dataset/documents/documents-00000.parquet"),
+)
+
+few = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory):
+    """A project of few files: nothing of it is read here."""
+    target = release_fixtures.make_project(tmp_path_factory.mktemp("few-files") / "code")
+    for path in target.glob("*/**/*"):
+        if path.is_file() and path.name not in ("__init__.py", "verify.py", "cpu.lock"):
+            path.unlink()
+    return target
+
+
+@pytest.fixture
+def copy(built, tmp_path):
+    return shutil.copytree(built.bundle, tmp_path / "bundle")
+
+
+def shards(bundle):
+    return sorted(path.relative_to(bundle).as_posix() for path in bundle.glob("dataset/tokens/train/**/*.bin"))
+
+
+def inspect(bundle, capsys):
+    """Exit codes and messages of looking at a step and at the document that an honest bundle shows first."""
+    codes = []
+    for arguments in (["step", "1"], ["document", first_document(bundle)]):
+        codes.append(cli.invoke(["inspect", *arguments, "--in", str(bundle), "--json"]))
+    return codes, capsys.readouterr().err
+
+
+def first_document(bundle):
+    return (bundle / "dataset/documents/index-00000.bin").read_bytes()[:32].hex() or "0" * 64
+
+
+def test_an_honest_bundle_is_shown(copy, capsys):
+    assert inspect(copy, capsys) == ([0, 0], "")
+
+
+@few
+@given(st.randoms(use_true_random=False), st.sampled_from((*READ, "shard")))
+def test_a_mutated_file_is_shown_or_refused(copy, capsys, draw, name):
+    name = draw.choice(shards(copy)) if name == "shard" else name
+    before = (copy / name).read_bytes()
+    (copy / name).write_bytes(mutated(before, draw))
+    try:
+        codes, told = inspect(copy, capsys)
+    finally:
+        (copy / name).write_bytes(before)
+    assert "this is a bug" not in told, (name, told)
+    assert set(codes) <= {0, 1, 2}
+
+
+@pytest.mark.parametrize("name", ["dataset/documents/documents-00000.parquet", "model/tokenizer.json"])
+def test_links_are_not_followed(copy, capsys, name):
+    target = shutil.move(copy / name, copy.parent / "elsewhere")
+    (copy / name).symlink_to(target)
+    codes, told = inspect(copy, capsys)
+    assert 1 in codes
+    assert name in told
