@@ -7,7 +7,7 @@ MEGABYTE = 1_000_000
 
 
 def read_texts(directory: Path, size_bytes: int) -> list[str]:
-    """The files below a directory that are UTF-8, each a document, up to a number of bytes; in the order of a hash of their names.
+    """The files below a directory that are UTF-8, each a document, up to a number of bytes; in the order of a hash.
 
     Raises:
         SystemExit: when they hold less.

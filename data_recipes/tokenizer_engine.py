@@ -28,6 +28,7 @@ from data_recipes.bpe_kernels import (
     fill_pairs,
     keep_whole_word,
 )
+from data_recipes.windows import byte_characters
 from provenance.canonical import Json
 
 LIBRARY_NAME, COMPILED_NAME = "tokenizers", "compiled-bpe/1"
@@ -153,7 +154,7 @@ class CompiledEngine:
 
     def _know_whole_words(self, vocab: dict[str, int]) -> None:
         """Enter every token as a word that is not merged: what `ignore_merges` says."""
-        to_byte = {character: byte for byte, character in enumerate(_byte_characters())}
+        to_byte = {character: byte for byte, character in enumerate(byte_characters())}
         tokens = {bytes(to_byte[character] for character in token): number for token, number in vocab.items()}
         for word, number in tokens.items():
             keep_whole_word(np.frombuffer(word, np.uint8), number, self._words)
@@ -195,7 +196,7 @@ def _rules_of(model: Json, pattern: int, max_digits: int) -> Rules:
     if model["type"] != "BPE" or any(model.get(key) for key in _MODEL_KEYS):
         raise NotCompiled("a model other than BPE without dropout, unknown token, prefix, suffix or byte fallback")
     vocab: dict[str, int] = model["vocab"]
-    characters = _byte_characters()
+    characters = byte_characters()
     if not vocab.keys() >= set(characters):
         raise NotCompiled("a vocabulary without all bytes")
     merges: dict[int, tuple[int, int]] = {}
@@ -220,13 +221,6 @@ def _no_words() -> Words:
         np.empty(_WORD_IDS, np.int32),
         np.zeros(3, np.int64),
     )
-
-
-def _byte_characters() -> list[str]:
-    """The character that stands for each byte in a byte-level vocabulary: itself, or one from U+0100 on."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = iter(range(0x100, 0x200))
-    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
 @lru_cache(maxsize=1)

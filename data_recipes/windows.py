@@ -2,6 +2,7 @@
 
 import hashlib
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -155,6 +156,29 @@ class TokenWindows:
         first, last = np.searchsorted(shard.ends, np.array([begin, begin + self.window_tokens], "<u8"), side="right")
         return earlier + int(first), earlier + int(last)
 
+    def num_documents(self, source: int) -> int:
+        """Documents (rows: rows) of a source."""
+        return self._first_documents[source][-1]
+
+    def documents(self, source: int) -> Iterator[npt.NDArray[Any]]:
+        """The tokens of every document of a stream, its end-of-text token included, in order.
+
+        Raises:
+            DataError: for rows, which are no documents.
+        """
+        for shard in self._shards[source]:
+            if shard.ends is None:
+                raise DataError(f"layout {self.layout!r}", expected="a split that holds whole documents")
+            begin = 0
+            for end in shard.ends.tolist():
+                yield shard.tokens[begin:end]
+                begin = end
+
+    def document(self, source: int, document: int) -> npt.NDArray[Any]:
+        """The tokens of one document of a stream, by its ordinal within the source; raises as `tokens_of`."""
+        number, begin, end = self.tokens_of(source, document)
+        return self._shards[source][number].tokens[begin:end]
+
     def tokens_of(self, source: int, document: int) -> tuple[int, int, int]:
         """Where the tokens of a document of a stream lie: number of the shard, first token in it, and the one after.
 
@@ -229,26 +253,36 @@ def token_num_bytes(tokenizer_json: Path) -> npt.NDArray[np.int64]:
     Raises:
         DataError: when a token is not made of the byte-level alphabet.
     """
+    return np.array(list(map(len, token_texts(tokenizer_json))), np.int64)
+
+
+def token_texts(tokenizer_json: Path) -> list[bytes]:
+    """The bytes that each id of a byte-level BPE tokenizer stands for; none for special tokens and unused ids.
+
+    Raises:
+        DataError: when a token is not made of the byte-level alphabet.
+    """
     values = read_json(tokenizer_json)
     vocab: dict[str, int] = values["model"]["vocab"]
     added: dict[int, Json] = {token["id"]: token for token in values.get("added_tokens", [])}
-    alphabet = _byte_level_alphabet()
-    num_bytes = np.zeros(max([*vocab.values(), *added]) + 1, np.int64)
+    to_byte = {character: byte for byte, character in enumerate(byte_characters())}
+    texts = [b""] * (max([*vocab.values(), *added]) + 1)
     for text, token_id in vocab.items():
         if token_id in added:
             continue
-        if not alphabet.issuperset(text):
+        if not to_byte.keys() >= set(text):
             raise DataError(f"token {text!r}", expected="a byte-level BPE vocabulary", where=str(tokenizer_json))
-        num_bytes[token_id] = len(text)
+        texts[token_id] = bytes(to_byte[character] for character in text)
     for token_id, token in added.items():
-        num_bytes[token_id] = 0 if token["special"] else len(token["content"].encode())
-    return num_bytes
+        texts[token_id] = b"" if token["special"] else token["content"].encode()
+    return texts
 
 
-def _byte_level_alphabet() -> set[str]:
-    """The 256 characters with which byte-level BPE writes bytes: printable Latin-1, the rest from U+0100 on."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    return {chr(code) for code in (*printable, *range(0x100, 0x100 + 256 - len(printable)))}
+def byte_characters() -> list[str]:
+    """The character that stands for each byte in a byte-level vocabulary: itself, or one from U+0100 on."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
 def _map(corpus: Path, file: Json, dtype: np.dtype[Any], length: int, verify: bool) -> npt.NDArray[Any]:

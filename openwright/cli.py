@@ -10,7 +10,7 @@ import typer
 from typer import Argument, Option
 
 from openwright.data_cli import data_app
-from openwright.located import CACHE, BundleArgument
+from openwright.located import CACHE, LOOKUP_CACHE, BundleArgument
 from provenance.errors import DISK_ERRORS, ConfigError, OpenwrightError
 
 EXIT_FAIL = 1
@@ -26,7 +26,7 @@ app = typer.Typer(
 )
 release_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 inspect_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(inspect_app, name="inspect", help="Look inside a bundle: a step, a document.")
+app.add_typer(inspect_app, name="inspect", help="Look inside a bundle: a step, a document, a text.")
 app.add_typer(data_app, name="data", help="Look at a corpus, take documents down.")
 app.add_typer(release_app, name="release", help="Build or sign a bundle; write a human statement.")
 
@@ -343,6 +343,25 @@ def inspect_document(
     from openwright import commands
 
     commands.inspect_document(document_id, BundleArgument(bundle, dataset, cache), as_json)
+
+
+@inspect_app.command("text")
+def inspect_text(
+    passage: Annotated[str, Argument(metavar="TEXT", help="Passage, compared byte by byte.")],
+    bundle: InBundle,
+    limit: Annotated[int, Option("--limit", min=1, help="Most places to name.")] = 10,
+    index: Annotated[Path, Option("--index", metavar="DIR", help="Where the index is kept.")] = LOOKUP_CACHE,
+    dataset: DatasetName = "",
+    cache: Cache = CACHE,
+    as_json: AsJson = False,
+) -> None:
+    """Find a passage in the training text and the steps that read it.
+
+    The first search in a bundle makes an index, which is kept.
+    """
+    from openwright import commands
+
+    commands.inspect_text(passage, BundleArgument(bundle, dataset, cache), limit, index, as_json)
 
 
 @release_app.command("build")

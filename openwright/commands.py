@@ -275,6 +275,22 @@ def inspect_document(document_id: str, bundle: BundleArgument, as_json: bool) ->
     _finish(document, document_lines(found), following, as_json)
 
 
+def inspect_text(passage: str, bundle: BundleArgument, limit: int, index: Path, as_json: bool) -> None:
+    """`inspect text`: where a passage stands in the pretraining text, and which steps read it."""
+    from openwright.inspection import PRETRAIN, Readings
+    from openwright.needs import fetch_for_inspection
+    from openwright.text_search import search_text, text_lines
+
+    with stdout_kept_clean(as_json), _stoppable():
+        place = bundle.locate()
+        fetch_for_inspection(place, PRETRAIN, with_text=True)
+        found, named = search_text(Readings(place.path, cache=index), passage, limit), place.argument
+    document = {"format": REPORT_FORMAT, "bundle": place.name, "search": found}
+    ids = [place["document_id"][:12] for place in found["places"]]
+    following = f"openwright inspect document {ids[0]} --in {named}" if ids else f"openwright verify {named}"
+    _finish(document, text_lines(found), following, as_json)
+
+
 def verify_bundle(
     bundle: BundleArgument, expect: str | None, key: Path | None, attesters: Sequence[Path], tokens: str, as_json: bool
 ) -> None:

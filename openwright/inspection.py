@@ -12,17 +12,16 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
 from data_recipes.document_index import IndexRow
+from data_recipes.filters import ENGLISH_RULES, SPACED_RULES
 from data_recipes.lookup import Lookup
 from data_recipes.order import Order
 from openwright.bundles import open_bundle
+from openwright.located import LOOKUP_CACHE
 from provenance.canonical import Json, read_json
 from provenance.errors import BundleError, ConfigError, DataError
 from release.verify import show
 
 PRETRAIN = "pretrain"
-LOOKUP_CACHE = Path("~/.cache/openwright/lookup")
-"""Where row numbers of large corpora are kept."""
-
 _PREVIEW_CHARS = 160
 _PREVIEW_TOKENS = 512
 _STATISTIC = "stat_"
@@ -43,18 +42,20 @@ class Readings:
     Args:
         bundle_dir: directory of the bundle.
         stage: training stage.
+        cache: where row numbers of large corpora and indexes of texts are kept.
 
     Attributes:
         lookup: steps and documents of the stage.
+        window_tokens: the run's usual window length.
     """
 
-    def __init__(self, bundle_dir: Path, stage: str = PRETRAIN) -> None:
+    def __init__(self, bundle_dir: Path, stage: str = PRETRAIN, cache: Path = LOOKUP_CACHE) -> None:
         self.bundle = open_bundle(bundle_dir)
         start = next(self.bundle.ledger(stage))["order"]
         self.order = Order.from_json(start)
-        window_tokens = int(start["window_tokens"])
-        cache = LOOKUP_CACHE.expanduser()
-        self.lookup = Lookup(self.bundle.dataset, self.order, str(start["split"]), window_tokens, cache)
+        self.window_tokens = int(start["window_tokens"])
+        self.cache = cache.expanduser()
+        self.lookup = Lookup(self.bundle.dataset, self.order, str(start["split"]), self.window_tokens, self.cache)
         recipe = read_json(self.bundle.model / "training" / stage / "recipe.json")
         self.skipped: list[tuple[int, int]] = [(first, last) for first, last in recipe["skip_steps"]]
 
@@ -175,16 +176,23 @@ class Readings:
         return next((dict(step["parameters"]) for step in steps if step["name"] == _QUALITY_STEP), {})
 
     def _rules(self, row: dict[str, Any]) -> list[dict[str, Json]]:
-        """Every quality rule with what was measured and what is allowed, whether or not it decided."""
+        """Every quality rule that applies to a document: what was measured, what is allowed, whether it was kept."""
+        language = row.get("stat_language", "")
+        skipped: set[str] = set()
+        if language not in ("", "en"):
+            skipped |= ENGLISH_RULES
+        if row.get("stat_unspaced_share", 0.0) > 0.5:
+            skipped |= SPACED_RULES
         rules: list[dict[str, Json]] = []
-        for name, value in self._thresholds.items():
+        for name, threshold in self._thresholds.items():
             side, _, statistic = name.partition("_")
             score = row.get(_STATISTIC + statistic)
-            if score is None or side not in ("min", "max"):
-                continue
-            threshold = float.fromhex(value) if isinstance(value, str) else value
-            is_kept = score >= threshold if side == "min" else score <= threshold
-            rules.append({"rule": name, "score": score, "threshold": threshold, "kept": is_kept})
+            if name == "languages" and threshold is not None:
+                rules.append({"rule": name, "score": language, "threshold": threshold, "kept": language in threshold})
+            elif threshold is not None and score is not None and name not in skipped:
+                allowed = float.fromhex(threshold) if isinstance(threshold, str) else threshold
+                is_kept = score >= allowed if side == "min" else score <= allowed
+                rules.append({"rule": name, "score": score, "threshold": allowed, "kept": is_kept})
         return rules
 
     def _is_skipped(self, step: int) -> bool:
@@ -219,11 +227,17 @@ def step_lines(windows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def _number(value: Json) -> str:
+    if isinstance(value, list):
+        return ", ".join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def document_lines(found: dict[str, Any]) -> list[str]:
     """A document's row, rules, tokens and steps for people."""
     decision = found["decision"] + (f" by {found['rule']}" if found["rule"] else "")
     if found["score"] is not None:
-        decision += f" ({found['score']:g}, threshold {found['threshold']:g})"
+        decision += f" ({_number(found['score'])}, threshold {_number(found['threshold'])})"
     lines = [
         f"document   {found['document_id']}",
         f"place      {found['source']}: {found['path']}",
@@ -233,7 +247,8 @@ def document_lines(found: dict[str, Any]) -> list[str]:
     ]
     for rule in found["rules"]:
         broken = "" if rule["kept"] else "  broken"
-        lines.append(f"rule       {rule['rule']} {rule['threshold']:g}: {rule['score']:g}{broken}")
+        score, threshold = (_number(rule[key]) for key in ("score", "threshold"))
+        lines.append(f"rule       {rule['rule']} {threshold}: {score}{broken}")
     for name, value in found.items():
         if value and name not in _SHOWN and not name.startswith(_STATISTIC):
             lines.append(f"also       {name}: {', '.join(map(str, value)) if isinstance(value, list) else value}")

@@ -13,6 +13,9 @@ PREFIX = "hf:"
 CACHE = Path("~/.cache/openwright/bundles")
 """Where bundles from the Hub are kept, by model repository and commit."""
 
+LOOKUP_CACHE = Path("~/.cache/openwright/lookup")
+"""Where row numbers of large corpora and indexes of texts are kept."""
+
 
 class Located(Protocol):
     """A bundle in a directory, all of it or as much as was fetched."""

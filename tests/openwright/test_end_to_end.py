@@ -5,6 +5,7 @@ import shutil
 from collections import defaultdict
 from pathlib import Path
 
+import pyarrow.parquet as pq
 from forge_signatures import Key
 
 from openwright.inspection import Readings
@@ -129,6 +130,22 @@ def test_steps_and_documents_find_one_another(bundle, openwright):
     assert 2 in found["steps"]
     assert openwright("inspect", "document", "zz", "--in", str(bundle)).returncode == 2
     assert openwright("inspect", "step", "600", "--in", str(bundle)).returncode == 1
+
+
+def test_a_passage_is_found_with_its_document_and_steps(bundle, tmp_path, openwright):
+    document = report(openwright("inspect", "step", "2", "--in", str(bundle), "--json"))["windows"][0]["documents"][0]
+    texts = pq.read_table(bundle / "dataset" / "text", columns=["document_id", "text"]).to_pylist()
+    (text,) = [row["text"] for row in texts if row["document_id"] == document["document_id"]]
+    arguments = ["--in", str(bundle), "--index", str(tmp_path), "--json"]
+    found = report(openwright("inspect", "text", text, *arguments))["search"]
+    assert found["num_places"] == 1
+    (place,) = found["places"]
+    assert (place["document_id"], place["byte"], place["tokens"][0]) == (document["document_id"], 0, 0)
+    whole = report(openwright("inspect", "document", document["document_id"], *arguments[:2], "--json"))["document"]
+    assert place["steps"]
+    assert set(place["steps"]) <= set(whole["steps"])
+    assert report(openwright("inspect", "text", "no such passage", *arguments))["search"]["num_places"] == 0
+    assert openwright("inspect", "text", "", *arguments).returncode == 2
 
 
 def test_the_steps_of_every_document_are_those_that_name_it(bundle):
