@@ -114,6 +114,7 @@ class _CorpusBuild:
         self._readers = {source.name: open_source(source, context) for source in self._sources}
         self._part_sources: list[str] = []
         self._parts: list[TaskRecord] = []
+        self._contamination: list[TaskRecord] = []
         self._decided: list[TaskRecord] = []
         self._gathered: list[TaskRecord] = []
         self._trained: TaskRecord
@@ -145,8 +146,18 @@ class _CorpusBuild:
         return [record for name, record in zip(self._part_sources, self._parts, strict=True) if name == source]
 
     def decide(self) -> None:
-        """Compare documents with one another."""
-        self._decided = self._builder.run("decide", [{"parts": self._part_sources}], self._parts)
+        """Compare documents with evaluation sets and with one another."""
+        parts, numbers = self._part_sources, range(len(self._parts))
+        before = list(self._parts)
+        if self._config.decontamination is not None:
+            values = [{"number": number, "parts": parts} for number in numbers]
+            self._contamination = self._builder.run("contamination", values, before)
+            before += self._contamination
+        if self._config.near_duplicates is not None:
+            suspects = self._builder.run("suspects", [{"parts": parts}], before)
+            before += suspects
+            before += self._builder.run("shingles", [{"number": number} for number in numbers], before)
+        self._decided = self._builder.run("decide", [{"parts": parts}], before)
 
     def gather(self) -> None:
         """Bring the documents of each shard together and write the texts of those kept."""
@@ -244,7 +255,12 @@ class _CorpusBuild:
             for source, values in record.report["sources"].items():
                 totals[source].append(values)
         sources = source_summaries(self._config, reports, totals)
-        summary = corpus_summary(self._config, sources, conversations, encoded)
+        compared: dict[str, Json] = {}
+        if self._contamination:
+            compared["decontamination"] = self._contamination[0].report["lock"]
+        if self._config.near_duplicates is not None:
+            compared["near_duplicates"] = self._decided[0].report["near"]
+        summary = corpus_summary(self._config, sources, conversations, encoded, compared)
         write_json(self._work / "corpus.json", summary if chats is None else {**summary, "chats": chats.report})
 
 

@@ -4,13 +4,14 @@ from data_recipes.document import ExtractedDocument
 from data_recipes.documents import Decision
 from data_recipes.filters import QUALITY_RULES, Statistics, broken_rule
 from data_recipes.policy import decide_licence
+from data_recipes.rule_settings import CONTAMINATED, NEAR_DUPLICATE
 from data_recipes.settings import CorpusConfig
 from data_recipes.text import READING_RULES
 
 FORGOTTEN = "taken down"
 LICENCE = "licence"
 DUPLICATE = "duplicate"
-RULES = (FORGOTTEN, *READING_RULES, LICENCE, *QUALITY_RULES, DUPLICATE)
+RULES = (FORGOTTEN, *READING_RULES, LICENCE, *QUALITY_RULES, DUPLICATE, CONTAMINATED, NEAR_DUPLICATE)
 """Names of all rules that can drop a document, in the order in which they are applied."""
 
 

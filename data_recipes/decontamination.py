@@ -8,46 +8,21 @@ appendix C); pieces of an item that are shorter are looked for whole. Terms leav
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from data_recipes.evaluation_sets import EvaluationItem, EvaluationSetFile
+from data_recipes.evaluation_sets import EvaluationItem
 from data_recipes.near_duplicates import run_hashes
+from data_recipes.rule_settings import DecontaminationRules
 from data_recipes.text_kernels import Terms, compiled, segment
 from provenance.canonical import Json
-from provenance.config import Config
 from provenance.digests import sha256_bytes, tagged_digest
 
 DECONTAMINATION_FORMAT = "openwright-decontamination/1"
-CONTAMINATED = "max_item_overlap"
-"""Name of the rule."""
-
 _MIX_A = np.uint64(0xFF51AFD7ED558CCD)
 _SHIFT = np.uint64(33)
-
-
-class DecontaminationRules(Config):
-    """Which evaluation sets the training documents are compared with, and what follows.
-
-    Attributes:
-        sets: files of items.
-        heldout: whether the corpus's own held-out documents are items too, as set `heldout`.
-        ngram_words: terms of a run.
-        min_item_words: pieces of items with fewer terms are not looked for; they are counted.
-        max_item_overlap: how much of one item, as a share of its different runs, a document may hold; what holds more
-            is dropped by the rule `max_item_overlap`. 0 drops at the first run.
-        action: `drop`, or `record` only.
-    """
-
-    sets: list[EvaluationSetFile] = Field(default_factory=list)
-    heldout: bool = False
-    ngram_words: int = Field(default=13, ge=2, le=64)
-    min_item_words: int = Field(default=8, ge=1)
-    max_item_overlap: float = Field(default=0.0, ge=0, le=1)
-    action: Literal["drop", "record"] = "drop"
 
 
 @dataclass(frozen=True)

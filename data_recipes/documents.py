@@ -55,6 +55,10 @@ class KeptDocument:
 
 _STRING_LIST = pa.list_(pa.string())
 _STATISTIC_COLUMNS = {int: pa.int64(), float: pa.float64(), str: pa.string()}
+HIT_TYPE = pa.struct(
+    [("set", pa.string()), ("item", pa.string()), *((name, pa.int64()) for name in ("start", "end", "num_runs"))]
+)
+SPAN_TYPE = pa.struct([("kind", pa.string()), ("start", pa.int64()), ("end", pa.int64())])
 DOCUMENTS_SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("document_id", "source", "path", "kind", "split")),
@@ -72,6 +76,11 @@ DOCUMENTS_SCHEMA = pa.schema(
         ("duplicate_of", pa.string()),
         ("cluster_sources", _STRING_LIST),
         ("cluster_licences", _STRING_LIST),
+        ("cluster_size", pa.int64()),
+        ("contamination", pa.float64()),
+        ("contamination_hits", pa.list_(HIT_TYPE)),
+        ("personal_data", pa.list_(SPAN_TYPE)),
+        ("redacted_from", pa.string()),
         *((f"stat_{name}", _STATISTIC_COLUMNS[kind]) for name, kind in STATISTIC_TYPES.items()),
     ]
 )
@@ -113,6 +122,11 @@ def document_row(
         "duplicate_of": decision.duplicate_of,
         "cluster_sources": [document.source] if is_kept else [],
         "cluster_licences": [licence.spdx] if is_kept else [],
+        "cluster_size": int(is_kept),
+        "contamination": 0.0,
+        "contamination_hits": [],
+        "personal_data": [],
+        "redacted_from": "",
         **{f"stat_{name}": value for name, value in asdict(statistics).items()},
     }
 

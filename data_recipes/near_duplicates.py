@@ -13,10 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from data_recipes.text_kernels import compiled
-from provenance.config import Config
 
 SIGNATURE_FORMAT = "openwright-signature/1"
 NUM_BANDS = 20
@@ -32,19 +30,6 @@ _BASE = np.uint64(0x9E3779B97F4A7C15)
 _MIX_A, _MIX_B = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
 _SHIFT, _HALF, _LOW = np.uint64(33), np.uint64(32), np.uint64(0xFFFFFFFF)
 _EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
-
-
-class NearDuplicateRules(Config):
-    """When two documents are near-duplicates.
-
-    Attributes:
-        min_jaccard: shared shingles over all shingles of both, from which on the later document is dropped. Bands are
-            made for 0.8 and more (`docs/formats.md`): lower values miss more.
-        shingle_words: words of a shingle.
-    """
-
-    min_jaccard: float = Field(default=0.8, ge=0.7, le=1)
-    shingle_words: int = Field(default=5, ge=1, le=32)
 
 
 @dataclass(frozen=True)
@@ -124,7 +109,7 @@ def find_near_duplicates(
             by document id. Takes 24 bytes per document, and per suspect about 1,500.
         shingles_of: `shingles` of a document by row; called for suspects only, by and large in order of rows, and more
             than once where 128 MiB do not hold all.
-        min_jaccard: see `NearDuplicateRules`.
+        min_jaccard: see `data_recipes.rule_settings.NearDuplicateRules`.
     """
     buckets: list[list[int]] = []
     buckets_of: dict[int, list[int]] = {}

@@ -9,16 +9,11 @@ import ipaddress
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from pydantic import Field
-
+from data_recipes.rule_settings import KINDS, Kind
 from data_recipes.text_kernels import HAS_ADDRESS, HAS_AT, HAS_DIGITS, HAS_TOKEN, Segments
-from provenance.config import Config
 from provenance.digests import sha256_bytes
 
-Kind = Literal["email", "phone", "ip", "secret"]
-KINDS: tuple[Kind, ...] = ("email", "phone", "ip", "secret")
 PLACEHOLDERS: dict[Kind, str] = {"email": "[EMAIL]", "phone": "[PHONE]", "ip": "[IP]", "secret": "[SECRET]"}
 
 _EMAIL = re.compile(
@@ -43,18 +38,6 @@ _SECRET = re.compile(
     r")(?![A-Za-z0-9])"
 )
 _PRIVATE_KEY = re.compile(r"-----BEGIN ([A-Z0-9 ]{0,24}PRIVATE KEY)-----[\sA-Za-z0-9+/=:,-]{16,8192}?-----END \1-----")
-
-
-class PersonalDataRules(Config):
-    """What is done about personal data.
-
-    Attributes:
-        action: `record` counts and keeps the places; `redact` puts a placeholder in the text as well.
-        kinds: what is redacted.
-    """
-
-    action: Literal["record", "redact"] = "record"
-    kinds: list[Kind] = Field(default_factory=lambda: list(KINDS))
 
 
 @dataclass(frozen=True, order=True)

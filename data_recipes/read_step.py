@@ -1,6 +1,7 @@
 """Step `read`: one part of a source becomes a part file; what needs one document only is decided here."""
 
 from collections import Counter
+from dataclasses import asdict, replace
 from typing import Any
 
 from data_recipes.bpe import special_tokens_of, take_tokenizer
@@ -8,13 +9,16 @@ from data_recipes.build import Build
 from data_recipes.decisions import Judge
 from data_recipes.document import ExtractedDocument
 from data_recipes.documents import document_row
+from data_recipes.near_duplicates import signature
 from data_recipes.part_files import PartWriter
+from data_recipes.personal_data import redact
 from data_recipes.readers import open_source, reading_context
 from data_recipes.reading import PartReport, SourcePart
 from data_recipes.settings import CorpusConfig, Source
 from data_recipes.tasks import SCRATCH, Outputs
 from data_recipes.text_reading import read_text
 from provenance.canonical import Json
+from provenance.digests import sha256_bytes
 from provenance.errors import DataError, SourceError
 
 
@@ -41,7 +45,7 @@ def read_part(build: Build, value: Json, outputs: Outputs) -> Json:
     licences: Counter[str] = Counter()
     with outputs.file(part_path(value["number"])) as path, PartWriter(path) as writer:
         for extracted in _documents(build, source, part, report):
-            row = _row(source, extracted, special_tokens, judge)
+            row = _row(build.config, source, extracted, special_tokens, judge)
             writer.add(row)
             num_documents += 1
             size_bytes += row["size_bytes"]
@@ -73,15 +77,27 @@ def _documents(build: Build, source: Source, part: SourcePart, report: PartRepor
         ) from None
 
 
-def _row(source: Source, extracted: ExtractedDocument, special_tokens: tuple[str, ...], judge: Judge) -> dict[str, Any]:
+def _row(
+    config: CorpusConfig, source: Source, extracted: ExtractedDocument, special_tokens: tuple[str, ...], judge: Judge
+) -> dict[str, Any]:
     document = extracted.document
     if document.source != source.name:
         raise DataError(f"a document of source {document.source!r}", expected=source.name, where=document.path)
-    statistics = read_text(document.text, special_tokens).statistics
-    decision, licence_chosen = judge.decide(extracted, statistics)
-    row = document_row(document, statistics, decision, licence_chosen, source.split)
+    reading = read_text(document.text, special_tokens)
+    rules = config.personal_data
+    redaction = redact(document.text, reading.personal_data, rules.kinds if rules.action == "redact" else ())
+    if redaction.spans:
+        text_sha256 = sha256_bytes(redaction.text.encode("utf-8"))
+        document = replace(document, text=redaction.text, text_sha256=text_sha256)
+        extracted = replace(extracted, document=document)
+    decision, licence_chosen = judge.decide(extracted, reading.statistics)
+    row = document_row(document, reading.statistics, decision, licence_chosen, source.split)
     row["text"], row["functions"] = (None, []) if decision.rule else (document.text, _functions(extracted))
+    row["personal_data"] = [asdict(span) for span in reading.personal_data]
+    row["redacted_from"] = redaction.sha256_before if redaction.spans else ""
     row["signature"] = None
+    if config.near_duplicates is not None and not decision.rule:
+        row["signature"] = signature(reading.segments.terms.hashes, config.near_duplicates.shingle_words).tobytes()
     return row
 
 

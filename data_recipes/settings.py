@@ -14,6 +14,7 @@ from data_recipes.policy import LicencePolicy
 from data_recipes.pypi import PypiSource
 from data_recipes.reading import ReadingLimits
 from data_recipes.row_settings import DatasetFile, DatasetSource
+from data_recipes.rule_settings import DecontaminationRules, NearDuplicateRules, PersonalDataRules
 from data_recipes.token_settings import TokensSource
 from provenance.config import Config
 
@@ -114,6 +115,9 @@ class CorpusConfig(Config):
     policy: LicencePolicy
     forget: list[ForgottenDocument] = Field(default=[])
     quality: QualityRules = QualityRules()
+    personal_data: PersonalDataRules = PersonalDataRules()
+    decontamination: DecontaminationRules | None = None
+    near_duplicates: NearDuplicateRules | None = None
     tokenizer: TokenizerConfig
     conversations: ConversationConfig
     chats: ChatConfig | None = None

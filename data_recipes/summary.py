@@ -1,13 +1,14 @@
 """What a corpus amounts to: totals per source and split, and every processing step with its counts (`corpus.json`)."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from data_recipes.conversations import Conversations, EncodedRows
 from data_recipes.decisions import DUPLICATE, FORGOTTEN, LICENCE
 from data_recipes.filters import QUALITY_RULES
 from data_recipes.reading import PartReport
+from data_recipes.rule_settings import CONTAMINATED, NEAR_DUPLICATE, DecontaminationRules, NearDuplicateRules
 from data_recipes.settings import CorpusConfig
 from data_recipes.text import READING_RULES
 from data_recipes.totals import Totals, sum_of
@@ -53,11 +54,14 @@ def corpus_summary(
     sources: Sequence[SourceSummary],
     conversations: Conversations,
     encoded: Mapping[str, EncodedRows],
+    compared: Mapping[str, Json],
 ) -> Json:
     """Return the content of `corpus.json`.
 
     Args:
         encoded: rows of the splits `sft` and `sft-heldout`.
+        compared: `decontamination`, the record of the evaluation sets, and `near_duplicates`, how many comparisons
+            were made; those that the recipe asks for.
     """
     everything = sum_of(source.totals.as_json() for source in sources)
     return {
@@ -78,6 +82,7 @@ def corpus_summary(
             for split in sorted({source.split for source in sources})
         },
         "steps": _steps(config, sources, everything),
+        **compared,
         "conversations": {
             "code": "data_recipes/conversations.py",
             "parameters": recipe_of(config.conversations),
@@ -100,6 +105,19 @@ def _kept(sources: Iterable[SourceSummary]) -> Json:
     return total.as_json()
 
 
+_Step = tuple[str, str, Json, tuple[str, ...]]
+
+
+def _decontamination(rules: DecontaminationRules | None) -> Iterator[_Step]:
+    if rules is not None:
+        yield "decontamination", "data_recipes/decontamination.py", recipe_of(rules), (CONTAMINATED,)
+
+
+def _near_duplicates(rules: NearDuplicateRules | None) -> Iterator[_Step]:
+    if rules is not None:
+        yield "near-duplicates", "data_recipes/near_duplicates.py", recipe_of(rules), (NEAR_DUPLICATE,)
+
+
 def _steps(config: CorpusConfig, sources: Sequence[SourceSummary], everything: Totals) -> list[Json]:
     """List the steps in order; the rows that leave one enter the next."""
     skipped: Counter[str] = Counter()
@@ -116,12 +134,15 @@ def _steps(config: CorpusConfig, sources: Sequence[SourceSummary], everything: T
             "dropped": dict(sorted(skipped.items())),
         }
     ]
-    dropping: tuple[tuple[str, str, Json, tuple[str, ...]], ...] = (
+    dropping: tuple[_Step, ...] = (
         ("takedown", "data_recipes/decisions.py", recipe_of(config)["forget"], (FORGOTTEN,)),
         ("decode", "data_recipes/text.py", recipe_of(config.limits), READING_RULES),
         ("licence policy", "data_recipes/policy.py", recipe_of(config.policy), (LICENCE,)),
         ("quality rules", "data_recipes/filters.py", recipe_of(config.quality), QUALITY_RULES),
+        ("personal data", "data_recipes/personal_data.py", recipe_of(config.personal_data), ()),
         ("exact de-duplication", "data_recipes/deduplicate.py", {"by": "text_sha256"}, (DUPLICATE,)),
+        *_decontamination(config.decontamination),
+        *_near_duplicates(config.near_duplicates),
         ("tokenizer training", "data_recipes/bpe.py", recipe_of(config.tokenizer), ()),
         ("tokenizing", "data_recipes/shards.py", {"num_shards": config.num_shards}, ()),
     )

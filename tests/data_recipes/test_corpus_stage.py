@@ -25,15 +25,20 @@ from transformers import AutoTokenizer
 
 from data_recipes.corpus import build_corpus
 from data_recipes.settings import CorpusConfig
+from data_recipes.text import normalise
 from data_recipes.windows import TokenWindows
 from provenance.artifacts import load_artifact
 from provenance.config import load_config
-from provenance.digests import sha256_file
+from provenance.digests import sha256_bytes, sha256_file
 from provenance.errors import ConfigError, DataError, SourceError
 from provenance.ledger import read_chain
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHARED = prose(77).encode()
+ALIKE = [prose(66, num_paragraphs=8) + end for end in ("", "\nOne sentence more.\n")]
+LEAKED = prose(88, num_paragraphs=8)
+LEAK = f"{prose(5)}\n\n{LEAKED[200:500]}\n\n{prose(6)}"
+MAIL = f"{prose(7)}\n\nWrite to someone@openwright.dev today.\n"
 
 
 def rich_values(tmp_path):
@@ -50,9 +55,32 @@ def rich_values(tmp_path):
         "docs/latin1.rst": b"caf\xe9 " * 50,
         "odd/broken.py": b"def (:\n",
         "docs/special.rst": prose(9).encode() + b"\n<|endoftext|> ends a document.\n",
+        "docs/alike.rst": ALIKE[0].encode(),
+        "docs/leak.rst": LEAK.encode(),
+        "docs/mail.rst": MAIL.encode(),
     }
-    cyrillic = project_files(2, "cyrillic") | {"docs/same.rst": SHARED}
+    cyrillic = project_files(2, "cyrillic") | {
+        "docs/same.rst": SHARED,
+        "docs/alike.rst": ALIKE[1].encode(),
+        "docs/again.rst": ALIKE[1].encode(),
+    }
+    item = json.dumps({"question": LEAKED, "id": "q1"}) + "\n"
+    (tmp_path / "questions.jsonl").write_text(item, encoding="utf-8")
     values = tiny_corpus_values(tmp_path)
+    values["near_duplicates"] = {"min_jaccard": 0.8}
+    values["personal_data"] = {"action": "redact"}
+    values["decontamination"] = {
+        "heldout": True,
+        "sets": [
+            {
+                "name": "questions",
+                "path": "questions.jsonl",
+                "sha256": sha256_file(tmp_path / "questions.jsonl"),
+                "text_columns": ["question"],
+                "id_column": "id",
+            }
+        ],
+    }
     values["sources"] = [
         pypi_source(cache_dir, "zeta", project_files(1) | odd),
         pypi_source(cache_dir, "alpha", cyrillic, licence="BSD-3-Clause"),
@@ -121,6 +149,46 @@ def test_a_text_in_three_projects_stays_where_it_is_held_out(table):
         assert dropped["rule"] == "duplicate"
         assert dropped["duplicate_of"] == kept["document_id"]
         assert dropped["split"] == "none"
+
+
+def test_documents_like_another_go_and_their_licences_stay(table):
+    places = [("zeta", "docs/alike.rst"), ("alpha", "docs/alike.rst"), ("alpha", "docs/again.rst")]
+    rows = [one(table, *place) for place in places]
+    (kept,) = [row for row in rows if row["decision"] == "kept"]
+    gone = [row for row in rows if row is not kept]
+    assert {row["duplicate_of"] for row in gone} == {kept["document_id"]}
+    near = [row for row in gone if row["rule"] == "near_duplicate"]
+    assert near
+    assert {row["rule"] for row in gone} <= {"near_duplicate", "duplicate"}
+    assert all(0.8 <= row["score"] < 1 and row["threshold"] == 0.8 for row in near)
+    assert all(row["text_sha256"] != kept["text_sha256"] for row in near)
+    assert kept["cluster_sources"] == ["alpha", "zeta"]
+    assert kept["cluster_licences"] == ["BSD-3-Clause", "MIT"]
+    assert kept["cluster_size"] == 3
+
+
+def test_documents_with_evaluation_items_go_with_the_places(made, table):
+    leak = one(table, "zeta", "docs/leak.rst")
+    assert leak["rule"] == "max_item_overlap"
+    assert 0 < leak["contamination"] == leak["score"] < 1
+    assert leak["threshold"] == 0
+    (hit,) = leak["contamination_hits"]
+    assert (hit["set"], hit["item"]) == ("questions", "q1")
+    text = normalise(LEAK)
+    assert text[hit["start"] : hit["end"]] in LEAKED
+    assert hit["end"] - hit["start"] > 200
+    lock = json.loads((made.path / "corpus.json").read_text())["decontamination"]
+    assert [entry["name"] for entry in lock["sets"]] == ["heldout", "questions"]
+
+
+def test_personal_data_is_replaced_and_its_place_kept(made, table):
+    row = one(table, "zeta", "docs/mail.rst")
+    (text,) = [entry["text"] for entry in read_rows(made, "text/train") if entry["document_id"] == row["document_id"]]
+    assert "Write to [EMAIL] today." in text
+    (span,) = row["personal_data"]
+    assert normalise(MAIL)[span["start"] : span["end"]] == "someone@openwright.dev"
+    assert row["redacted_from"] == sha256_bytes(normalise(MAIL).encode())
+    assert row["text_sha256"] == sha256_bytes(text.encode())
 
 
 def test_whole_projects_are_held_out(table):

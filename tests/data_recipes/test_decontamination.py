@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_statistics import terms_of
 
-from data_recipes.decontamination import DecontaminationRules, build_index
+from data_recipes.decontamination import build_index
 from data_recipes.evaluation_sets import EvaluationItem, EvaluationSetFile, read_evaluation_set
+from data_recipes.rule_settings import DecontaminationRules
 from data_recipes.text_kernels import segment
 from provenance.errors import DataError, SourceError
 

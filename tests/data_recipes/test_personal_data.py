@@ -8,7 +8,8 @@ from corpus_fixtures import prose
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_recipes.personal_data import KINDS, PLACEHOLDERS, PersonalDataRules, find_personal_data, redact
+from data_recipes.personal_data import PLACEHOLDERS, find_personal_data, redact
+from data_recipes.rule_settings import KINDS, PersonalDataRules
 from data_recipes.text_kernels import segment
 
 # In parts, so that no scanner takes them for real.

@@ -1,0 +1,62 @@
+"""Sections of a corpus recipe for what compares documents or looks into them; reading a recipe compiles no kernel."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from data_recipes.evaluation_sets import EvaluationSetFile
+from provenance.config import Config
+
+CONTAMINATED = "max_item_overlap"
+"""Rule that drops documents which hold items of evaluation sets."""
+NEAR_DUPLICATE = "near_duplicate"
+"""Rule that drops documents which are like another."""
+
+Kind = Literal["email", "phone", "ip", "secret"]
+KINDS: tuple[Kind, ...] = ("email", "phone", "ip", "secret")
+
+
+class NearDuplicateRules(Config):
+    """When two documents are near-duplicates.
+
+    Attributes:
+        min_jaccard: shared shingles over all shingles of both, from which on the later document is dropped. Bands are
+            made for 0.8 and more (`docs/formats.md`): lower values miss more.
+        shingle_words: words of a shingle.
+    """
+
+    min_jaccard: float = Field(default=0.8, ge=0.7, le=1)
+    shingle_words: int = Field(default=5, ge=1, le=32)
+
+
+class DecontaminationRules(Config):
+    """Which evaluation sets the training documents are compared with, and what follows.
+
+    Attributes:
+        sets: files of items.
+        heldout: whether the corpus's own held-out documents are items too, as set `heldout`.
+        ngram_words: terms of a run.
+        min_item_words: pieces of items with fewer terms are not looked for; they are counted.
+        max_item_overlap: how much of one item, as a share of its different runs, a document may hold; what holds more
+            is dropped by the rule `max_item_overlap`. 0 drops at the first run.
+        action: `drop`, or `record` only.
+    """
+
+    sets: list[EvaluationSetFile] = Field(default_factory=list)
+    heldout: bool = False
+    ngram_words: int = Field(default=13, ge=2, le=64)
+    min_item_words: int = Field(default=8, ge=1)
+    max_item_overlap: float = Field(default=0.0, ge=0, le=1)
+    action: Literal["drop", "record"] = "drop"
+
+
+class PersonalDataRules(Config):
+    """What is done about personal data.
+
+    Attributes:
+        action: `record` counts and keeps the places; `redact` puts a placeholder in the text as well.
+        kinds: what is redacted.
+    """
+
+    action: Literal["record", "redact"] = "record"
+    kinds: list[Kind] = Field(default_factory=lambda: list(KINDS))
