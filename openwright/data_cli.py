@@ -8,10 +8,32 @@ from typer import Option
 
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
+ARTIFACTS = Path("artifacts")
 AsJson = Annotated[bool, Option("--json", help="Print one JSON document on standard output.")]
 InCorpus = Annotated[
     Path, Option("--in", metavar="CORPUS|BUNDLE", help="Directory of a corpus artifact or of a bundle.")
 ]
+
+
+@data_app.command("build")
+def data_build(
+    place: Annotated[Path, typer.Argument(metavar="CONFIG_DIR|CORPUS_YAML", help="Recipe of the corpus.")],
+    overrides: Annotated[
+        list[str] | None, Option("--set", metavar="corpus.KEY=VALUE", help="Override a value; repeatable.")
+    ] = None,
+    store: Annotated[Path, Option("--artifacts", metavar="DIR", help="Directory of all artifacts.")] = Path(
+        "artifacts"
+    ),
+    dev: Annotated[bool, Option("--dev", help="Allow uncommitted changes; what this makes is never released.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Build a corpus by itself.
+
+    The recipes for the Hub and for Debian packages in configs/ are built like this, and any other.
+    """
+    from openwright import data_commands
+
+    data_commands.build(place, overrides or [], store, dev, as_json)
 
 
 @data_app.command("licences")
@@ -29,6 +51,21 @@ def data_licences(
     from openwright import data_commands
 
     data_commands.show_licences(place, attribution, as_json)
+
+
+@data_app.command("stats")
+def data_stats(
+    place: InCorpus,
+    plot: Annotated[Path | None, Option("--plot", metavar="FILE.svg", help="Also draw it, as SVG.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show sources, licences, languages, splits and dropping rules.
+
+    Only the rows of documents/ are read, no text.
+    """
+    from openwright import data_stats as stats
+
+    stats.show_stats(place, plot, as_json)
 
 
 @data_app.command("recount")

@@ -16,6 +16,25 @@ from provenance.canonical import read_json, write_json
 from provenance.errors import BundleError, ConfigError
 
 
+def build(place: Path, overrides: Sequence[str], store: Path, dev: bool, as_json: bool) -> None:
+    """Build a corpus and print what it amounts to."""
+    from openwright.corpus_alone import build_alone, summary_of
+
+    found = summary_of(build_alone(place, overrides, store, dev))
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        [source["name"], source["split"], f"{source['kept']:,}", f"{source['dropped']:,}", f"{source['num_tokens']:,}",
+         ", ".join(f"{spdx} {count:,}" for spdx, count in source["licences"].items())]
+        for source in found["sources"]
+    ]  # fmt: skip
+    for line in table_lines(["source", "split", "kept", "dropped", "tokens", "licences relied on"], rows):
+        print(line)
+    print(f"corpus: {found['path']}")
+    print(f"next: openwright data licences --in {found['path']}")
+
+
 def dataset_of(place: Path) -> Path:
     """The directory of a corpus: that of its artifact, or `dataset/` of a bundle.
 
