@@ -185,6 +185,8 @@ def _chunks_of(windows: TokenWindows, texts: list[bytes], chunk_bytes: int) -> I
         first, size_bytes = 0, 0
         documents: list[bytes] = []
         for ids in windows.documents(number):
+            if len(ids) and int(ids.max()) >= len(texts):
+                raise DataError(f"token {ids.max()} of {source.name!r}", expected=f"an id below {len(texts)}")
             text = b"".join([texts[token] for token in ids.tolist()])
             if documents and size_bytes + len(text) >= chunk_bytes:
                 yield source.name, first, documents
