@@ -29,7 +29,7 @@ SENTENCE_MARKS = ".!?…。！？｡।॥؟۔։።៕။"
 SHORT_LINE_CHARS = 30
 """Lines with fewer characters are short (FineWeb)."""
 
-SPACE, LETTER, SYMBOL, UNSPACED, TERM, WORD, TERMINAL, SENTENCE = (1 << bit for bit in range(8))
+SPACE, LETTER, SYMBOL, UNSPACED, TERM, WORD, TERMINAL, SENTENCE, PLAIN, ODD, DIGIT = (1 << bit for bit in range(11))
 _KNOWN = (*STOP_WORDS, "terms", "use", "uses", "privacy", "policy", "cookie", "cookies", "lorem", "ipsum", "javascript")
 _OF, _NUM_STOP_WORDS = STOP_WORDS.index("of") + 1, len(STOP_WORDS)
 _TERMS, _USE, _USES, _PRIVACY, _POLICY, _COOKIE, _COOKIES, _LOREM, _IPSUM, _JAVASCRIPT = range(9, 19)
@@ -48,7 +48,8 @@ NUM_COUNTS = 23
 HAS_AT, HAS_DIGITS, HAS_ADDRESS, HAS_TOKEN = 1, 2, 4, 8
 MIN_PHONE_DIGITS, MIN_TOKEN_CHARS = 7, 16
 
-_NEWLINE = np.uint32(10)
+_NEWLINE, _ELLIPSIS = np.uint32(10), np.uint32(0x2026)
+_CJK_MARKS = np.uint32(0x3000)  # marks from here on end sentences without white space after them
 _SEED = np.uint64(0xCBF29CE484222325)
 _PRIME = np.uint64(0x100000001B3)
 _MIX_A, _MIX_B = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
@@ -63,7 +64,7 @@ def compiled(function: _Function) -> _Function:
 class Tables(NamedTuple):
     """What the kernel knows of every code point, and words that it looks for."""
 
-    flags: NDArray[np.uint8]
+    flags: NDArray[np.uint16]
     lower: Codes
     known_hashes: NDArray[np.uint64]
     known_words: NDArray[np.uint8]
@@ -112,13 +113,22 @@ def code_points(text: str) -> Codes:
 
 def segment(text: str) -> Segments:
     """Take a text apart in one pass over its characters."""
-    return Segments(*_segment(code_points(text), tables()))
+    # Arrays go in and out one by one: numba takes as long for a named tuple as for reading a page of text.
+    counts, hashes, starts, ends, *others = _segment(code_points(text), *tables())
+    line_hashes, line_chars, paragraph_hashes, paragraph_chars, marked_lines = others
+    return Segments(
+        counts,
+        Terms(hashes, starts, ends),
+        Runs(line_hashes, line_chars),
+        Runs(paragraph_hashes, paragraph_chars),
+        marked_lines,
+    )
 
 
 @lru_cache(maxsize=1)
 def tables() -> Tables:
     """Make the tables of the kernel from this Python's Unicode data, once per process."""
-    flags = np.zeros(0x110000, dtype=np.uint8)
+    flags = np.zeros(0x110000, dtype=np.uint16)
     lower = np.arange(0x110000, dtype=np.uint32)
     for code in (*range(0x32400), *range(0xE0000, 0xE0200)):  # all others are unassigned or private
         character = chr(code)
@@ -127,7 +137,7 @@ def tables() -> Tables:
         if len(lowered) == 1:
             lower[code] = ord(lowered)
     for first, last in UNSPACED_RANGES:
-        flags[first : last + 1] |= UNSPACED
+        flags[first : last + 1] = (flags[first : last + 1] | PLAIN | UNSPACED) ^ PLAIN
     known_hashes = np.zeros(_KNOWN_SLOTS, dtype=np.uint64)
     known_words = np.zeros(_KNOWN_SLOTS, dtype=np.uint8)
     for number, word in enumerate(_KNOWN, start=1):
@@ -143,13 +153,17 @@ def _flags_of(character: str) -> int:
     category = unicodedata.category(character)[0]
     if character.isspace():
         return SPACE
+    is_term = category in "LMN"
+    is_odd = category == "S" or character in SENTENCE_MARKS or character in "#{:-@"
     return (
         (LETTER if category in "LM" else 0)
         | (SYMBOL if category == "S" else 0)
-        | (TERM if category in "LMN" else 0)
+        | (TERM | PLAIN if is_term else 0)
         | (WORD if character.isalnum() or character == "_" else 0)
         | (TERMINAL if character in TERMINAL_MARKS else 0)
         | (SENTENCE if character in SENTENCE_MARKS else 0)
+        | (ODD if is_odd else 0)
+        | (DIGIT if character in "0123456789" else 0)
     )
 
 
@@ -201,7 +215,7 @@ def _ends_policy_phrase(word: np.int64, before: np.int64, before_that: np.int64)
 
 
 @compiled
-def _is_directive(codes: Codes, start: int, end: int, flags: NDArray[np.uint8]) -> bool:
+def _is_directive(codes: Codes, start: int, end: int, flags: NDArray[np.uint16]) -> bool:
     """Whether a line begins as `\\.\\. [\\w:.-]+::` or `:[\\w-]+:(\\s|$)`, in the words of regular expressions."""
     if codes[start] == ord("."):
         if end - start < 6 or codes[start + 1] != ord(".") or codes[start + 2] != ord(" "):
@@ -226,7 +240,7 @@ def _is_directive(codes: Codes, start: int, end: int, flags: NDArray[np.uint8]) 
 
 
 @compiled
-def _count_line(codes: Codes, start: int, end: int, flags: NDArray[np.uint8], counts: NDArray[np.int64]) -> None:
+def _count_line(codes: Codes, start: int, end: int, flags: NDArray[np.uint16], counts: NDArray[np.int64]) -> None:
     """Count what a line is by its ends."""
     first, last = codes[start], codes[end - 1]
     counts[NUM_LINE_CHARS] += end - start
@@ -240,42 +254,27 @@ def _count_line(codes: Codes, start: int, end: int, flags: NDArray[np.uint8], co
         or first == ord("-")
     )
     dots = end - start >= 3 and last == ord(".") and codes[end - 2] == ord(".") and codes[end - 3] == ord(".")
-    counts[NUM_ELLIPSIS_LINES] += last == 0x2026 or dots
+    counts[NUM_ELLIPSIS_LINES] += last == _ELLIPSIS or dots
     counts[NUM_TERMINAL_LINES] += (flags[last] & TERMINAL) != 0
     counts[NUM_SHORT_LINES] += end - start < SHORT_LINE_CHARS
-
-
-@compiled
-def _count_mark(
-    codes: Codes, place: int, end: int, flag: int, flags: NDArray[np.uint8], counts: NDArray[np.int64]
-) -> None:
-    """Count a character that is neither letter nor white space."""
-    code = codes[place]
-    counts[NUM_SYMBOLS] += (flag & SYMBOL) != 0
-    if code == ord("."):
-        if place + 2 < end and codes[place + 1] == code and codes[place + 2] == code:
-            counts[NUM_ELLIPSES] += place == 0 or codes[place - 1] != code
-    elif code == ord("#"):
-        counts[NUM_HASHES] += 1
-    elif code == ord("{"):
-        counts[NUM_BRACES] += 1
-    elif code == 0x2026:
-        counts[NUM_ELLIPSES] += 1
-    if flag & SENTENCE:
-        counts[NUM_SENTENCES] += code > 0x2FFF or place + 1 == end or (flags[codes[place + 1]] & SPACE) != 0
 
 
 @compiled
 def _read_line(
     codes: Codes, start: int, end: int, known: Tables, counts: NDArray[np.int64], terms: Terms, num_terms: int
 ) -> tuple[int, int]:
-    """Read the words of a line; returns the number of terms so far, and the line's mask."""
+    """Read the words of a line; returns the number of terms so far, and the line's mask.
+
+    One long function, because it is the inner loop of everything: calls and writes to arrays per character, which
+    parts of it would need, halve its speed.
+    """
     # Taken out of their tuples once: inside the loop that would count a reference each time.
     flags, lower, known_hashes, known_words = known
     hashes, starts, ends = terms
     place, mask = start, 0
     before = before_that = np.int64(0)
     has_javascript = has_policy = False
+    num_symbols = num_sentences = num_ellipses = num_hashes = num_braces = 0
     line_digits = num_words = num_letters = num_letter_words = num_solid = num_unspaced = 0
     while place < end:
         code = codes[place]
@@ -287,24 +286,39 @@ def _read_line(
         term_start, term_end = -1, -1
         rolling = at_term_end = _SEED
         letters = digits = dots = colons = dashes = 0
+        has_odd = False
         while True:
-            if flag & TERM:
+            if flag & PLAIN:
                 if term_start < 0:
                     term_start = place
                 rolling = (rolling ^ np.uint64(lower[code])) * _PRIME
                 at_term_end, term_end = rolling, place + 1
-            elif term_start >= 0:
-                rolling = (rolling ^ np.uint64(code)) * _PRIME
-            if flag & LETTER:
-                letters += 1
+                letters += (flag & LETTER) != 0
+                digits += (flag & DIGIT) != 0
             else:
-                _count_mark(codes, place, end, flag, flags, counts)
-                digits += ord("0") <= code <= ord("9")
-                dots += code == ord(".")
-                colons += code == ord(":")
-                dashes += code == ord("-")
-                if code == ord("@"):
-                    mask |= HAS_AT
+                if flag & TERM:
+                    rolling = (rolling ^ np.uint64(lower[code])) * _PRIME
+                    at_term_end, term_start, term_end = rolling, place, place + 1
+                    letters += (flag & LETTER) != 0
+                elif term_start >= 0:
+                    rolling = (rolling ^ np.uint64(code)) * _PRIME
+                if flag & ODD:
+                    has_odd = True
+                    num_symbols += (flag & SYMBOL) != 0
+                    if flag & SENTENCE:
+                        is_last = place + 1 == end or (flags[codes[place + 1]] & SPACE) != 0
+                        num_sentences += is_last or code >= _CJK_MARKS
+                    if code == ord("."):
+                        dots += 1
+                        in_series = place + 2 < end and codes[place + 1] == code and codes[place + 2] == code
+                        num_ellipses += in_series and (place == 0 or codes[place - 1] != code)
+                    num_ellipses += code == _ELLIPSIS
+                    num_hashes += code == ord("#")
+                    num_braces += code == ord("{")
+                    colons += code == ord(":")
+                    dashes += code == ord("-")
+                    if code == ord("@"):
+                        mask |= HAS_AT
             place += 1
             if place == end or flag & UNSPACED:
                 break
@@ -318,10 +332,10 @@ def _read_line(
         num_words += 1
         num_unspaced += (flags[codes[word_start]] & UNSPACED) != 0
         line_digits += digits
-        if (dots >= 3 and digits >= 4) or (colons >= 2 and digits + letters >= 2):
+        if has_odd and ((dots >= 3 and digits >= 4) or (colons >= 2 and digits + letters >= 2)):
             mask |= HAS_ADDRESS
         # Five dashes stand before BEGIN PRIVATE KEY; tokens mix letters and digits.
-        if letters and (dashes >= 5 or (digits and place - word_start >= MIN_TOKEN_CHARS)):
+        if (digits and letters and place - word_start >= MIN_TOKEN_CHARS) or (letters and dashes >= 5):
             mask |= HAS_TOKEN
         if term_start < 0:
             continue
@@ -338,6 +352,11 @@ def _read_line(
         before_that, before = before, word
     counts[NUM_JAVASCRIPT_LINES] += has_javascript
     counts[NUM_POLICY_LINES] += has_policy
+    counts[NUM_SYMBOLS] += num_symbols
+    counts[NUM_SENTENCES] += num_sentences
+    counts[NUM_ELLIPSES] += num_ellipses
+    counts[NUM_HASHES] += num_hashes
+    counts[NUM_BRACES] += num_braces
     counts[NUM_LETTERS] += num_letters
     counts[NUM_WORDS] += num_words
     counts[NUM_UNSPACED] += num_unspaced
@@ -349,7 +368,7 @@ def _read_line(
 
 
 @compiled
-def _count_room(codes: Codes, flags: NDArray[np.uint8]) -> tuple[int, int]:
+def _count_room(codes: Codes, flags: NDArray[np.uint16]) -> tuple[int, int]:
     """Count words and newlines, so that arrays are neither grown nor as long as the text."""
     num_words = num_newlines = 0
     outside = True
@@ -363,8 +382,15 @@ def _count_room(codes: Codes, flags: NDArray[np.uint8]) -> tuple[int, int]:
 
 
 @compiled
-def _segment(codes: Codes, known: Tables) -> tuple[NDArray[np.int64], Terms, Runs, Runs, NDArray[np.int32]]:
-    flags = known.flags
+def _segment(
+    codes: Codes,
+    flags: NDArray[np.uint16],
+    lower: Codes,
+    known_hashes: NDArray[np.uint64],
+    known_words: NDArray[np.uint8],
+) -> tuple[NDArray[Any], ...]:
+    """Return the arrays of `Segments`, those of its tuples one after the other."""
+    known = Tables(flags, lower, known_hashes, known_words)
     max_words, num_newlines = _count_room(codes, flags)
     counts = np.zeros(NUM_COUNTS, dtype=np.int64)
     terms = Terms(np.empty(max_words, np.uint64), np.empty(max_words, np.int32), np.empty(max_words, np.int32))
@@ -404,8 +430,12 @@ def _segment(codes: Codes, known: Tables) -> tuple[NDArray[np.int64], Terms, Run
     counts[NUM_NEWLINES], counts[NUM_LINES] = num_newlines, num_lines
     return (
         counts,
-        Terms(terms.hashes[:num_terms], terms.starts[:num_terms], terms.ends[:num_terms]),
-        Runs(line_hashes[:num_lines], line_chars[:num_lines]),
-        Runs(paragraph_hashes[:num_paragraphs], paragraph_lengths[:num_paragraphs]),
+        terms.hashes[:num_terms],
+        terms.starts[:num_terms],
+        terms.ends[:num_terms],
+        line_hashes[:num_lines],
+        line_chars[:num_lines],
+        paragraph_hashes[:num_paragraphs],
+        paragraph_lengths[:num_paragraphs],
         marked[:num_marked],
     )
