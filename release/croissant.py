@@ -6,7 +6,7 @@ from provenance.canonical import Json
 from release.components import licence_of
 from release.facts import BundleFacts
 from release.licence_terms import licence_ids
-from release.sources import location_of, pin_of
+from release.sources import class_of, location_of, pin_of
 
 CONFORMS_TO = ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"]
 
@@ -21,6 +21,8 @@ _CONTEXT: dict[str, Json] = {
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
     "extract": "cr:extract",
     "field": "cr:field",
     "fileObject": "cr:fileObject",
@@ -40,6 +42,7 @@ _CONTEXT: dict[str, Json] = {
     "regex": "cr:regex",
     "repeated": "cr:repeated",
     "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
     "sc": "https://schema.org/",
     "separator": "cr:separator",
     "source": "cr:source",
@@ -49,6 +52,7 @@ _CONTEXT: dict[str, Json] = {
 
 _TEXT_COLUMNS = ("document_id", "source", "path", "licence", "text")
 _CONVERSATION_COLUMNS = ("conversation_id", "document_id", "source", "licence")
+_CHAT_COLUMNS = ("chat_id", "source", "licence", "row_key")
 _DOCUMENT_COLUMNS = {
     "document_id": "sc:Text",
     "source": "sc:Text",
@@ -60,7 +64,13 @@ _DOCUMENT_COLUMNS = {
     "decision": "sc:Text",
     "rule": "sc:Text",
 }
-_MEDIA_TYPES = {".parquet": "application/x-parquet", ".json": "application/json", ".bin": "application/octet-stream"}
+_FOLDERS = ("text/", "conversations/", "chats/", "preferences/", "documents/")
+_LISTINGS = ("corpus.json", "sources.lock", "tombstones.json")
+_MEDIA_TYPES = {
+    ".parquet": "application/x-parquet",
+    ".json": "application/json",
+    ".bin": "application/octet-stream",
+}
 
 
 def croissant(facts: BundleFacts) -> dict[str, Json]:
@@ -89,11 +99,13 @@ def croissant(facts: BundleFacts) -> dict[str, Json]:
         "distribution": files,
         "recordSet": _record_sets(facts, {entry["contentUrl"] for entry in files}),
         "rai:dataCollection": components["data"]["selection"],
+        "rai:dataCollectionRawData": ". ".join(_raw_data(name, entry) for name, entry in sorted(facts.lock.items())),
+        "rai:dataCollectionTimeFrame": facts.data_date,
         "rai:dataAnnotationProtocol": components["data"]["labelling"],
         "rai:dataPreprocessingProtocol": _steps(facts),
         "rai:dataLimitations": list(components["limitations"]),
         "rai:dataUseCases": components["intended_use"],
-        "rai:dataReleaseMaintenancePlan": f"Data information is under {licence_of(components, 'data_information')}.",
+        "rai:dataReleaseMaintenancePlan": _maintenance(facts),
     }
 
 
@@ -115,17 +127,25 @@ def _based_on(name: str, entry: dict[str, Any]) -> dict[str, Json]:
     }
 
 
+def _raw_data(name: str, entry: dict[str, Any]) -> str:
+    return f"{name}: {class_of(entry)}; {location_of(entry) or 'no place recorded'}"
+
+
+def _maintenance(facts: BundleFacts) -> str:
+    """Terms of the data information, and what was taken down."""
+    terms = f"Data information is under {licence_of(facts.components, 'data_information')}."
+    if not facts.forgotten:
+        return terms
+    return f"{terms} {len(facts.forgotten)} documents were taken down: tombstones.json. Their rows keep their places."
+
+
 def _files(facts: BundleFacts) -> list[dict[str, Any]]:
     """FileObjects of the tables and listings, with their digests from the corpus manifest or their own bytes."""
     found = []
     for entry, _ in facts.listed("dataset"):
         path = entry.path
         suffix = "." + path.rsplit(".", 1)[-1]
-        described = path.startswith(("text/", "conversations/", "documents/")) or path in (
-            "corpus.json",
-            "sources.lock",
-        )
-        if not described:
+        if not path.startswith(_FOLDERS) and path not in _LISTINGS:
             continue
         found.append(
             {
@@ -151,6 +171,10 @@ def _record_sets(facts: BundleFacts, paths: set[str]) -> list[dict[str, Json]]:
         elif path.startswith("conversations/"):
             columns = dict.fromkeys(_CONVERSATION_COLUMNS, "sc:Text")
             sets.append(_record_set(name, path, columns, "Conversations; `messages` is a list of roles and contents."))
+        elif path.startswith(("chats/", "preferences/")):
+            columns = dict.fromkeys(_CHAT_COLUMNS, "sc:Text")
+            told = "Conversations and preference pairs from files; turns are lists of roles and contents."
+            sets.append(_record_set(name, path, columns, told))
         elif path.startswith("documents/") and path.endswith(".parquet"):
             sets.append(
                 _record_set(name, path, _DOCUMENT_COLUMNS, "Every document, kept or dropped, with the decision.")
