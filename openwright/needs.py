@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from glob import escape
 from typing import Any
 
+from data_recipes.tombstones import TOMBSTONES_NAME
+from data_recipes.windows import REDACTED_FOLDER
 from openwright.located import LocalBundle, Located
 from provenance.canonical import read_json
 from release.readable import require_for_inspection, require_order
@@ -55,7 +57,8 @@ def fetch_for_inspection(bundle: Located, stage: str, *, with_text: bool) -> Non
 def fetch_for_planning(bundle: Located) -> None:
     """Fetch what the choice of steps to replay reads, and the code that a person is asked about."""
     checkpoints = "model/checkpoints/*/*/checkpoint.json"
-    bundle.fetch("model/code/**", "model/training/**", checkpoints, _TOKENS, "dataset/tokenizer/*")
+    data = (_TOKENS, f"dataset/{TOMBSTONES_NAME}", "dataset/tokenizer/*")
+    bundle.fetch("model/code/**", "model/training/**", checkpoints, *data)
 
 
 def fetch_for_replay(bundle: Located, plan: ReplayPlan) -> None:
@@ -98,11 +101,13 @@ def _recipe(bundle: Located, stage: str) -> dict[str, Any]:
 
 
 def _shards(bundle: Located, splits: Iterable[str]) -> list[str]:
+    """Patterns of the files of some splits, and of the copies that stand in their place after a takedown."""
     listed = read_json(bundle.path / _TOKENS)["splits"]
-    return [
-        f"dataset/{escape(file['path'])}"
+    paths = [
+        escape(file["path"])
         for split in splits
         for source in listed[split]["sources"]
         for shard in source["shards"]
         for file in shard["files"].values()
     ]
+    return [f"dataset/{folder}{path}" for path in paths for folder in ("", f"{REDACTED_FOLDER}/")]
