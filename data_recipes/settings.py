@@ -51,7 +51,7 @@ class TokenizerConfig(Config):
 
     Attributes:
         vocab_size: size of the vocabulary, special tokens included; at least the 256 bytes and the special tokens.
-        max_token_length: longest token in characters, so that rulers of `====` do not fill the vocabulary.
+        max_token_length: longest trained token in characters, so that rulers of `====` do not fill the vocabulary.
         file: a `tokenizer.json` to take instead of training one; special tokens that it lacks are added at its end.
     """
 
@@ -60,12 +60,6 @@ class TokenizerConfig(Config):
     file: DatasetFile | None = None
     special_tokens: SpecialTokens = SpecialTokens()
     chat_template: Literal["turns"] = "turns"
-
-    @model_validator(mode="after")
-    def _trains_or_takes(self) -> "TokenizerConfig":
-        if self.file is not None and "max_token_length" in self.model_fields_set:
-            raise ValueError("tokenizer.file without max_token_length, which is for training")
-        return self
 
 
 class ConversationConfig(Config):

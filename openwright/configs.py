@@ -72,7 +72,8 @@ def load_directory(directory: Path, overrides: Sequence[str] = (), *, to_plan: b
         to_plan: also accept a recipe that says that it is for planning only.
 
     Raises:
-        ConfigError: for a missing directory or file, a wrong value, an override of an unknown stage.
+        ConfigError: for a missing directory or file, a wrong value, an override of an unknown stage, a mixture of
+            sources that the corpus will not have.
     """
     if not directory.is_dir():
         raise ConfigError(
@@ -97,8 +98,31 @@ def load_directory(directory: Path, overrides: Sequence[str] = (), *, to_plan: b
     models: dict[str, Any] = {
         stage: load_config(directory / f"{stage}.yaml", config_model(stage), by_stage.get(stage, ())) for stage in order
     }
+    _check_mixtures(models, directory)
     deciding = tuple(override for override in overrides if _decides_results(override))
     return StageConfigs(directory, str(release.name), order, {**models, RELEASE: release}, deciding)
+
+
+def _check_mixtures(models: Mapping[str, Any], directory: Path) -> None:
+    """Refuse a phase, however late, that reads a source which the corpus will not have: before anything is fetched.
+
+    Raises:
+        ConfigError: naming stage, phase and source.
+    """
+    for stage in set(TRAINING_STAGES).intersection(models):
+        data, phases = models[stage].data, models[stage].phases
+        known = sorted(source.name for source in models["corpus"].sources if source.split == data.split)
+        if not known:
+            continue  # splits of rows are made from conversations, whose sources are known when they are read
+        named = [(f"phases.{number}.mixture", phase.mixture) for number, phase in enumerate(phases)]
+        for key, sources in (*named, ("data.max_epochs", data.max_epochs)):
+            unknown = sorted(set(sources) - set(known)) if isinstance(sources, Mapping) else []
+            if unknown:
+                raise ConfigError(
+                    f"{key} names {unknown[0]!r}",
+                    expected=f"sources of split {data.split!r} in corpus.yaml: {', '.join(known)}",
+                    where=str(directory / f"{stage}.yaml"),
+                )
 
 
 def kept_overrides(directory: Path) -> list[str]:

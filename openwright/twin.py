@@ -14,7 +14,7 @@ The rule, for all configs alike:
   warm-up, decay and a skipped stretch are one step long where they exist.
 * **Processes.** At most 2, sharded over 2 where the real run is sharded.
 * **Data.** As many sources as the real corpus has, with the same names, splits, licences and classes of data, made
-  by a seeded program (`openwright.twin_corpus`); a vocabulary of at most 400.
+  by a seeded program (`openwright.twin_corpus`); a tokenizer of at most 400 tokens trained on them; no limit on epochs.
 * **Evaluation.** At most 8 items and 6 documents per task.
 
 Everything else stays as it is: architecture, precision, loss, optimizer, schedule, masks, activation checkpointing,
@@ -74,7 +74,8 @@ def twin_corpus(values: dict[str, Any], _: Any, sources: Path) -> dict[str, Any]
     """The corpus: small sources, a small vocabulary."""
     allowed = values["policy"]["allow"]
     twins = [write_twin_source(source, allowed, sources) for source in values["sources"]]
-    tokenizer = {**values["tokenizer"], "vocab_size": min(values["tokenizer"]["vocab_size"], MAX_VOCABULARY)}
+    size = min(values["tokenizer"]["vocab_size"], MAX_VOCABULARY)
+    tokenizer = {**values["tokenizer"], "vocab_size": size, "file": None}
     conversations = {**values["conversations"], "window_tokens": CONVERSATION_TOKENS}
     execution = {"num_workers": 1, "cache_dir": sources.as_posix(), "data_dir": sources.as_posix()}
     changes = {"sources": twins, "tokenizer": tokenizer, "conversations": conversations, "num_shards": 1}
@@ -84,7 +85,7 @@ def twin_corpus(values: dict[str, Any], _: Any, sources: Path) -> dict[str, Any]
 def twin_run(values: dict[str, Any], config: RunConfig, _: Path) -> dict[str, Any]:
     """A training stage: its model, batch, steps and layout divided."""
     replicas = min(MAX_REPLICAS, config.num_logical_replicas)
-    data = {**values["data"], "heldout_windows": 4, "heldout_every_steps": 2}
+    data = {**values["data"], "heldout_windows": 4, "heldout_every_steps": 2, "max_epochs": None}
     data["window_tokens"] = CONVERSATION_TOKENS if config.data.split.startswith("sft") else WINDOW_TOKENS
     twin = {
         **values,

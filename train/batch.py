@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
 
@@ -53,8 +54,15 @@ def build_order(config: RunConfig, windows: WindowPools) -> Order:
     It is an `order/1` unless a phase has a window length of its own or draws were made before it.
 
     Raises:
-        ConfigError: when a mixture names a source that the split lacks, or draws before do not fit the phases.
+        ConfigError: when a mixture names a source that the split lacks, draws before do not fit the phases, or a source
+            would be read more often than `data.max_epochs` allows.
     """
+    order = _order_of(config, windows)
+    _check_epochs(order, config.data.max_epochs, windows.source_names)
+    return order
+
+
+def _order_of(config: RunConfig, windows: WindowPools) -> Order:
     phases = [
         _build_phase(phase, config.window_tokens_of(phase), windows, f"phases.{number}.mixture")
         for number, phase in enumerate(config.phases)
@@ -71,6 +79,26 @@ def build_order(config: RunConfig, windows: WindowPools) -> Order:
         past = phases[: ends.index(start.step) + 1]
         pools, phases = _with_draws(pools, start, past), phases[len(past) :]
     return Order(windows.tokens_digest, config.seed, pools, tuple(phases), usual, first_step)
+
+
+def _check_epochs(order: Order, limits: float | Mapping[str, float] | None, names: list[str]) -> None:
+    """Refuse a run that reads a source more often than its limit: all phases together, at every window length."""
+    if limits is None:
+        return
+    unknown = sorted(set(limits) - set(names)) if isinstance(limits, Mapping) else []
+    if unknown:
+        raise ConfigError(f"data.max_epochs names {unknown[0]!r}", expected=f"sources of the split: {names}")
+    epochs: dict[str, Fraction] = {}
+    for pool, draws in zip(order.sources, order.draws_until(order.num_steps), strict=True):
+        epochs[pool.name] = epochs.get(pool.name, Fraction(0)) + Fraction(draws, max(1, pool.num_windows))
+    for name, found in epochs.items():
+        limit = limits.get(name) if isinstance(limits, Mapping) else limits
+        if limit is not None and found > limit:
+            raise ConfigError(
+                f"source {name!r} would be read {float(found):.2f} times over",
+                expected=f"at most {limit:g} times, as data.max_epochs says",
+                next_command="give it less weight in phases[].mixture, train fewer steps, or raise data.max_epochs",
+            )
 
 
 def _build_phase(phase: PhaseConfig, window_tokens: int, windows: WindowPools, where: str) -> Phase:

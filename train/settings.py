@@ -41,6 +41,9 @@ class PhaseConfig(Config):
     window_tokens: int | None = Field(default=None, gt=0)
 
 
+Epochs = Annotated[float, Field(gt=0)]
+
+
 class DataConfig(Config):
     """Which splits of the corpus are read, and how.
 
@@ -51,6 +54,8 @@ class DataConfig(Config):
         heldout_windows: how many of its windows, spread evenly.
         heldout_every_steps: steps between held-out losses; also taken at step 0 and at the end.
         document_masking: attention and positions begin anew at each document of a window.
+        max_epochs: how often the run may read a source over, all phases together; one number for every source, or a
+            number for each of some. None sets no limit. A run that would read more does not start.
     """
 
     split: str
@@ -59,6 +64,7 @@ class DataConfig(Config):
     heldout_windows: int = Field(gt=0)
     heldout_every_steps: int = Field(gt=0)
     document_masking: bool = False
+    max_epochs: Epochs | dict[str, Epochs] | None = None
 
 
 class LossConfig(Config):

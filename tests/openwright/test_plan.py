@@ -103,6 +103,22 @@ def test_a_model_that_does_not_fit_and_never_runs_is_planned_all_the_same(tmp_pa
         load_directory(ROOT / "configs" / "deepseek-671b-plan")
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ('phases=[{"num_steps": 600, "sequences_per_step": 64}, '
+         '{"num_steps": 1, "sequences_per_step": 64, "mixture": {"Django": 1, "scrapy": 1}}]',
+         r"phases\.1\.mixture names 'scrapy'"),
+        ('data.max_epochs={"beets": 2.0}', r"data\.max_epochs names 'beets'"),
+    ],
+)  # fmt: skip
+def test_a_late_phase_over_a_source_that_is_not_trained_on_is_refused_before_anything_is_fetched(override, message):
+    with pytest.raises(ConfigError, match=message) as refused:
+        load_directory(ROOT / "configs" / "quickstart", [f"pretrain.{override}"])
+    assert "Django" in refused.value.expected
+    assert refused.value.where.endswith("pretrain.yaml")
+
+
 def test_memory_and_tokens_of_phases_with_longer_windows(tmp_path):
     """Memory is that of the phase that needs most; tokens and FLOPs are counted phase by phase."""
     short = "{num_steps: 100, sequences_per_step: 32, mixture: proportional}"

@@ -112,6 +112,29 @@ def test_a_context_that_is_too_short_and_rows_of_another_width_are_refused(corpu
         open_windows(sft, corpus)
 
 
+def limited(limits: Any, **changes: Any) -> PretrainConfig:
+    config = small_config(**changes)
+    return config.model_copy(update={"data": config.data.model_copy(update={"max_epochs": limits})})
+
+
+def test_a_source_is_read_no_more_often_than_its_limit_at_all_lengths_together(corpus: Path) -> None:
+    order = order_of(corpus, small_config(**TWO))
+    totals = dict(zip(range(len(order.sources)), order.draws_until(order.num_steps), strict=True))
+    epochs = {
+        name: sum(totals[n] / pool.num_windows for n, pool in enumerate(order.sources) if pool.name == name)
+        for name in ("alpha", "beta")
+    }
+    assert epochs["beta"] > epochs["alpha"] > 0
+    for limits in (epochs["beta"] + 1e-9, {"alpha": 9.0}, {"beta": epochs["beta"] + 1e-9}, None):
+        assert order_of(corpus, limited(limits, **TWO)) == order
+    for limits in (epochs["beta"] - 1e-9, {"alpha": 9.0, "beta": epochs["beta"] - 1e-9}):
+        with pytest.raises(ConfigError, match=f"'beta' would be read {epochs['beta']:.2f} times over") as refused:
+            order_of(corpus, limited(limits, **TWO))
+        assert "data.max_epochs" in refused.value.expected
+    with pytest.raises(ConfigError, match=r"data\.max_epochs names 'gamma'"):
+        order_of(corpus, limited({"gamma": 2.0}, **TWO))
+
+
 def test_a_mixture_of_another_corpus_is_refused_by_its_place(corpus: Path) -> None:
     phases = [TWO["phases"][0], {**TWO["phases"][1], "mixture": {"gamma": 1}}]
     with pytest.raises(ConfigError, match=r"phases\.1\.mixture names 'gamma'"):
