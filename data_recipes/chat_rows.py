@@ -101,7 +101,8 @@ def build_chats(
         dropped: Counter[str] = Counter()
         found = list(read_chats(source, data_dir, policy, dropped))
         report.dropped.update(dropped)
-        locks.append(source.lock_entry(len(found) + sum(dropped.values())))
+        sizes = {file.path: (data_dir / file.path).stat().st_size for file in source.files}
+        locks.append(source.lock_entry(len(found) + sum(dropped.values()), sizes))
         examples.setdefault(name, []).extend(found)
     splits: dict[str, Json] = {}
     encoder = ChatEncoder(tokenizer, config.window_tokens + 1, can_cut=config.too_long == "truncate")

@@ -1,6 +1,7 @@
 """The section `chats` of a corpus recipe: local files of conversations and preference pairs, and their rows."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -40,8 +41,12 @@ class ChatSource(SourceTerms):
             raise ValueError("exactly one of licence_column and licence")
         return self
 
-    def lock_entry(self, num_rows: int) -> dict[str, Json]:
-        """Return the source's entry in `sources.lock`."""
+    def lock_entry(self, num_rows: int, sizes: Mapping[str, int]) -> dict[str, Json]:
+        """Return the source's entry in `sources.lock`.
+
+        Args:
+            sizes: bytes of each file, by its path.
+        """
         stated = self.licence
         licence: dict[str, Json] = {"column": self.licence_column}
         if stated is not None:
@@ -51,7 +56,10 @@ class ChatSource(SourceTerms):
             "type": "chat",
             "kind": self.kind,
             "format": self.format,
-            "files": [{"path": file.path, "sha256": file.sha256} for file in self.files],
+            "files": [
+                {"path": file.path, "sha256": file.sha256, "size_bytes": sizes[file.path]} for file in self.files
+            ],
+            "size_bytes": sum(sizes[file.path] for file in self.files),
             "num_rows": num_rows,
             "split": self.split,
             "licence": licence,
