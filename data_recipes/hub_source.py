@@ -33,12 +33,11 @@ class HubReader:
         self._source = source
         self._context = context
         if source.revision is None:
-            ask = f"from huggingface_hub import HfApi; print(HfApi().dataset_info({source.repo_id!r}).sha)"
             raise ConfigError(
                 f"source {source.name!r} names no commit of {source.repo_id}",
                 expected="revision: 40 hexadecimal digits",
                 where="sources of corpus.yaml",
-                next_command=f'python -c "{ask}", look at that commit, and write it into the recipe',
+                next_command=f"openwright data pin hf:{source.repo_id}, and a look at that commit before it is used",
             )
         self._repository = HubRepository(source.repo_id, source.revision)
 

@@ -36,6 +36,27 @@ def data_build(
     data_commands.build(place, overrides or [], store, dev, as_json)
 
 
+@data_app.command("pin")
+def data_pin(
+    things: Annotated[
+        list[str], typer.Argument(metavar="hf:ORG/NAME[@REVISION]|PACKAGE.dsc|FILE...", help="What to pin.")
+    ],
+    globs: Annotated[
+        list[str] | None, Option("--files", metavar="GLOB", help="For hf: which files to read; repeatable.")
+    ] = None,
+    data_dir: Annotated[
+        Path, Option("--data-dir", metavar="DIR", help="Directory that local paths are relative to.")
+    ] = Path(),
+) -> None:
+    """Print the entry of a source for corpus.yaml, with its digests or its commit.
+
+    What is left for a person to say, such as the licence, stands in comments.
+    """
+    from openwright.pins import pin
+
+    print(pin(things, globs or [], data_dir), end="")
+
+
 @data_app.command("licences")
 def data_licences(
     place: InCorpus,

@@ -264,7 +264,7 @@ def test_an_unreadable_file_of_the_right_digest_is_named(hub, tmp_path):
 def test_without_a_commit_nothing_is_asked(hub, tmp_path):
     with pytest.raises(ConfigError, match="names no commit of org/rows") as caught:
         read(source(revision=None), tmp_path)
-    assert "dataset_info('org/rows').sha" in caught.value.next_command
+    assert "openwright data pin hf:org/rows" in caught.value.next_command
     assert hub.requests == []
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from huggingface_hub import constants
 from loopback_hub import Repository, loopback_hub
 
@@ -20,6 +21,7 @@ from data_recipes.readers import open_source, reading_context
 from data_recipes.reading import PartReport
 from data_recipes.settings import CorpusConfig
 from openwright.configs import CONFIG_MODELS, config_model
+from openwright.twin_corpus import write_twin_source
 from provenance.config import load_config
 from release.outlook import openness_outlook
 from release.settings import ReleaseConfig
@@ -123,6 +125,14 @@ def test_recipes_for_the_hub_find_texts_and_licences(name, tmp_path, monkeypatch
     assert not [
         path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size and "hub" not in str(path)
     ]
+
+
+@pytest.mark.parametrize("name", READY)
+def test_ready_recipes_have_twins(name, tmp_path):
+    values = yaml.safe_load((ROOT / "configs" / name / "corpus.yaml").read_text(encoding="utf-8"))
+    twins = [write_twin_source(source, values["policy"]["allow"], tmp_path) for source in values["sources"]]
+    config = CorpusConfig.model_validate({**values, "sources": twins, "execution": {}}, strict=False)
+    assert [source.name for source in config.sources] == [source.name for source in recipe(name).sources]
 
 
 def test_plan_says_where_ready_sources_are_had_and_that_weak_licences_are_public():
