@@ -30,6 +30,7 @@ from data_recipes.readers import open_source, reading_context
 from data_recipes.reading import PartReport
 from data_recipes.settings import CorpusConfig
 from data_recipes.shards import split_entry, token_dtype, write_split, write_tokens_json
+from data_recipes.slurm_arrays import SlurmArrays
 from data_recipes.steps import run_task
 from data_recipes.summary import corpus_summary, source_summaries
 from data_recipes.tasks import SCRATCH, TaskRecord
@@ -80,7 +81,7 @@ def build_corpus(config: CorpusConfig, context: StageContext) -> Artifact:
 
 
 def _build(config: CorpusConfig, work: Path) -> None:
-    with _disk_errors(work), LocalPool(config.execution.num_workers) as executor:
+    with _disk_errors(work), _executor(config) as executor:
         (work / "journal.jsonl").unlink(missing_ok=True)
         journal = _StepTimer(work / "journal.jsonl")
         build = _CorpusBuild(config, work, executor, journal)
@@ -97,6 +98,11 @@ def _build(config: CorpusConfig, work: Path) -> None:
         write_json(work / "environment.json", environment_record())
         shutil.rmtree(work / SCRATCH)
         journal.close()
+
+
+def _executor(config: CorpusConfig) -> LocalPool | SlurmArrays:
+    execution = config.execution
+    return LocalPool(execution.num_workers) if execution.slurm is None else SlurmArrays(execution.slurm)
 
 
 class _CorpusBuild:

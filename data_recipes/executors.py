@@ -1,4 +1,4 @@
-"""Where the tasks of a corpus build run: in a pool of processes on this machine."""
+"""Where the tasks of a corpus build run: in a pool of processes on this machine, or as `data_recipes.slurm_arrays`."""
 
 import multiprocessing
 from collections.abc import Callable, Sequence

@@ -15,6 +15,7 @@ from data_recipes.pypi import PypiSource
 from data_recipes.reading import ReadingLimits
 from data_recipes.row_settings import DatasetFile, DatasetSource
 from data_recipes.rule_settings import DecontaminationRules, NearDuplicateRules, PersonalDataRules
+from data_recipes.slurm_settings import SlurmExecution
 from data_recipes.token_settings import TokensSource
 from provenance.config import Config
 
@@ -82,7 +83,8 @@ class ExecutionConfig(Config):
     """How a corpus is built; nothing here changes its bytes.
 
     Attributes:
-        num_workers: processes that read sources.
+        num_workers: processes that do the tasks of a build on this machine.
+        slurm: do them as job arrays of a Slurm cluster instead.
         cache_dir: where fetched archives are kept.
         index_url: package index to fetch from; None for the default one.
         data_dir: directory that the paths of `dataset` sources are relative to.
@@ -91,6 +93,7 @@ class ExecutionConfig(Config):
     """
 
     num_workers: int = Field(default=2, ge=1)
+    slurm: SlurmExecution | None = None
     cache_dir: Path = Field(default=Path("~/.cache/openwright/sources"), strict=False, validate_default=False)
     index_url: str | None = None
     data_dir: Path = Field(default=Path(), strict=False, validate_default=False)

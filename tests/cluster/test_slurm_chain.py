@@ -4,16 +4,15 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_release
 import yaml
-from loopback_slurm import LoopbackSlurm, missing_programs
+from loopback_slurm import LoopbackSlurm
 
 from provenance.artifacts import latest_artifact
 from provenance.ledger import read_chain
@@ -22,23 +21,6 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(3600)]  # five stages in a 
 NUM_STEPS = 400
 STORE_NAME = "tiny-second"
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
-
-
-@pytest.fixture(scope="module")
-def slurm(request: pytest.FixtureRequest) -> Iterator[LoopbackSlurm]:
-    missing = missing_programs()
-    if missing:
-        reason = f"not installed here: {', '.join(missing)} (Debian packages slurm-wlm and munge)"
-        if "slurm" in str(request.config.getoption("-m")):
-            pytest.fail(reason)  # it was asked for by name, as the whole check of the project does
-        pytest.skip(reason)
-    with tempfile.TemporaryDirectory(prefix="slurm-") as directory:
-        cluster = LoopbackSlurm(Path(directory))
-        try:
-            cluster.start()
-            yield cluster
-        finally:
-            cluster.stop()
 
 
 class Release:

@@ -58,7 +58,10 @@ def test_the_locks_cover_what_the_project_declares():
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    extras = project["optional-dependencies"]
+    own, *others = extras["dev"]
+    installed = re.fullmatch(r"openwright\[([a-z,]+)\]", own)[1].split(",")
+    declared = [*project["dependencies"], *others, *(name for extra in installed for name in extras[extra])]
     versions = {**locked("cpu.lock")[0], **locked("torch-cpu.lock")[0]}
     for requirement in declared:
         name, _, pin = requirement.partition("==")
