@@ -24,7 +24,9 @@ from figures import Figure, make_figure, print_figures
 from verify_bundle import Shape, make_bundle
 from verify_replay import replay_figures
 
+from release.facts import read_ledger
 from release.order_check import compare_order
+from release.secret_scan import find_secrets
 from release.verify import BYTES, CheckResult, verify_bundle
 
 AREAS = ("memory", "bytes", "records", "alterations", "replay")
@@ -106,11 +108,15 @@ def records_figures(scratch: Path, num_steps: int) -> list[Figure]:
     _require(verify_bundle(bundle), "pretrain ledger", "pretrain recipe", "pretrain order", "pretrain schedule")
     standalone, standalone_processor = time.perf_counter() - begin, time.process_time() - processor
     begin, processor = time.perf_counter(), time.process_time()
-    found, wrong = compare_order(bundle / "model" / "training" / "pretrain" / "ledger.jsonl")
+    ledger = bundle / "model" / "training" / "pretrain" / "ledger.jsonl"
+    found, wrong = compare_order(ledger)
     every, every_processor = time.perf_counter() - begin, time.process_time() - processor
+    begin, processor = time.perf_counter(), time.process_time()
+    told_steps, secrets = len(read_ledger(ledger).losses), find_secrets(bundle)
+    besides, besides_processor = time.perf_counter() - begin, time.process_time() - processor
     os.sched_setaffinity(0, cores)
-    if wrong or found != num_steps:
-        raise RuntimeError(f"{found} steps, {wrong}")
+    if wrong or secrets or (found, told_steps) != (num_steps, num_steps):
+        raise RuntimeError(f"{found} steps, {told_steps} read for cards, {wrong}, {secrets}")
     told = f"{num_steps:,} steps of 64 windows"
     limit = 60 * num_steps / 1_000_000
     return [
@@ -120,6 +126,8 @@ def records_figures(scratch: Path, num_steps: int) -> list[Figure]:
         make_figure("records: the same, processor seconds", standalone_processor, limit, runs=1, at_most=1.0),
         make_figure(f"records: seconds of the order of every step, {told}", every, limit, runs=1, at_most=1.0),
         make_figure("records: the same, processor seconds", every_processor, limit, runs=1, at_most=1.0),
+        make_figure("records: seconds of the ledger read for cards, and searched for secrets", besides, limit, runs=1),
+        make_figure("records: the same, processor seconds", besides_processor, limit, runs=1),
     ]
 
 

@@ -93,6 +93,8 @@ def sign_bundle(bundle: Path, key: PrivateKey) -> Path:
     """
     require_whole(bundle, verify_bundle(bundle, tokens="none"))
     model = bundle / "model"
+    if (model / SIGNATURE_NAME).is_dir():
+        raise BundleError("a directory", expected="a signature, or nothing", where=str(model / SIGNATURE_NAME))
     unsigned = hashing.Config().set_ignored_paths(paths=NOT_SIGNED, ignore_git_paths=False)
     # The library passes the password on to one that takes bytes, whatever its own annotation says.
     signer = signing.Config().use_elliptic_key_signer(private_key=key.path, password=key.password)

@@ -211,6 +211,13 @@ def test_signing_again_replaces(signed: Path, publisher: Key, tmp_path: Path) ->
     assert not list((signed / "model").glob("manifest.sig?*"))
 
 
+def test_a_directory_in_the_place_of_the_signature_is_refused(copy: Path, verified: None, publisher: Key) -> None:
+    (copy / "model" / "manifest.sig").mkdir()
+    with pytest.raises(BundleError, match="a directory"):
+        sign_bundle(copy, load_private_key(publisher.private, lambda: ""))
+    assert not list((copy / "model").glob("*.partial"))
+
+
 def test_an_encrypted_key_asks_for_its_password(copy: Path, verified: None, tmp_path: Path) -> None:
     key = Key(tmp_path, "locked", password="пароль")
     sign_bundle(copy, load_private_key(key.private, lambda: "пароль"))
