@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from data_recipes.document import Document
 from data_recipes.filters import STATISTIC_TYPES, Statistics
+from data_recipes.obligations import obligations_of
 
 CODES_FORMAT = "openwright-codes/1"
 INDEX_STRUCT = struct.Struct("<32s32sIHHHBBI")
@@ -69,6 +70,7 @@ DOCUMENTS_SCHEMA = pa.schema(
         *((name, pa.string()) for name in ("licence_spdx", "licence_chosen", "licence_declared", "licence_reason")),
         *((f"evidence_{name}", pa.string()) for name in ("kind", "locator", "sha256", "date")),
         ("copyright", _STRING_LIST),
+        ("obligations", _STRING_LIST),
         ("decision", pa.string()),
         ("rule", pa.string()),
         ("score", pa.float64()),
@@ -115,6 +117,7 @@ def document_row(
         "evidence_sha256": licence.evidence_sha256,
         "evidence_date": licence.evidence_date,
         "copyright": list(licence.copyright),
+        "obligations": obligations_of(licence_chosen),
         "decision": KEPT if is_kept else DROPPED,
         "rule": decision.rule,
         "score": decision.score,

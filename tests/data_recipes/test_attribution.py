@@ -8,6 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_recipes.attribution import attribution_text, read_licences
+from data_recipes.document import Document, LicenceFinding
+from data_recipes.documents import DOCUMENTS_SCHEMA, Decision, document_row
+from data_recipes.filters import measure
 
 
 def _row(licence: str, holder: str, source: str = "alpha", rule: str = "") -> dict[str, Any]:
@@ -70,3 +73,16 @@ def test_the_same_rows_in_another_order_give_the_same_attribution(documents, tmp
     tables = [pq.read_table(path) for path in sorted(documents.glob("*.parquet"))]
     pq.write_table(pa.concat_tables(tables[::-1]), other / "documents-00000.parquet")
     assert attribution_text("t", read_licences(documents), {}) == attribution_text("t", read_licences(other), {})
+
+
+def test_the_row_of_a_document_says_what_its_licence_asks():
+    finding = LicenceFinding("MIT OR GPL-3.0-only", "MIT", "file-header", "a.md:1", "0" * 64, "2026-11-25")
+    document = Document("alpha", "d" * 64, "a.md", "prose", "text", "0" * 64, "1" * 64, finding)
+    asked = {
+        chosen: document_row(document, measure("text"), Decision(), chosen, "train")["obligations"]
+        for chosen in ("MIT", "CC0-1.0", "Artistic-2.0", "")
+    }
+    assert asked == {"MIT": ("attribution", "notice"), "CC0-1.0": (), "Artistic-2.0": None, "": None}
+    rows = [{**document_row(document, measure("text"), Decision(), chosen, "train")} for chosen in asked]
+    table = pa.Table.from_pylist(rows, schema=DOCUMENTS_SCHEMA)
+    assert table["obligations"].to_pylist() == [["attribution", "notice"], [], None, None]
