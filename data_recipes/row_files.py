@@ -154,17 +154,28 @@ def parquet_rows(path: Path, source: RowSource, row_groups: range, first_row: in
 
     number = first_row
     with tempfile.TemporaryDirectory(prefix="openwright-dataset-") as cache, quiet_datasets():
-        options = {"data_files": str(path), "split": "train", "streaming": True, "cache_dir": cache}
-        schema = datasets.load_dataset("parquet", **options).features.arrow_schema
-        for name, kind in zip(schema.names, schema.types, strict=True):
-            seen.add(name, str(kind))
-        wanted = [_top(schema.names, column) for column in (source.text_column, source.licence_column) if column]
-        options |= {"columns": sorted(set(wanted)), "batch_size": _BATCH_ROWS}
-        groups = datasets.load_dataset("parquet", **options).reshard().with_format("arrow")
-        for group in row_groups:
-            for table in groups.shard(groups.num_shards, group, contiguous=True).iter(_BATCH_ROWS):
+        try:
+            for table in _tables(path, source, row_groups, cache, seen):
                 yield from _table_rows(table, source, number)
                 number += table.num_rows
+        except (KeyError, TypeError, AttributeError, RecursionError, datasets.exceptions.DatasetsError) as error:
+            # The library trusts what the file says of its columns.
+            raise ValueError(f"{type(error).__name__}: {str(error)[:200]}") from None
+
+
+def _tables(path: Path, source: RowSource, row_groups: range, cache: str, seen: SchemaSeen) -> Iterator[Any]:
+    """Yield the wanted columns of some row groups, a few hundred rows at a time."""
+    import datasets
+
+    options = {"data_files": str(path), "split": "train", "streaming": True, "cache_dir": cache}
+    schema = datasets.load_dataset("parquet", **options).features.arrow_schema
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        seen.add(name, str(kind))
+    wanted = [_top(schema.names, column) for column in (source.text_column, source.licence_column) if column]
+    options |= {"columns": sorted(set(wanted)), "batch_size": _BATCH_ROWS}
+    groups = datasets.load_dataset("parquet", **options).reshard().with_format("arrow")
+    for group in row_groups:
+        yield from groups.shard(groups.num_shards, group, contiguous=True).iter(_BATCH_ROWS)
 
 
 def _top(names: Sequence[str], column: str) -> str:
@@ -178,6 +189,8 @@ def _top(names: Sequence[str], column: str) -> str:
 def _table_rows(table: Any, source: RowSource, first_row: int) -> Iterator[Row]:
     texts = _column(table, source.text_column)
     if not isinstance(texts, list):
+        if pa.types.is_string_view(texts.type):
+            texts = texts.cast(pa.large_string())
         kind = texts.type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
             raise DataError(f"column {source.text_column!r} holds {kind}", expected="text")

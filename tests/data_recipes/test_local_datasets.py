@@ -159,6 +159,59 @@ def test_a_damaged_parquet_file_is_refused(damage, tmp_path):
         read_source(source(path), tmp_path)
 
 
+REFUSED_METADATA = [
+    b"garbage",
+    b"\xff\xfe",
+    b'{"info": 3}',
+    b"[" * 100_000,
+    b'{"info": {"features": {"text": {"_type": "Nope"}}}}',
+    b'{"info": {"features": {"text": {"dtype": "nope", "_type": "Value"}}}}',
+]
+HARMLESS_METADATA = [
+    b'{"info": {"features": {"text": {"_type": "Image"}}}}',
+    b'{"info": {"features": {"other": {"dtype": "string", "_type": "Value"}}}}',
+]
+
+
+@pytest.mark.parametrize("metadata", REFUSED_METADATA + HARMLESS_METADATA, ids=lambda metadata: repr(metadata[:40]))
+def test_what_a_parquet_file_says_of_its_columns_is_not_trusted(metadata, tmp_path):
+    table = pa.table({"text": ["hello"], "licence": ["MIT"]}).replace_schema_metadata({b"huggingface": metadata})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    if metadata in REFUSED_METADATA:
+        with pytest.raises(DataError, match="cannot be read"):
+            read_source(source(tmp_path / "rows.parquet"), tmp_path)
+        return
+    documents = read_source(source(tmp_path / "rows.parquet"), tmp_path).documents
+    assert [(item.document.text, item.document.licence.spdx) for item in documents] == [("hello", "MIT")]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [pa.array(["a"], pa.string_view()), pa.array(["a"], pa.large_string()), pa.array(["a"]).dictionary_encode()],
+    ids=lambda column: str(column.type),
+)
+def test_text_in_other_types_of_columns(column, tmp_path):
+    pq.write_table(pa.table({"text": column, "licence": ["MIT"]}), tmp_path / "rows.parquet")
+    documents = read_source(source(tmp_path / "rows.parquet"), tmp_path).documents
+    assert [item.document.text for item in documents] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "column", [pa.array([["a"]]), pa.array([b"a"]), pa.array([1])], ids=lambda column: str(column.type)
+)
+def test_columns_without_text_are_refused(values, tmp_path):
+    pq.write_table(pa.table({"text": values, "licence": ["MIT"]}), tmp_path / "rows.parquet")
+    with pytest.raises(DataError, match="holds"):
+        read_source(source(tmp_path / "rows.parquet"), tmp_path)
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    table = pa.table([pa.array(["a"]), pa.array(["b"]), pa.array(["MIT"])], names=["text", "text", "licence"])
+    pq.write_table(table, tmp_path / "rows.parquet")
+    with pytest.raises(DataError):
+        read_source(source(tmp_path / "rows.parquet"), tmp_path)
+
+
 BAD_LINES = {
     b'{"text": ': "unparsable",
     b'"a string"': "unparsable",
