@@ -9,7 +9,8 @@ from data_peers import Peers, batches_of, in_turn
 from data_text import MEGABYTE
 from figures import Figure, make_figure
 
-from data_recipes.near_duplicates import NearDuplicateRules, jaccard, shingles, signature
+from data_recipes.near_duplicates import jaccard, shingles, signature
+from data_recipes.rule_settings import NearDuplicateRules
 from data_recipes.text_kernels import segment
 
 RULES = NearDuplicateRules()

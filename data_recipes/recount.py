@@ -1,8 +1,8 @@
-"""What a corpus would be under other thresholds of its quality rules, from the rows of `documents/` and no text.
+"""What a corpus would be under other thresholds, from the rows of `documents/` and no text.
 
-Quality rules and exact de-duplication are applied anew; what an earlier rule dropped stays dropped. What a later rule
-dropped (near-duplicates, contamination) stays dropped as long as the document kept in its place is kept; documents
-that are let in anew were not compared by these rules, and are counted as such.
+Quality rules, the bound on contamination and exact de-duplication are applied anew; what a rule before them dropped
+stays dropped. A near-duplicate stays dropped as long as it is like enough and the document kept in its place passes.
+Documents that are let in anew were not compared with others for likeness and contamination: they are counted as such.
 """
 
 from collections import Counter
@@ -20,12 +20,14 @@ from data_recipes.decisions import DUPLICATE
 from data_recipes.documents import KEPT
 from data_recipes.filters import ENGLISH_RULES, QUALITY_RULES, SPACED_RULES, QualityRules
 from data_recipes.quality_presets import thresholds_of
+from data_recipes.rule_settings import CONTAMINATED, NEAR_DUPLICATE, DecontaminationRules, NearDuplicateRules
 from provenance.canonical import read_json
 from provenance.config import Config, from_recipe, override_config
-from provenance.errors import DataError
+from provenance.errors import ConfigError, DataError
 
 RECOUNT_FORMAT = "openwright-recount/1"
-_QUALITY_STEP = "quality rules"
+_STEPS = {"quality": "quality rules", "decontamination": "decontamination", "near_duplicates": "near-duplicates"}
+"""Section of the recipe: step of `corpus.json` that records it."""
 
 Mask = NDArray[np.bool_]
 
@@ -34,6 +36,17 @@ class _Recipe(Config):
     """The part of a recipe that can be tried anew; `--set` names its keys."""
 
     quality: QualityRules
+    decontamination: DecontaminationRules | None = None
+    near_duplicates: NearDuplicateRules | None = None
+
+    def thresholds(self) -> dict[str, Any]:
+        """All thresholds by rule."""
+        found = {rule: getattr(self.quality, rule) for rule in QUALITY_RULES}
+        if self.decontamination is not None:
+            found |= {"action": self.decontamination.action, CONTAMINATED: self.decontamination.max_item_overlap}
+        if self.near_duplicates is not None:
+            found["min_jaccard"] = self.near_duplicates.min_jaccard
+        return found
 
 
 @dataclass(frozen=True)
@@ -75,56 +88,84 @@ def recount(dataset: Path, overrides: Sequence[str]) -> Recount:
 
     Args:
         dataset: directory of a corpus. Takes about 250 bytes of memory per document.
-        overrides: `quality.key=value` texts.
+        overrides: `section.key=value` texts: all of `quality`, `decontamination.max_item_overlap` and `.action`, and
+            `near_duplicates.min_jaccard`, which may only be raised.
 
     Raises:
-        ConfigError: for an unknown rule or a wrong threshold.
+        ConfigError: for an unknown key or a wrong value, or one that only building the corpus anew can tell of.
         DataError: for a rule over a statistic that the corpus does not hold.
     """
     corpus = read_json(dataset / "corpus.json")
-    before = _rules_of(corpus, dataset)
+    before = _recipe_of(corpus, dataset)
     after = _overridden(before, overrides)
     names: list[str] = read_json(dataset / "documents" / "codes.json")["decisions"]
     first_quality = min(number for number, name in enumerate(names) if name in QUALITY_RULES)
-    documents = _Documents.read(dataset / "documents", after)
+    documents = _Documents.read(dataset / "documents", after.quality)
     heldout = {source["name"] for source in corpus["sources"] if source["split"] == "heldout"}
-    decided = _decide(documents, set(names[1:first_quality]), heldout)
-    kept_before, kept_after = documents.rules == "", decided == ""
-    let_in = kept_after & ~kept_before
-    later = set(names[1:]) - set(names[1:first_quality]) - set(QUALITY_RULES) - {DUPLICATE}
+    decided = _decide(documents, after, set(names[1:first_quality]), heldout)
+    let_in = (decided == "") & (documents.rules != "")
+    is_compared = after.decontamination is not None or after.near_duplicates is not None
+    thresholds = after.thresholds()
     return Recount(
         changed={
-            rule: (getattr(before, rule), getattr(after, rule))
-            for rule in QUALITY_RULES
-            if getattr(before, rule) != getattr(after, rule)
+            rule: (threshold, thresholds[rule])
+            for rule, threshold in before.thresholds().items()
+            if threshold != thresholds[rule]
         },
         by_rule=_by_rule(names, documents.rules, decided),
         by_source=tuple(_source(source["name"], documents, decided) for source in corpus["sources"]),
         num_let_in=int(let_in.sum()),
-        num_not_compared=int(let_in.sum()) if later else 0,
+        num_not_compared=int(let_in.sum()) if is_compared else 0,
     )
 
 
-def _rules_of(corpus: Mapping[str, Any], dataset: Path) -> QualityRules:
-    for step in corpus["steps"]:
-        if step["name"] == _QUALITY_STEP:
-            return from_recipe(step["parameters"], QualityRules)
-    raise DataError(
-        f"no step {_QUALITY_STEP!r}",
-        expected="a corpus to which quality rules were applied",
-        where=str(dataset / "corpus.json"),
-    )
+def _recipe_of(corpus: Mapping[str, Any], dataset: Path) -> _Recipe:
+    recorded = {step["name"]: step["parameters"] for step in corpus["steps"]}
+    if _STEPS["quality"] not in recorded:
+        raise DataError(
+            f"no step {_STEPS['quality']!r}",
+            expected="a corpus to which quality rules were applied",
+            where=str(dataset / "corpus.json"),
+        )
+    return from_recipe({section: recorded[step] for section, step in _STEPS.items() if step in recorded}, _Recipe)
 
 
-def _overridden(rules: QualityRules, overrides: Sequence[str]) -> QualityRules:
-    """Apply overrides; presets that they name set all rules but those that they set themselves."""
-    values = rules.model_dump()
+def _overridden(recipe: _Recipe, overrides: Sequence[str]) -> _Recipe:
+    """Apply overrides; presets that they name set all rules but those that they set themselves.
+
+    Raises:
+        ConfigError: also for what documents/ cannot tell.
+    """
+    values = recipe.model_dump(exclude_none=True)
+    values["quality"] = recipe.quality.model_dump()
     named = {override.partition("=")[0].strip() for override in overrides}
     if "quality.presets" in named:
         presets = [override for override in overrides if override.startswith("quality.presets=")]
         chosen = override_config({"quality": {}}, _Recipe, presets).quality.presets
-        values = {rule: value for rule, value in values.items() if rule not in thresholds_of(chosen)}
-    return override_config({"quality": values}, _Recipe, overrides).quality
+        values["quality"] = {
+            rule: value for rule, value in values["quality"].items() if rule not in thresholds_of(chosen)
+        }
+    after = override_config(values, _Recipe, overrides)
+    if _without_thresholds(after) != _without_thresholds(recipe):
+        raise _untold("a change of what documents were compared with, or how")
+    if after.thresholds().get("min_jaccard", 1.0) < recipe.thresholds().get("min_jaccard", 0.0):
+        raise _untold("near_duplicates.min_jaccard below that of the corpus")
+    return after
+
+
+def _without_thresholds(recipe: _Recipe) -> dict[str, Any]:
+    return recipe.model_dump(
+        exclude={"quality": True, "decontamination": {CONTAMINATED, "action"}, "near_duplicates": {"min_jaccard"}}
+    )
+
+
+def _untold(what: str) -> ConfigError:
+    return ConfigError(
+        what,
+        expected="thresholds over what documents/ holds",
+        where="--set",
+        next_command="build the corpus anew with it: openwright data build",
+    )
 
 
 @dataclass(frozen=True)
@@ -141,6 +182,8 @@ class _Documents:
     rules: NDArray[np.object_]
     sources: NDArray[np.object_]
     duplicate_of: NDArray[np.object_]
+    score: NDArray[np.float64]
+    contamination: NDArray[np.float64]
     size_bytes: NDArray[np.int64]
     num_tokens: NDArray[np.int64]
     broken: NDArray[np.int16]
@@ -148,14 +191,19 @@ class _Documents:
     @staticmethod
     def read(directory: Path, rules: QualityRules) -> "_Documents":
         """Read the columns that are needed, one group of rows at a time."""
-        columns = ("document_id", "text_sha256", "rule", "source", "duplicate_of", "size_bytes", "num_tokens")
+        columns = (
+            *("document_id", "text_sha256", "rule", "source", "duplicate_of", "score", "contamination"),
+            *("size_bytes", "num_tokens"),
+        )
         read: list[list[NDArray[Any]]] = [[] for _ in range(len(columns) + 1)]
         for path in sorted(directory.glob("documents-*.parquet")):
             file = pq.ParquetFile(path)
-            wanted = [*columns, *_statistics(rules, file.schema_arrow.names, path)]
-            for batch in file.iter_batches(columns=wanted):
+            there = file.schema_arrow.names
+            for batch in file.iter_batches(columns=[*columns, *_statistics(rules, there, path)]):
                 for number, name in enumerate(columns):
-                    read[number].append(_interned(batch.column(name)))
+                    # Corpora were made before contamination was measured.
+                    column = batch.column(name) if name in there else pa.array(np.zeros(batch.num_rows))
+                    read[number].append(_interned(column))
                 read[-1].append(_first_broken(batch, rules))
         joined = [np.concatenate(parts) for parts in read]
         ids, digests, *rest = joined
@@ -218,23 +266,26 @@ def _first_broken(batch: pa.RecordBatch, rules: QualityRules) -> NDArray[np.int1
     return first
 
 
-def _decide(documents: _Documents, earlier: set[str], heldout: set[str]) -> NDArray[np.object_]:
+def _decide(documents: _Documents, recipe: _Recipe, earlier: set[str], heldout: set[str]) -> NDArray[np.object_]:
     """Return the rule that drops each document now; empty where it is kept."""
     decided = documents.rules.copy()
     judged = ~_is_in(documents.rules, earlier)
     decided[judged] = ""
     breaks = judged & (documents.broken >= 0)
     decided[breaks] = np.array(QUALITY_RULES, dtype=object)[documents.broken[breaks]]
+    rules = recipe.decontamination
+    if rules is not None and rules.action == "drop":
+        # A copy of a held-out document is its duplicate, not contaminated by it.
+        is_heldout = _is_in(documents.sources, heldout) & (decided == "")
+        is_copy = np.isin(documents.text_sha256, documents.text_sha256[is_heldout])
+        decided[(decided == "") & (documents.contamination > rules.max_item_overlap) & ~is_copy] = CONTAMINATED
+    if recipe.near_duplicates is not None:
+        like = (decided == "") & (documents.rules == NEAR_DUPLICATE)
+        like &= documents.score >= recipe.near_duplicates.min_jaccard
+        rows = np.flatnonzero(like)
+        stand_ins = np.searchsorted(documents.ids, documents.duplicate_of[rows].astype("S64"))
+        decided[rows[decided[stand_ins] == ""]] = NEAR_DUPLICATE
     _drop_duplicates(documents, decided, heldout)
-    later = (decided == "") & ~_is_in(documents.rules, {"", DUPLICATE, *QUALITY_RULES})
-    stand_ins = documents.duplicate_of[later].astype("S64")
-    rows = np.searchsorted(documents.ids, stand_ins)
-    # What was dropped without a document in its place is dropped still.
-    stays = np.array(
-        [not name or decided[row] == "" for name, row in zip(stand_ins, rows, strict=True)], dtype=np.bool_
-    )
-    places = np.flatnonzero(later)[stays]
-    decided[places] = documents.rules[places]
     return decided
 
 

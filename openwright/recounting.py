@@ -57,6 +57,8 @@ def _lines(counted: Recount) -> list[str]:
 def _text(threshold: Any) -> str:
     if isinstance(threshold, list):
         return ", ".join(map(str, threshold))
+    if isinstance(threshold, str):
+        return threshold
     return "off" if threshold is None else f"{threshold:g}"
 
 

@@ -17,7 +17,10 @@ from data_recipes.filters import QUALITY_RULES, STATISTIC_TYPES, QualityRules, b
 from data_recipes.recount import _first_broken, recount
 from provenance.errors import ConfigError, DataError
 
-OTHER = ["quality.min_num_words=110", "quality.max_duplicate_line_share=0.4", "quality.min_num_stop_words=2"]
+OTHER = [
+    *("quality.min_num_words=110", "quality.max_duplicate_line_share=0.4", "quality.min_num_stop_words=2"),
+    *("near_duplicates.min_jaccard=0.9", "decontamination.max_item_overlap=0.9"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +35,11 @@ def corpora(tmp_path_factory):
             [prose(7, 1).encode().strip()] * 2 + [prose(8, 1).encode(), prose(9, 1).encode()]
         ),
         "docs/symbols.rst": b"evaluation ++++++++ " * 40,
+        "docs/like.rst": files["docs/page2.rst"]
+        + b"\nOne line more than the other page, to be near and not the same.\n",
+        "docs/like2.rst": files["docs/page2.rst"]
+        + b"\nOne line more than the other page, to be near and not the same.\n",
+        "docs/question.rst": prose(11, 8).encode() + project_files(3)["docs/page0.rst"],
     }
     cache = tmp_path / "cache"
     sources = [
@@ -41,15 +49,20 @@ def corpora(tmp_path_factory):
         pypi_source(cache, "gamma", project_files(3), split="heldout"),
     ]
     made = {}
-    for name, quality in (("own", {}), ("other", {"quality": dict(pair(text) for text in OTHER)})):
-        config = tiny_corpus_config(tmp_path, sources=sources, **quality)
+    own = {"near_duplicates": {"min_jaccard": 0.8}, "decontamination": {"heldout": True, "max_item_overlap": 0.2}}
+    for name, overrides in (("own", []), ("other", OTHER)):
+        config = tiny_corpus_config(tmp_path, sources=sources, **changed(own, overrides))
         made[name] = build_corpus(config, tiny_context(tmp_path / name)).path
     return made
 
 
-def pair(text):
-    key, _, value = text.removeprefix("quality.").partition("=")
-    return key, json.loads(value)
+def changed(recipe, overrides):
+    recipe = {"quality": {}, **{section: dict(values) for section, values in recipe.items()}}
+    for override in overrides:
+        key, _, value = override.partition("=")
+        section, _, rule = key.partition(".")
+        recipe[section][rule] = json.loads(value)
+    return recipe
 
 
 def decisions(path):
@@ -72,10 +85,11 @@ def test_a_recount_is_what_building_with_the_other_thresholds_gives(corpora):
         kept = [row["size_bytes"] for row in table if row["source"] == source.name and not row["rule"]]
         assert source.bytes_after == sum(kept)
     by_rule = Counter({rule or "kept": 0 for _, rule in expected})
+    assert {rule for _, rule in before} >= {"near_duplicate", "max_item_overlap", "duplicate", "min_num_words"}
     for (_, rule), number in expected.items():
         by_rule[rule or "kept"] += number
     assert {rule: after for rule, (_, after) in counted.by_rule.items() if after} == dict(by_rule)
-    assert set(counted.changed) == {text.removeprefix("quality.").partition("=")[0] for text in OTHER}
+    assert set(counted.changed) == {text.partition(".")[2].partition("=")[0] for text in OTHER}
 
 
 def test_documents_are_let_in_by_looser_thresholds(corpora):
