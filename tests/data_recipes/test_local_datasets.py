@@ -196,9 +196,7 @@ def test_text_in_other_types_of_columns(column, tmp_path):
     assert [item.document.text for item in documents] == ["a"]
 
 
-@pytest.mark.parametrize(
-    "column", [pa.array([["a"]]), pa.array([b"a"]), pa.array([1])], ids=lambda column: str(column.type)
-)
+@pytest.mark.parametrize("values", [[["a"]], [b"a"], [1], [True]], ids=str)
 def test_columns_without_text_are_refused(values, tmp_path):
     pq.write_table(pa.table({"text": values, "licence": ["MIT"]}), tmp_path / "rows.parquet")
     with pytest.raises(DataError, match="holds"):
