@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import forge
@@ -21,6 +22,7 @@ from provenance.errors import ReleaseError
 from provenance.ledger import read_chain
 from release.bundle import bundle_path
 from release.checks import verify_release
+from release.replay_run import run_replay
 from release.replay_segments import segment_of_steps
 from release.replay_tokens import tokens_not_here
 from release.verify import verify_bundle
@@ -121,6 +123,18 @@ def test_steps_that_read_the_document_are_not_replayed_and_others_can_be(without
     assert "was taken down" in lost
     other = next(step for step in (1, 3) if step not in forgotten[1])  # replays begin after checkpoints 0 and 2
     assert tokens_not_here(without, segment_of_steps(without, "pretrain", other, other)) == ""
+
+
+def test_a_replay_of_such_steps_is_unverified_before_anything_is_run(without, forgotten, tmp_path):
+    segment = segment_of_steps(without, "pretrain", forgotten[1][0], forgotten[1][0])
+
+    def run(*arguments: object) -> None:
+        raise AssertionError("the bundle's code was started")
+
+    interpreter = SimpleNamespace(run=run)
+    layout = SimpleNamespace(num_processes=1, shard_size=1)
+    verdict, reason = run_replay(without, segment, layout, tmp_path, interpreter)
+    assert (verdict, "was taken down" in reason) == ("UNVERIFIED", True)
 
 
 def test_steps_of_a_source_whose_tokens_are_not_shipped_are_not_replayed(rebuild):
