@@ -1,4 +1,4 @@
-"""`make demo`: run a config directory, verify its bundle, replay one random segment, and sum up.
+"""`make demo`: run a config directory, verify its bundle, replay one random segment, look something up, and sum up.
 
 Each step is a command that a stranger would type, in a process of its own; its progress is shown as it comes.
 """
@@ -37,6 +37,8 @@ def main() -> None:
     print(f"replay     {_counts(replay)}")
     for record in replay.get("checks", ()):
         print(f"           {record['verdict']}  {record['name']}: {record['detail']}")
+    for line in _looked_up(bundle):
+        print(line)
     print(f"{time.monotonic() - started:.0f} s in all")
     print(f"next: open {summary['page']} in a browser")
     sys.exit(verified or replayed)
@@ -48,6 +50,25 @@ def _openwright(*arguments: str) -> tuple[int, dict[str, Any]]:
     command = [sys.executable, "-m", "openwright", *arguments, "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     return done.returncode, json.loads(done.stdout) if done.stdout.strip() else {}
+
+
+def _looked_up(bundle: str) -> list[str]:
+    """What the first step read, which steps read its first document, and where its longest word stands."""
+    _, step = _openwright("inspect", "step", "1", "--in", bundle)
+    window = step["windows"][0]
+    ids = {row["document_id"] for read in step["windows"] for row in read["documents"]}
+    first = window["documents"][0]["document_id"]
+    _, found = _openwright("inspect", "document", first, "--in", bundle)
+    word = max(window["text"].split(), key=len)
+    _, search = _openwright("inspect", "text", word, "--in", bundle)
+    document, places = found["document"], search["search"]
+    steps = document["steps"]
+    listed = ", ".join(map(str, steps[:8])) + (f" and {len(steps) - 8} more" if len(steps) > 8 else "")
+    return [
+        f"look-up    step 1 read {len(ids)} documents",
+        f"           steps that read {document['path']} of {document['source']}: {listed}",
+        f"           {word!r} stands at {places['num_places']:,} places of the training text",
+    ]
 
 
 def _counts(report: dict[str, Any]) -> str:
