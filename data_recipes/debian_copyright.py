@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import re
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -19,6 +20,45 @@ PATH = "debian/copyright"
 _MAX_BYTES = 8 * 2**20
 
 
+class PathGlob:
+    """A glob of a `Files` field: `*` for any characters, slashes too, `?` for one, a backslash before each of them.
+
+    Its pieces between the stars are looked for one after another, so that no glob takes longer than its length times
+    that of the path; a regular expression with many stars can take for ever.
+
+    Raises:
+        ValueError: for a backslash before anything else.
+    """
+
+    def __init__(self, glob: str) -> None:
+        pieces, escaped = [""], False
+        for letter in glob.removeprefix("./"):
+            if escaped and letter not in "*?\\":
+                raise ValueError(f"a backslash before {letter!r} in {glob!r}")
+            if escaped or letter not in "*?\\":
+                pieces[-1] += re.escape(letter)
+            elif letter == "*":
+                pieces.append("")
+            elif letter == "?":
+                pieces[-1] += "."
+            escaped = letter == "\\" and not escaped
+        if escaped:
+            raise ValueError(f"a backslash at the end of {glob!r}")
+        self._pieces = [re.compile(piece, re.DOTALL) for piece in pieces]
+        self._last_chars = len(re.sub(r"\\(.)", "x", pieces[-1], flags=re.DOTALL))
+
+    def matches(self, path: str) -> bool:
+        """Whether the glob matches a whole path."""
+        first, *others = self._pieces
+        if not others:
+            return first.fullmatch(path) is not None
+        found = first.match(path)
+        for piece in others[:-1]:
+            found = piece.search(path, found.end()) if found else None
+        begin = len(path) - self._last_chars
+        return found is not None and begin >= found.end() and others[-1].fullmatch(path, begin) is not None
+
+
 class PackageLicences:
     """Finds the licence of any file of one package.
 
@@ -32,7 +72,7 @@ class PackageLicences:
         self._as_of = as_of
         self.sha256 = "" if data is None else sha256_bytes(data)
         self.problem = ""
-        self._stanzas: list[tuple[Any, LicenceFinding]] = []
+        self._stanzas: list[tuple[list[PathGlob], LicenceFinding]] = []
         self._names_seen: dict[str, str] = {}
         library = _library("copyright")
         try:
@@ -60,8 +100,7 @@ class PackageLicences:
                 spdx, problem = spdx_of_synopsis(synopsis, {**texts, **own}, names)
                 self._names_seen[synopsis] = spdx
                 finding = self._finding(number, stanza, spdx, synopsis, problem)
-            stanza.matches("probe")  # a malformed glob is refused here, and not at the first file
-            self._stanzas.append((stanza, finding))
+            self._stanzas.append(([PathGlob(glob) for glob in stanza.files], finding))
 
     def _finding(self, number: int, stanza: Any, spdx: str, synopsis: str, problem: str) -> LicenceFinding:
         lines = (" ".join(line.split()) for line in (stanza.copyright or "").splitlines())
@@ -80,8 +119,8 @@ class PackageLicences:
         """
         if self.problem:
             return unresolved(self.problem, self._as_of)
-        matching = (finding for stanza, finding in reversed(self._stanzas) if stanza.matches(path))
-        found: LicenceFinding | None = next(matching, None)
+        stanzas = reversed(self._stanzas)
+        found = next((finding for globs, finding in stanzas if any(glob.matches(path) for glob in globs)), None)
         if found is None:
             return unresolved(f"no stanza of {PATH} names it", self._as_of)
         if found.spdx == UNRESOLVED:

@@ -1,14 +1,18 @@
 """Sources of type `debian`: source packages with a licence per file, from an archive on loopback."""
 
+import fnmatch
 import json
 import lzma
+import time
 
 import pytest
 from debian_fixtures import COPYRIGHT, debian_archive, description, package, source_values, tar
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from data_recipes import downloads
-from data_recipes.debian_copyright import PackageLicences
+from data_recipes.debian_copyright import PackageLicences, PathGlob
 from data_recipes.debian_licences import spdx_of_synopsis
 from data_recipes.debian_settings import DebianSource
 from data_recipes.debian_source import DebianReader
@@ -115,6 +119,38 @@ def test_without_a_readable_copyright_file_nothing_is_resolved(text, tmp_path):
     assert {document.licence.spdx for document in documents.values()} == {"NOASSERTION"}
     assert "debian/copyright" in guide.reason
     assert lock["licence"]["sha256"] == ("" if text is None else sha256_bytes(text.encode()))
+
+
+@pytest.mark.parametrize(
+    ("glob", "matching", "others"),
+    [
+        ("*", ["", "a", "a/b\n"], []),
+        ("docs/*", ["docs/", "docs/a/b.md"], ["docs", "xdocs/a"]),
+        ("*.md", [".md", "a/b.md"], ["a.md2", "amd"]),
+        ("a?c*e", ["abce", "a/cde", "abc-e-e"], ["ace", "abc", "abcex"]),
+        ("a*a", ["aa", "aba"], ["a"]),
+        ("*ab*ab*", ["abab", "xabyabz"], ["ab", "aab"]),
+        ("a\\*\\?\\\\b", ["a*?\\b"], ["ax?\\b"]),
+        ("[a]+", ["[a]+"], ["a", "aa"]),
+        ("./a", ["a"], ["./a"]),
+        ("*\\*", ["a*", "*"], ["a", ""]),
+    ],
+)
+def test_globs_of_paths(glob, matching, others):
+    found = PathGlob(glob)
+    assert [path for path in matching if not found.matches(path)] == []
+    assert [path for path in others if found.matches(path)] == []
+
+
+def test_a_glob_of_many_stars_takes_no_longer():
+    started = time.process_time()
+    assert not PathGlob("*a" * 40 + "*b").matches("a" * 1000)
+    assert time.process_time() - started < 1
+
+
+@given(st.text("ab*?", max_size=8), st.text("ab", max_size=8))
+def test_globs_agree_with_those_of_shells(glob, path):
+    assert PathGlob(glob).matches(path) == fnmatch.fnmatchcase(path, glob)
 
 
 def test_bytes_that_are_no_text_resolve_nothing():
