@@ -80,7 +80,9 @@ def list_files(repository: HubRepository) -> dict[str, HubFile]:
                 f"the Hub answers with commit {found!r}", expected=repository.revision, where=str(repository)
             )
         tree = api.list_repo_tree(repository.repo_id, recursive=True, revision=repository.revision, repo_type="dataset")
-        entries = [entry for entry in islice(tree, _MAX_FILES) if isinstance(entry, RepoFile)]
+        entries = [entry for entry in islice(tree, _MAX_FILES + 1) if isinstance(entry, RepoFile)]
+        if len(entries) > _MAX_FILES:
+            raise SourceError(f"more than {_MAX_FILES:,} files", expected="fewer", where=str(repository))
         return {entry.path: _listed(entry, repository) for entry in entries}
 
 

@@ -127,4 +127,7 @@ def _licence_of_card(path: Path, where: str) -> str | None:
         card = DatasetCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True)
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise SourceError(f"the card's metadata cannot be read ({type(error).__name__})", where=where) from None
-    return licence_text(getattr(card.data, "license", None))
+    said = getattr(card.data, "license", None)
+    is_text = isinstance(said, str) or (isinstance(said, list) and all(isinstance(item, str) for item in said))
+    # Anything else is not written out: a few lines of YAML can stand for more text than there is memory.
+    return licence_text(said) if is_text or said is None else f"a {type(said).__name__}"

@@ -141,12 +141,16 @@ def test_the_card_is_weak_evidence_for_rows_without_a_licence(hub, tmp_path):
     assert lock["licence"]["card"] == {"declared": "cc-by-4.0", "sha256": sha256_bytes(CARD)}
 
 
+YAML_BOMB = b"l0: &l0 [mit]\n" + b"".join(b"l%d: &l%d [*l%d, *l%d]\n" % (n, n, n - 1, n - 1) for n in range(1, 41))
+
+
 @pytest.mark.parametrize(
     ("card", "spdx"),
     [
         (b"---\nlicense: [mit, isc]\n---\n", "MIT AND ISC"),
         (b"---\nlicense: other\n---\n", "NOASSERTION"),
         (b"---\nlicense: {a: b}\n---\n", "NOASSERTION"),
+        (b"---\n" + YAML_BOMB + b"license: *l40\n---\n", "NOASSERTION"),
     ],
 )
 def test_what_cards_say(card, spdx, hub, tmp_path):
@@ -253,6 +257,12 @@ def test_what_a_hub_may_answer(change, message, hub, tmp_path):
     with pytest.raises(SourceError, match=message) as caught:
         read(source(files=["data/b*"]), tmp_path)
     assert "org/rows" in caught.value.where
+
+
+def test_a_listing_without_an_end_is_refused(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr("data_recipes.hub_fetch._MAX_FILES", 3)
+    with pytest.raises(SourceError, match="more than 3 files"):
+        read(source(), tmp_path)
 
 
 def test_an_unreadable_file_of_the_right_digest_is_named(hub, tmp_path):
