@@ -298,13 +298,15 @@ def verify_bundle(
     if expect is not None and not re.fullmatch(r"[0-9a-f]{64}", expect):
         raise ConfigError(f"--expect {expect}", expected="64 hexadecimal digits", where="command line")
     from openwright.needs import fetch_everything
+    from openwright.verdict_words import in_words
     from release.checks import verify_release
 
     with stdout_kept_clean(as_json), _stoppable():
         found = bundle.locate()
         fetch_everything(found, is_lone_allowed=True)
         results = verify_release(found.path, expect=expect, tokens=tokens, key=key, attesters=attesters)
-    _print_checks(found, [*found.checks(), *results], f"openwright reproduce {found.argument}", as_json)
+    results = [*found.checks(), *results]
+    _print_checks(found, results, f"openwright reproduce {found.argument}", as_json, lines=in_words(results))
 
 
 def reproduce_bundle(bundle: BundleArgument, step: str | None, as_json: bool, **options: Any) -> None:
