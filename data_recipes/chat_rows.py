@@ -16,28 +16,18 @@ from jinja2 import TemplateError
 
 from data_recipes.chat_files import ChatExample, read_chats
 from data_recipes.chat_settings import ChatConfig
-from data_recipes.conversations import marks_answers
+from data_recipes.conversations import marks_answers, row_key
 from data_recipes.documents import write_dataset
-from data_recipes.packing import best_fit
+from data_recipes.packing import Labelled, Packing, RowShape, group, join
 from data_recipes.policy import LicencePolicy
 from data_recipes.shards import TokenSequence, token_dtype, write_split
 from provenance.canonical import Json
-from provenance.digests import tagged_digest
 from provenance.errors import DataError
 
 TOO_LONG = "too long"
 DUPLICATE = "equal to another one"
 ROLE = "a role that the chat template refuses"
 SPECIAL = "spells a special token"
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """A sequence with its labels: 1 where the token is a trained target."""
-
-    ids: list[int]
-    labels: list[int]
-    is_cut: bool = False
 
 
 _Encoded = tuple[ChatExample, tuple[Labelled, ...]]
@@ -107,7 +97,7 @@ def build_chats(
     splits: dict[str, Json] = {}
     encoder = ChatEncoder(tokenizer, config.window_tokens + 1, can_cut=config.too_long == "truncate")
     for name, of_split in _without_repeats(examples, reports).items():
-        rows, written = _rows_of(name, of_split, encoder, reports[name], packed=config.packing == "best-fit")
+        rows, written = _rows_of(name, of_split, encoder, reports[name], config.packing)
         _write_examples(name, written, work)
         if rows:
             width = len(rows[0].ids)
@@ -152,16 +142,16 @@ class ChatEncoder:
     """
 
     def __init__(self, tokenizer: Any, width: int, *, can_cut: bool) -> None:
-        self.width = width
-        self.pad_id, self.eos_id = tokenizer.pad_token_id, tokenizer.eos_token_id
+        pad_id, eos_id = tokenizer.pad_token_id, tokenizer.eos_token_id
         if not marks_answers(tokenizer.chat_template):
             raise DataError(
                 "the chat template marks no generated text",
                 expected="answers between {% generation %} and {% endgeneration %}",
                 where="tokenizer/chat_template.jinja",
             )
-        if self.pad_id is None or self.eos_id is None or self.pad_id == self.eos_id:
+        if pad_id is None or eos_id is None or pad_id == eos_id:
             raise DataError("no padding token of its own", expected="two tokens: padding and end of text")
+        self.shape = RowShape(width, pad_id, eos_id)
         self._tokenizer, self._can_cut = tokenizer, can_cut
         self._special = [str(token) for token in tokenizer.all_special_tokens]
         self._special_ids = set(tokenizer.all_special_ids)
@@ -190,11 +180,12 @@ class ChatEncoder:
         ids, labels = list(rendered["input_ids"]), list(rendered["assistant_masks"])
         self._check(ids, labels, sum(message["role"] == "assistant" for message in messages))
         _clear_spans(labels, sum(role == "assistant" for role, _ in prompt))
-        if len(ids) <= self.width:
+        width = self.shape.width
+        if len(ids) <= width:
             return Labelled(ids, labels)
-        if not self._can_cut or not any(labels[: self.width]):
+        if not self._can_cut or not any(labels[:width]):
             return TOO_LONG
-        return Labelled(ids[: self.width], labels[: self.width], is_cut=True)
+        return Labelled(ids[:width], labels[:width], is_cut=True)
 
     def _check(self, ids: Sequence[int], labels: Sequence[int], num_answers: int) -> None:
         """Refuse labels that do not hold one span for each answer, each with a special token at its end."""
@@ -218,7 +209,7 @@ def _clear_spans(labels: list[int], count: int) -> None:
 
 
 def _rows_of(
-    name: str, examples: Iterable[ChatExample], encoder: ChatEncoder, report: SplitReport, *, packed: bool
+    name: str, examples: Iterable[ChatExample], encoder: ChatEncoder, report: SplitReport, packing: Packing
 ) -> tuple[list[TokenSequence], list[tuple[ChatExample, str]]]:
     """Rows of a split, and its examples each with the key of its row."""
     encoded: list[_Encoded] = []
@@ -230,50 +221,27 @@ def _rows_of(
             encoded.append((example, found))
             report.num_truncated += any(sequence.is_cut for sequence in found)
     report.num_examples = len(encoded)
-    is_packed = packed and not name.startswith("preference")
-    groups = _packed(encoded, encoder.width) if is_packed else [[item] for item in encoded]
+    is_pair = name.startswith("preference")
+    shape = encoder.shape
     rows, written = [], []
-    for group in groups:
-        parts = [part for _, sequences in group for part in sequences]
-        row = _paired(parts, encoder) if name.startswith("preference") else _joined(parts, encoder, ended=is_packed)
-        keys = [example.key for example, _ in group]
-        key = keys[0] if len(keys) == 1 else tagged_digest("packed/1", keys)
-        rows.append(TokenSequence(key, group[0][0].source, row[0], row[1]))
-        written += [(example, key) for example, _ in group]
+    sequences = [(example.source, parts[0]) for example, parts in encoded]
+    for numbers in group(sequences, shape.width, "none" if is_pair else packing):
+        members = [encoded[number] for number in numbers]
+        parts = [part for _, of_example in members for part in of_example]
+        row = _paired(parts, shape) if is_pair else join(parts, shape, packing)
+        key = row_key([example.key for example, _ in members])
+        rows.append(TokenSequence(key, members[0][0].source, row[0], row[1]))
+        written += [(example, key) for example, _ in members]
         report.num_trained_tokens += int(row[1].sum())
-        report.num_padding_tokens += int((row[0] == encoder.pad_id).sum())
+        report.num_padding_tokens += int((row[0] == shape.pad_id).sum())
         report.num_tokens += len(row[0])
     report.num_rows = len(rows)
     return rows, sorted(written, key=lambda item: item[0].key)
 
 
-def _packed(encoded: Sequence[_Encoded], width: int) -> list[list[_Encoded]]:
-    """Conversations that share a row, source by source; each takes one token more, to end with."""
-    groups = []
-    for source in sorted({example.source for example, _ in encoded}):
-        of_source = [item for item in encoded if item[0].source == source]
-        lengths = [min(len(sequences[0].ids) + 1, width) for _, sequences in of_source]
-        groups += [[of_source[number] for number in row] for row in best_fit(lengths, width)]
-    return groups
-
-
-def _joined(parts: Sequence[Labelled], encoder: ChatEncoder, *, ended: bool) -> tuple[Any, Any]:
-    """Sequences one after another, padded to the row; each ended by the end-of-text token where rows are packed."""
-    ids: list[int] = []
-    labels: list[int] = []
-    for part in parts:
-        ids += part.ids
-        labels += part.labels
-        if ended and len(ids) < encoder.width:
-            ids.append(encoder.eos_id)
-            labels.append(0)
-    padding = encoder.width - len(ids)
-    return np.array(ids + [encoder.pad_id] * padding, np.int64), np.array(labels + [0] * padding, np.uint8)
-
-
-def _paired(parts: Sequence[Labelled], encoder: ChatEncoder) -> tuple[Any, Any]:
+def _paired(parts: Sequence[Labelled], shape: RowShape) -> tuple[Any, Any]:
     """The chosen and the rejected sequence, each padded to half the row."""
-    halves = [_joined([part], encoder, ended=False) for part in parts]
+    halves = [join([part], shape, "none") for part in parts]
     return np.concatenate([ids for ids, _ in halves]), np.concatenate([labels for _, labels in halves])
 
 

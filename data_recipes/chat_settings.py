@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from data_recipes.packing import Packing
 from data_recipes.row_settings import DatasetFile, StatedLicence
 from data_recipes.source_terms import SourceTerms
 from provenance.canonical import Json
@@ -80,7 +81,7 @@ class ChatConfig(Config):
 
     window_tokens: int = Field(ge=8)
     too_long: Literal["drop", "truncate"] = "drop"
-    packing: Literal["none", "best-fit"] = "none"
+    packing: Packing = "none"
     sources: list[ChatSource] = Field(min_length=1)
 
     @model_validator(mode="after")

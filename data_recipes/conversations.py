@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from data_recipes.document import DocumentedFunction
 from data_recipes.documents import KeptDocument, write_dataset
+from data_recipes.packing import Labelled, Packing, RowShape, group, join
 from data_recipes.settings import ConversationConfig, SpecialTokens
 from data_recipes.shards import TokenSequence
 from provenance.canonical import Json
@@ -171,6 +170,7 @@ class EncodedRows:
         """Return the numbers that `corpus.json` holds; shares are in parts per million."""
         num_tokens = len(self.rows) * width
         return {
+            "num_conversations": len(self.row_keys),
             "num_rows": len(self.rows),
             "num_dropped_too_long": self.num_too_long,
             "num_truncated": 0,
@@ -187,7 +187,11 @@ def marks_answers(template: str | None) -> bool:
 
 
 def encode_conversations(
-    conversations: Sequence[Conversation], tokenizer: Any, special_tokens: SpecialTokens, width: int
+    conversations: Sequence[Conversation],
+    tokenizer: Any,
+    special_tokens: SpecialTokens,
+    width: int,
+    packing: Packing = "none",
 ) -> EncodedRows:
     """Render conversations through the tokenizer's chat template and label the assistant's tokens.
 
@@ -197,6 +201,7 @@ def encode_conversations(
     Args:
         tokenizer: a transformers tokenizer with a chat template.
         width: tokens per row.
+        packing: whether conversations share rows.
 
     Raises:
         DataError: for a template without generation markers, or labels that do not end with the end token.
@@ -207,11 +212,12 @@ def encode_conversations(
             expected="the answer between {% generation %} and {% endgeneration %}",
             where="tokenizer/chat_template.jinja",
         )
-    end_id, pad_id = tokenizer.convert_tokens_to_ids([special_tokens.end, special_tokens.pad])
+    names = [special_tokens.end, special_tokens.pad, special_tokens.end_of_text]
+    end_id, pad_id, eos_id = tokenizer.convert_tokens_to_ids(names)
     if end_id == pad_id:
         raise DataError("the stop token is the padding token", expected="two tokens", where="tokenizer")
-    rows = []
-    num_too_long = num_trained = num_padding = 0
+    encoded: list[tuple[Conversation, Labelled]] = []
+    num_too_long = 0
     for start in range(0, len(conversations), 1000):
         batch = conversations[start : start + 1000]
         rendered = tokenizer.apply_chat_template(
@@ -222,15 +228,31 @@ def encode_conversations(
                 num_too_long += 1
                 continue
             check_labels(ids, labels, end_id, conversation.conversation_id)
-            padded = np.full(width, pad_id, dtype=np.int64)
-            padded[: len(ids)] = ids
-            mask = np.zeros(width, dtype=np.uint8)
-            mask[: len(ids)] = labels
-            rows.append(TokenSequence(conversation.conversation_id, conversation.source, padded, mask))
-            num_trained += int(mask.sum())
-            num_padding += width - len(ids)
-    row_keys = {row.key: row.key for row in rows}
+            encoded.append((conversation, Labelled(list(ids), list(labels))))
+    return _in_rows(encoded, RowShape(width, pad_id, eos_id), packing, num_too_long)
+
+
+def _in_rows(
+    encoded: Sequence[tuple[Conversation, Labelled]], shape: RowShape, packing: Packing, num_too_long: int
+) -> EncodedRows:
+    rows: list[TokenSequence] = []
+    row_keys: dict[str, str] = {}
+    num_trained = num_padding = 0
+    sequences = [(conversation.source, sequence) for conversation, sequence in encoded]
+    for numbers in group(sequences, shape.width, packing):
+        ids, mask = join([encoded[number][1] for number in numbers], shape, packing)
+        members = [encoded[number][0].conversation_id for number in numbers]
+        key = row_key(members)
+        rows.append(TokenSequence(key, encoded[numbers[0]][0].source, ids, mask))
+        row_keys.update(dict.fromkeys(members, key))
+        num_trained += int(mask.sum())
+        num_padding += int((ids == shape.pad_id).sum())
     return EncodedRows(tuple(rows), row_keys, num_too_long, num_trained, num_padding)
+
+
+def row_key(members: Sequence[str]) -> str:
+    """Key of a row: that of its one member, or digest `packed/1` of those that share it."""
+    return members[0] if len(members) == 1 else tagged_digest("packed/1", list(members))
 
 
 def check_labels(ids: Sequence[int], labels: Sequence[int], end_id: int, where: str) -> None:

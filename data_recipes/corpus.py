@@ -286,7 +286,9 @@ def _converse(
     encoded = {}
     for split, sft_split in SFT_SPLITS.items():
         of_split = [conversation for conversation in conversations.kept if conversation.split == split]
-        encoded[sft_split] = encode_conversations(of_split, tokenizer, special_tokens, width)
+        encoded[sft_split] = encode_conversations(
+            of_split, tokenizer, special_tokens, width, config.conversations.packing
+        )
         if encoded[sft_split].rows:
             splits[sft_split] = write_split(
                 work,

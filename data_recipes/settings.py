@@ -10,6 +10,7 @@ from data_recipes.chat_settings import ChatConfig
 from data_recipes.debian_settings import DebianSource
 from data_recipes.filters import QualityRules
 from data_recipes.hub_settings import HubSource
+from data_recipes.packing import Packing
 from data_recipes.policy import LicencePolicy
 from data_recipes.pypi import PypiSource
 from data_recipes.reading import ReadingLimits
@@ -71,12 +72,14 @@ class ConversationConfig(Config):
         min_summary_words: shortest docstring summary.
         max_summary_chars: longest docstring summary.
         max_signature_chars: longest signature that is quoted in a question.
+        packing: `none`, a conversation per row; or `best-fit`: several, for training with `data.document_masking`.
     """
 
     window_tokens: int = Field(ge=8)
     min_summary_words: int = Field(default=4, ge=1)
     max_summary_chars: int = Field(default=400, ge=1)
     max_signature_chars: int = Field(default=160, ge=2)
+    packing: Packing = "none"
 
 
 class ExecutionConfig(Config):

@@ -120,7 +120,8 @@ def token_ranges(corpus: Path, documents: Iterable[HeldDocument]) -> dict[str, l
     for split, rows_split in CONVERSATION_SPLITS.items():
         if rows_split in table:
             for document_id, part in _row_ranges(corpus, split, rows_split, table[rows_split], kept):
-                found[document_id].append(part)
+                if part not in found[document_id]:  # conversations of one document may share a row
+                    found[document_id].append(part)
     return found
 
 

@@ -39,9 +39,10 @@ def _check_rows(config: RunConfig, corpus: Path) -> None:
             expected="a split of conversations or documents",
         )
     summary = corpus / "corpus.json"
-    if split.startswith("chat") and summary.is_file() and not config.data.document_masking:
-        packing = read_json(summary)["chats"]["packing"]
-        if packing != "none":
+    if split.startswith(("chat", "sft")) and summary.is_file() and not config.data.document_masking:
+        values = read_json(summary)
+        section = values["chats"] if split.startswith("chat") else values["conversations"].get("parameters", {})
+        if (packing := section.get("packing", "none")) != "none":
             raise ConfigError(
                 f"data.split {split}: conversations share rows (packing {packing})",
                 expected="data.document_masking: true, so that none attends to another",

@@ -165,3 +165,29 @@ def test_ids_name_document_and_function():
         Conversation("d", "s", "MIT", "train", function(summary="Another answer it is.")),
     ]
     assert len({first.conversation_id, *(other.conversation_id for other in others)}) == 5
+
+
+def test_packed_rows_hold_the_same_conversations_with_less_padding(tokenizer):
+    found = conversations(*(function(f"pkg.f{n}", f"Return the answer number {n} to everything.") for n in range(12)))
+    width = CONFIG.window_tokens * 4 + 1
+    alone = encode_conversations(found, tokenizer, SPECIAL, width)
+    packed = encode_conversations(found, tokenizer, SPECIAL, width, "best-fit")
+    assert packed.row_keys.keys() == alone.row_keys.keys() == {c.conversation_id for c in found}
+    assert set(packed.row_keys.values()) == {row.key for row in packed.rows}
+    assert len(packed.rows) < len(alone.rows)
+    assert packed.num_trained_tokens == alone.num_trained_tokens
+    assert packed.num_padding_tokens < alone.num_padding_tokens / 2
+    pad, eos = tokenizer.pad_token_id, tokenizer.eos_token_id
+    whole = {tuple(row.ids[row.ids != pad].tolist()) for row in alone.rows}
+    parts = [part for row in packed.rows for part in _parts(row.ids[row.ids != pad].tolist(), eos)]
+    assert sorted(parts) == sorted(whole)
+
+
+def _parts(ids, eos):
+    """The pieces that end with a token, without it."""
+    found, begin = [], 0
+    for place, token in enumerate(ids):
+        if token == eos:
+            found.append(tuple(ids[begin:place]))
+            begin = place + 1
+    return found

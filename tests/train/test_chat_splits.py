@@ -17,7 +17,8 @@ def _corpus(root: Path, split: str, packing: str) -> Path:
     row = TokenSequence("ab" * 32, "alpha", np.arange(width), np.ones(width, np.uint8))
     entry = write_split(root, split, [row], layout="rows", width=width, dtype="u16", num_shards=1)
     write_tokens_json(root, {split: entry}, vocab_size=100, eos_id=0, pad_id=1, tokenizer_sha256="a" * 64)
-    (root / "corpus.json").write_text(json.dumps({"chats": {"packing": packing}}))
+    sections = {"chats": {"packing": packing}, "conversations": {"parameters": {"packing": packing}}}
+    (root / "corpus.json").write_text(json.dumps(sections))
     return root
 
 
@@ -26,11 +27,12 @@ def _data(split: str, **changes: object) -> dict[str, object]:
     return {**data, "heldout_windows": 1, "heldout_every_steps": 1, **changes}
 
 
-def test_conversations_that_share_rows_need_document_masking(tmp_path):
-    corpus = _corpus(tmp_path, "chat", "best-fit")
+@pytest.mark.parametrize("split", ["chat", "sft"])
+def test_conversations_that_share_rows_need_document_masking(tmp_path, split):
+    corpus = _corpus(tmp_path, split, "best-fit")
     with pytest.raises(ConfigError, match="share rows"):
-        open_windows(pretrain_config(data=_data("chat")), corpus)
-    assert open_windows(pretrain_config(data=_data("chat", document_masking=True)), corpus).pools[0].num_windows == 1
+        open_windows(pretrain_config(data=_data(split)), corpus)
+    assert open_windows(pretrain_config(data=_data(split, document_masking=True)), corpus).pools[0].num_windows == 1
 
 
 def test_conversations_in_rows_of_their_own_need_none(tmp_path):
