@@ -111,6 +111,28 @@ def test_what_stands_in_a_sources_way_is_named(changes, problem, rule):
     assert best(found) == EVIDENCE_MISSING
 
 
+def test_what_obtainable_and_unshareable_sources_state_is_enough():
+    sold = source("sold", data_class="obtainable", vendor="A. Publisher", fee="EUR 400 once")
+    secret = source("secret", data_class="unshareable", reason="personal data")
+    found = outlook(corpus(source(), sold, secret))
+    rows = {row["name"]: row["problems"] for row in found["sources"]}
+    assert rows["sold"] == []
+    assert rows["secret"] == ["is unshareable; a person states why"]
+    assert "OSAID-D8" not in reasons(found)
+    assert reasons(found)["OSAID-D11"][0] == "needs_statement"
+
+
+def test_a_source_of_the_hub_has_a_place_and_its_commit_as_pin():
+    remote = source(
+        "remote", type="hub", files=["*.jsonl"], repo_id="org/rows", revision="c0" * 20, obtained_from=None
+    )  # fmt: skip
+    rows = {row["name"]: row["problems"] for row in outlook(corpus(source(), remote))["sources"]}
+    assert rows["remote"] == []
+    unpinned = {**remote, "revision": None}
+    rows = {row["name"]: row["problems"] for row in outlook(corpus(source(), unpinned))["sources"]}
+    assert any("not pinned" in problem for problem in rows["remote"])
+
+
 def test_a_source_whose_licence_the_policy_drops_gives_no_text():
     found = outlook(corpus(source(), source("gnu", licence={"spdx": "GPL-3.0-only", "evidence": "its card"})))
     rows = {row["name"]: row["problems"] for row in found["sources"]}
