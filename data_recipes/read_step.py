@@ -16,6 +16,7 @@ from data_recipes.readers import open_source, reading_context
 from data_recipes.reading import PartReport, SourcePart
 from data_recipes.settings import CorpusConfig, Source
 from data_recipes.tasks import SCRATCH, Outputs
+from data_recipes.text_kernels import segment
 from data_recipes.text_reading import read_text
 from provenance.canonical import Json
 from provenance.digests import sha256_bytes
@@ -97,7 +98,8 @@ def _row(
     row["redacted_from"] = redaction.sha256_before if redaction.spans else ""
     row["signature"] = None
     if config.near_duplicates is not None and not decision.rule:
-        row["signature"] = signature(reading.segments.terms.hashes, config.near_duplicates.shingle_words).tobytes()
+        segments = segment(document.text) if redaction.spans else reading.segments
+        row["signature"] = signature(segments.terms.hashes, config.near_duplicates.shingle_words).tobytes()
     return row
 
 
