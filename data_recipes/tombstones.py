@@ -22,6 +22,9 @@ from provenance.errors import DataError
 TOMBSTONES_FORMAT = "openwright-tombstones/1"
 TOMBSTONES_NAME = "tombstones.json"
 
+CHAT_FOLDERS = {"chats": "chat", "preferences": "preference"}
+"""Folders of conversations that come from files, by the split of their training rows; they have no document."""
+
 CONVERSATION_SPLITS = {"train": "sft", "heldout": "sft-heldout"}
 """Splits of rows that conversations of a split of documents become."""
 
@@ -54,7 +57,10 @@ class TokenRange:
 
 @dataclass(frozen=True)
 class HeldDocument:
-    """A document of a corpus that a tombstone names, by its id or by its text."""
+    """A document of a corpus that a tombstone names, by its id or by its text.
+
+    A conversation or pair from a file counts as one: its id stands for its text, and its split is that of its row.
+    """
 
     document_id: str
     text_sha256: str
@@ -95,7 +101,7 @@ def write_tombstones(path: Path, tombstones: Iterable[Tombstone], blanked: Json 
 
 
 def held_documents(corpus: Path, tombstones: Iterable[Tombstone]) -> list[HeldDocument]:
-    """The documents of a corpus, kept or dropped, whose id or text a tombstone names; sorted by id."""
+    """The documents of a corpus, kept or dropped, and conversations from files, that tombstones name; sorted by id."""
     named = list(tombstones)
     ids = pa.array([tombstone.document_id for tombstone in named], pa.string())
     texts = pa.array([tombstone.text_sha256 for tombstone in named], pa.string())
@@ -105,6 +111,10 @@ def held_documents(corpus: Path, tombstones: Iterable[Tombstone]) -> list[HeldDo
         for batch in pq.ParquetFile(path).iter_batches(columns=names):
             is_named = pc.or_(pc.is_in(batch["document_id"], ids), pc.is_in(batch["text_sha256"], texts))
             found += [HeldDocument(**row) for row in batch.filter(is_named).to_pylist()]
+    wanted = {tombstone.document_id for tombstone in named}
+    for split, row in chats_of(corpus):
+        if row["chat_id"] in wanted:
+            found.append(HeldDocument(row["chat_id"], row["chat_id"], row["source"], split, "kept", 0))
     return sorted(found, key=lambda document: document.document_id)
 
 
@@ -116,7 +126,9 @@ def token_ranges(corpus: Path, documents: Iterable[HeldDocument]) -> dict[str, l
     """
     kept = {document.document_id: document for document in documents if document.decision == "kept"}
     table = read_json(corpus / "tokens" / "tokens.json")["splits"]
-    found = {document_id: [part] for document_id, part in document_ranges(corpus, kept.values()).items()}
+    found: dict[str, list[TokenRange]] = {document_id: [] for document_id in kept}
+    for document_id, part in (*document_ranges(corpus, kept.values()).items(), *_chat_ranges(corpus, table, kept)):
+        found[document_id].append(part)
     for split, rows_split in CONVERSATION_SPLITS.items():
         if rows_split in table:
             for document_id, part in _row_ranges(corpus, split, rows_split, table[rows_split], kept):
@@ -127,7 +139,7 @@ def token_ranges(corpus: Path, documents: Iterable[HeldDocument]) -> dict[str, l
 
 def document_ranges(corpus: Path, kept: Iterable[HeldDocument]) -> dict[str, TokenRange]:
     """Where the shards of documents hold kept documents, by document id."""
-    by_id = {document.document_id: document for document in kept}
+    by_id = {document.document_id: document for document in kept if document.split in CONVERSATION_SPLITS}
     table = read_json(corpus / "tokens" / "tokens.json")["splits"]
     splits = sorted({document.split for document in by_id.values()})
     return dict(part for split in splits for part in _stream_ranges(corpus, split, table[split], by_id))
@@ -174,6 +186,33 @@ def _row_ranges(
             if row["document_id"] in kept and row["row_key"]:
                 path, begin = places[ordinals[row["row_key"]]]
                 yield row["document_id"], TokenRange(rows_split, path, begin, begin + entry["width"])
+
+
+def chats_of(corpus: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Conversations and pairs that came from files: the split of the row, then `chat_id`, `source` and `row_key`."""
+    for folder, name in CHAT_FOLDERS.items():
+        for path in sorted((corpus / folder).glob("*.parquet")):
+            split = name if path.name.startswith("train-") else f"{name}-heldout"
+            for batch in pq.ParquetFile(path).iter_batches(columns=["chat_id", "source", "row_key"]):
+                yield from ((split, row) for row in batch.to_pylist())
+
+
+def _chat_ranges(
+    corpus: Path, table: Mapping[str, Any], kept: Mapping[str, HeldDocument]
+) -> Iterator[tuple[str, TokenRange]]:
+    """Places of the rows of conversations and pairs that came from files."""
+    if all(document.split in CONVERSATION_SPLITS for document in kept.values()):
+        return
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for split, row in chats_of(corpus):
+        rows.setdefault((split, row["source"]), {})[row["chat_id"]] = row["row_key"]
+    for (split, name), keys in sorted(rows.items()):
+        source = next(source for source in table[split]["sources"] if source["name"] == name)
+        places = _row_places(source, table[split]["width"])
+        ordinals = {key: number for number, key in enumerate(sorted(set(keys.values())))}
+        for chat_id in sorted(keys.keys() & kept.keys()):
+            path, begin = places[ordinals[keys[chat_id]]]
+            yield chat_id, TokenRange(split, path, begin, begin + table[split]["width"])
 
 
 def _row_places(source: Mapping[str, Any], width: int) -> list[tuple[str, int]]:

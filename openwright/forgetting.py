@@ -15,6 +15,7 @@ from data_recipes.tombstones import (
     HeldDocument,
     TokenRange,
     Tombstone,
+    chats_of,
     duplicates_of,
     held_documents,
     token_ranges,
@@ -28,17 +29,19 @@ RECEIPT_FORMAT = "openwright-forget-receipt/1"
 
 
 def find_documents(runs: Sequence[KnownRun], prefixes: Sequence[str]) -> list[str]:
-    """Whole ids of the documents that begin so, in the corpora of some runs.
+    """Whole ids of the documents, and of conversations from files, that begin so, in the corpora of some runs.
 
     Raises:
         ConfigError: when none, or more than one, begins so.
     """
     indexes = [DocumentIndex(corpus) for corpus in _corpora(runs)]
+    chats = {row["chat_id"] for corpus in _corpora(runs) for _, row in chats_of(corpus)}
     found: set[str] = set()
     for prefix in prefixes:
         if not re.fullmatch(r"[0-9a-f]{8,64}", prefix):
             raise ConfigError(f"--documents {prefix}", expected="8 to 64 hexadecimal digits", where="command line")
         ids = {row.document_id for index in indexes for row in map(index.row, index.find(prefix))}
+        ids |= {chat_id for chat_id in chats if chat_id.startswith(prefix)}
         if len(ids) != 1:
             raise ConfigError(
                 f"{len(ids)} documents begin with {prefix}",

@@ -65,10 +65,9 @@ def _copy_rows(source: Path, target: Path, without_text: list[str], forgotten: C
     """Copy a Parquet file, or its rows that ship as text; a file left without rows is not written."""
     table = pq.read_table(source)
     is_left_out = pc.is_in(table["source"], pa.array(without_text, pa.string()))
-    if "document_id" in table.column_names:  # conversations from files were made from no document
-        is_forgotten = pc.is_in(table["document_id"], pa.array(sorted(forgotten), pa.string()))
-        is_left_out = pc.or_(is_left_out, is_forgotten)
-    kept = table.filter(pc.invert(is_left_out))
+    name = "document_id" if "document_id" in table.column_names else "chat_id"
+    is_forgotten = pc.is_in(table[name], pa.array(sorted(forgotten), pa.string()))
+    kept = table.filter(pc.invert(pc.or_(is_left_out, is_forgotten)))
     if kept.num_rows == table.num_rows:
         shutil.copyfile(source, target)
     elif kept.num_rows:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from data_recipes.tombstones import TOMBSTONES_NAME, HeldDocument, document_ranges
+from data_recipes.tombstones import CONVERSATION_SPLITS, TOMBSTONES_NAME, HeldDocument, document_ranges
 from data_recipes.windows import REDACTED_FOLDER
 from provenance.canonical import read_json
 from release.facts import BundleFacts
@@ -32,6 +32,9 @@ def _problem(dataset: Path, documents: list[HeldDocument], blanked: dict[str, li
     copies = (path for path in (dataset / REDACTED_FOLDER).rglob("*") if path.is_file())
     if {path.relative_to(dataset / REDACTED_FOLDER).as_posix() for path in copies} != blanked.keys():
         return "redacted/ holds other files than tombstones.json names"
+    forgotten = {document.document_id for document in documents if document.split not in CONVERSATION_SPLITS}
+    if forgotten:
+        return "a conversation is there, and a tombstone names it"
     expected: dict[str, list[list[int]]] = {}
     for part in document_ranges(dataset, documents).values():
         expected.setdefault(part.path, []).append([part.begin, part.end])
