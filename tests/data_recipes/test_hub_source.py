@@ -1,9 +1,15 @@
 """Sources of type `hub`: data sets of a Hub on loopback, asked by the library's own client."""
 
+import errno
 import gzip
 import io
 import json
-import shutil
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +24,7 @@ from data_recipes.reading import PartReport, ReadingContext, ReadingLimits, Sour
 from provenance.digests import sha256_bytes
 from provenance.errors import ConfigError, DataError, SourceError
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 COMMIT = "c0" * 20
 NAME = "datasets/org/rows"
 CARD = b"---\nlicense: cc-by-4.0\npretty_name: Rows\n---\n# Rows\n"
@@ -212,14 +219,36 @@ def test_a_cut_connection_is_gone_on_with(hub, tmp_path, monkeypatch):
     assert hub.ranges == [("data/b.jsonl", 5000)]
 
 
+FETCH = """
+import sys
+from pathlib import Path
+from huggingface_hub import constants
+from data_recipes.hub_fetch import HubRepository, fetch_file, list_files
+constants.DOWNLOAD_CHUNK_SIZE = 1000
+repository = HubRepository("org/rows", sys.argv[1])
+fetch_file(repository, list_files(repository)["data/b.jsonl"], Path(sys.argv[2]))
+"""
+
+
 def test_a_download_that_was_killed_goes_on_in_another_process(hub, tmp_path):
-    place = tmp_path / "hub" / sha256_bytes(LARGE)
-    place.mkdir(parents=True)
-    (place / ".partial").write_bytes(LARGE[:7000])
+    repository = hub.repositories[NAME]
+    repository.hold_after["data/b.jsonl"] = 30_000
+    partial = tmp_path / "hub" / sha256_bytes(LARGE) / ".partial"
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "PYTHONPATH": str(ROOT)}
+    running = subprocess.Popen([sys.executable, "-c", FETCH, COMMIT, str(tmp_path)], env=environment)
+    deadline = time.monotonic() + 60
+    while not (partial.is_file() and partial.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    running.kill()
+    assert running.wait() == -signal.SIGKILL
+    repository.released.set()
+    here = partial.stat().st_size
+    assert LARGE.startswith(partial.read_bytes())
+    assert 0 < here < 30_000
     documents, _ = read(source(files=["data/b*"]), tmp_path)
     assert len(documents) == 60
-    assert hub.ranges == [("data/b.jsonl", 7000)]
-    assert not (place / ".partial").exists()
+    assert hub.ranges == [("data/b.jsonl", here)]
+    assert not partial.exists()
 
 
 @pytest.mark.parametrize("left", [LARGE + b"more", b"other bytes"])
@@ -296,8 +325,9 @@ def test_recipes_that_pin_too_little_are_refused(changes):
 
 
 def test_a_full_disk_is_no_error_of_the_hub(hub, tmp_path, monkeypatch):
-    usage = shutil.disk_usage(tmp_path)
-    assert usage.free
-    monkeypatch.setattr("data_recipes.hub_fetch.sync_path", lambda path: (_ for _ in ()).throw(OSError(28, "No space")))
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("data_recipes.hub_fetch.sync_path", full)
     with pytest.raises(OSError, match="No space"):
         read(source(files=["data/b*"]), tmp_path)

@@ -25,6 +25,7 @@ class Repository:
         listed: size and sha256 that the listing gives by path, where it is not to be true.
         refuse: status and `X-Error-Code` for every request, such as (403, "GatedRepo").
         cut_after: bytes after which the connection breaks, by path; each file once.
+        hold_after: bytes after which the server waits until `released` is set, by path; each file once.
     """
 
     files: dict[str, bytes]
@@ -33,6 +34,8 @@ class Repository:
     listed: dict[str, tuple[int, str]] = field(default_factory=dict)
     refuse: tuple[int, str] | None = None
     cut_after: dict[str, int] = field(default_factory=dict)
+    hold_after: dict[str, int] = field(default_factory=dict)
+    released: threading.Event = field(default_factory=threading.Event)
 
     def entries(self) -> list[dict[str, Any]]:
         """The tree as the Hub lists it."""
@@ -159,11 +162,21 @@ def _handler(hub: LoopbackHub) -> type[BaseHTTPRequestHandler]:
                 hub.ranges.append((path, first))
                 headers["Content-Range"] = f"bytes {first}-{len(data) - 1}/{len(data)}"
             cut = repository.cut_after.pop(path, None) if self.command == "GET" else None
+            if self.command == "GET" and path in repository.hold_after:
+                self.hold(repository, data, headers, repository.hold_after.pop(path))
+                return
             self.send(206 if first else 200, data[first:], headers, cut)
+
+        def hold(self, repository: Repository, data: bytes, headers: dict[str, str], num_bytes: int) -> None:
+            self.send(200, b"", {**headers, "Content-Length": str(len(data))})
+            self.wfile.write(data[:num_bytes])
+            self.wfile.flush()
+            repository.released.wait(30)
+            self.close_connection = True
 
         def send(self, status: int, body: bytes, headers: dict[str, str], cut: int | None = None) -> None:
             self.send_response(status)
-            for header, value in {**headers, "Content-Length": str(len(body))}.items():
+            for header, value in {"Content-Length": str(len(body)), **headers}.items():
                 self.send_header(header, value)
             self.end_headers()
             if self.command == "GET":
