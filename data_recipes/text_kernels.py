@@ -5,6 +5,7 @@ the few lines that this pass marks for them. numba keeps the compiled code besid
 files when it decides whether to compile again: the kernel and all it uses stay in one module.
 """
 
+import sys
 import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
@@ -57,8 +58,13 @@ _SHIFT, _HALF = np.uint64(33), np.uint64(32)
 
 
 def compiled(function: _Function) -> _Function:
-    """Compile a function with numba when it is first called, and keep the result on disk."""
-    return cast(_Function, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+    """Compile a function with numba when it is first called.
+
+    The result is kept on disk beside the source file, unless Python itself was told to write no compiled code: a
+    bundle's copy of the code is run that way, and nothing may be added to it.
+    """
+    cache = not sys.dont_write_bytecode
+    return cast(_Function, numba.njit(cache=cache, nogil=True, error_model="numpy")(function))
 
 
 class Tables(NamedTuple):
@@ -132,6 +138,9 @@ def tables() -> Tables:
     lower = np.arange(0x110000, dtype=np.uint32)
     for code in (*range(0x32400), *range(0xE0000, 0xE0200)):  # all others are unassigned or private
         character = chr(code)
+        if unicodedata.category(character) == "Lo":  # two thirds of them, all alike
+            flags[code] = LETTER | TERM | PLAIN | WORD
+            continue
         flags[code] = _flags_of(character)
         lowered = character.lower()
         if len(lowered) == 1:

@@ -1,7 +1,10 @@
 """All statistics of one pass over a text, against a plain Python reading of their descriptions."""
 
+import os
+import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,3 +100,13 @@ def test_reading_gives_segments_for_what_comes_after():
     reading = read_text("one two three")
     assert reading.segments.terms.hashes.dtype == np.uint64
     assert reading.statistics == measure("one two three")
+
+
+@pytest.mark.parametrize("option", [["-B"], []])
+def test_compiled_code_is_kept_only_where_python_may_write_its_own(tmp_path, option):
+    source = "from data_recipes.text_kernels import compiled\n@compiled\ndef twice(x):\n    return 2 * x\ntwice(3)"
+    (tmp_path / "kernel.py").write_text(source)
+    run = [sys.executable, *option, "-c", "import kernel"]
+    path = os.pathsep.join([str(tmp_path), str(Path(text_kernels.__file__).parent.parent)])
+    subprocess.run(run, check=True, cwd=tmp_path, env={"PYTHONPATH": path, "PATH": ""})
+    assert len(list(tmp_path.rglob("*.nbi"))) == (0 if option else 1)
