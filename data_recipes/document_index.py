@@ -97,7 +97,7 @@ class DocumentIndex:
             *(_names(self._licences, found["licence"]), _names(self._decisions, found["decision"])),
             _names(self.splits, found["split"]),
         )
-        return [IndexRow(*fields) for fields in zip(numbers.tolist(), *named, strict=True)]
+        return list(map(IndexRow._make, zip(numbers.tolist(), *named, strict=True)))
 
     def find(self, prefix: str) -> range:
         """Numbers of the rows whose document id begins with lower-case hexadecimal digits; found by bisection."""

@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from data_recipes.document_index import DocumentIndex, IndexRow
 from data_recipes.order import Draw, Order
 from data_recipes.order_numpy import window_ids_numpy
 from data_recipes.pools import WindowPools
-from data_recipes.split_rows import SplitRows
+from data_recipes.split_rows import RowNumbers, SplitRows
 from provenance.errors import DataError
+
+Numbers = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -74,37 +78,48 @@ class Lookup:
         Raises:
             DataError: for a step that is not in the order, and shards that hold other documents than the index.
         """
-        draws = self._draws(step)
+        pools, windows = self._windows(step)
+        draws = self._draws(step, pools, windows)
         names = [self.order.sources[draw.source].name for draw in draws]
         if self.windows.layout != "stream":
             return [WindowRead(draw, name, []) for draw, name in zip(draws, names, strict=True)]
-        numbers = []
-        for draw, name in zip(draws, names, strict=True):
-            first, last = self.windows.documents_of(draw.source, draw.window)
-            of_source = self.rows.of_source(name)
-            if last >= len(of_source):
-                raise DataError(f"document {last} of {name!r}", expected=f"{len(of_source)}, as the index says")
-            numbers.append(of_source[first : last + 1])
+        numbers = self._row_numbers(pools, windows)
         rows = iter(self.index.rows(np.concatenate(numbers)))
         return [
             WindowRead(draw, name, list(islice(rows, len(of_window))))
             for draw, name, of_window in zip(draws, names, numbers, strict=True)
         ]
 
-    def _draws(self, step: int) -> list[Draw]:
-        """As `order.step_draws`, with numpy: a step may have thousands."""
-        offsets = np.array(self.order.window_offsets, np.uint64)
-        ids = window_ids_numpy(self.order, step, step)[0]
-        # Of pools without a window, which share their offset with the next one, the last is never meant.
-        pools = (np.searchsorted(offsets, ids, side="right") - 1).tolist()
+    def _windows(self, step: int) -> tuple[Numbers, Numbers]:
+        """Pool and window of every draw of a step: as `order.step_draws`, with numpy, for steps of thousands."""
+        offsets = np.array(self.order.window_offsets, np.int64)
+        ids = window_ids_numpy(self.order, step, step)[0].astype(np.int64)
+        # Of pools that share an offset, all but the last are without a window.
+        pools = np.searchsorted(offsets, ids, side="right") - 1
+        return pools, ids - offsets[pools]
+
+    def _draws(self, step: int, pools: Numbers, windows: Numbers) -> list[Draw]:
         phase, slot = self.order.locate_step(step)
         drawn = self.order.first_draws(phase, slot)
         draws = []
-        for pool, window_id in zip(pools, ids.tolist(), strict=True):
-            epoch = drawn[pool] // self.order.sources[pool].num_windows
+        for pool, window in zip(pools.tolist(), windows.tolist(), strict=True):
+            draws.append(Draw(pool, drawn[pool] // self.order.sources[pool].num_windows, window))
             drawn[pool] += 1
-            draws.append(Draw(pool, epoch, window_id - self.order.window_offsets[pool]))
         return draws
+
+    def _row_numbers(self, pools: Numbers, windows: Numbers) -> list[RowNumbers]:
+        """Row numbers of the documents of every window."""
+        found: list[RowNumbers] = [np.empty(0, np.uint32)] * len(pools)
+        for pool in np.unique(pools).tolist():
+            slots = np.flatnonzero(pools == pool)
+            firsts, lasts = self.windows.documents_of_all(pool, windows[slots])
+            name = self.order.sources[pool].name
+            of_source = self.rows.of_source(name)
+            if int(lasts.max()) >= len(of_source):
+                raise DataError(f"document {lasts.max()} of {name!r}", expected=f"{len(of_source)}, as the index says")
+            for slot, first, last in zip(slots.tolist(), firsts.tolist(), lasts.tolist(), strict=True):
+                found[slot] = of_source[first : last + 1]
+        return found
 
     def find(self, prefix: str) -> IndexRow:
         """The document whose id begins so.

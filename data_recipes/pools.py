@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from data_recipes.order import ORDER_1, Draw, Order, OrderSource
 from data_recipes.windows import Mask, TokenIds, TokenWindows
@@ -86,6 +88,11 @@ class WindowPools:
         """First and last document that a window touches, as ordinals within the source (rows: the row itself)."""
         windows, source = self._locate(pool)
         return windows.documents_of(source, window)
+
+    def documents_of_all(self, pool: int, windows: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """First and last documents of many windows of a pool; as `TokenWindows.documents_of_all`."""
+        found, source = self._locate(pool)
+        return found.documents_of_all(source, windows)
 
     def windows_of(self, pool: int, document: int, tokens: tuple[int, int] | None = None) -> range:
         """The windows of a pool that touch a document of its source, or a part of it; as `TokenWindows.windows_of`."""

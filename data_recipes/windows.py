@@ -156,6 +156,21 @@ class TokenWindows:
         first, last = np.searchsorted(shard.ends, np.array([begin, begin + self.window_tokens], "<u8"), side="right")
         return earlier + int(first), earlier + int(last)
 
+    def documents_of_all(self, source: int, windows: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """As `documents_of` for many windows of one source of a stream: first and last documents, as arrays."""
+        first_windows, length = np.array(self._first_windows[source]), self.window_tokens
+        numbers = np.searchsorted(first_windows, windows, side="right") - 1
+        firsts, lasts = np.empty(len(windows), np.int64), np.empty(len(windows), np.int64)
+        for number in np.unique(numbers).tolist():
+            ends, of_shard = self._shards[source][number].ends, numbers == number
+            if ends is None:
+                raise DataError(f"layout {self.layout!r}", expected="a split that holds whole documents")
+            begins = ((windows[of_shard] - first_windows[number]) * length).astype("<u8")
+            earlier = self._first_documents[source][number]
+            firsts[of_shard] = earlier + np.searchsorted(ends, begins, side="right")
+            lasts[of_shard] = earlier + np.searchsorted(ends, begins + np.uint64(length), side="right")
+        return firsts, lasts
+
     def num_documents(self, source: int) -> int:
         """Documents (rows: rows) of a source."""
         return self._first_documents[source][-1]
