@@ -3,8 +3,9 @@
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -61,9 +62,23 @@ SPEC = StageSpec(
     ),
 )
 
+OPTIONAL_LIBRARIES = {"debian": "python-debian"}
+"""Libraries that only the sources of one type need, and that only they ask for."""
+
 SOURCES_FORMAT = "openwright-sources/1"
 SFT_SPLITS = {"train": "sft", "heldout": "sft-heldout"}
 _Result = TypeVar("_Result")
+
+
+def libraries_for(source_types: Iterable[str]) -> tuple[str, ...]:
+    """Return the libraries whose version may change a corpus of such sources."""
+    types = set(source_types)
+    return (*SPEC.libraries, *(library for kind, library in OPTIONAL_LIBRARIES.items() if kind in types))
+
+
+def spec_of(config: CorpusConfig) -> StageSpec:
+    """Return the stage of a recipe: `SPEC` with the libraries that its sources need besides."""
+    return replace(SPEC, libraries=libraries_for(source.type for source in config.sources))
 
 
 def build_corpus(config: CorpusConfig, context: StageContext) -> Artifact:
@@ -77,7 +92,7 @@ def build_corpus(config: CorpusConfig, context: StageContext) -> Artifact:
         SourceError: when a source cannot be fetched or is not the pinned one.
         DataError: when a source is empty, all documents of a split are dropped, or the disk is full.
     """
-    return run_stage(context, SPEC, recipe_of(config), (), lambda work: _build(config, work))
+    return run_stage(context, spec_of(config), recipe_of(config), (), lambda work: _build(config, work))
 
 
 def _build(config: CorpusConfig, work: Path) -> None:
@@ -114,7 +129,9 @@ class _CorpusBuild:
 
     def __init__(self, config: CorpusConfig, work: Path, executor: Executor, journal: "_StepTimer") -> None:
         self._config, self._work, self._journal = config, work, journal
-        self._builder = Builder(work, config, build_key(config, SPEC.packages, SPEC.libraries), executor, run_task)
+        self._builder = Builder(
+            work, config, build_key(config, SPEC.packages, spec_of(config).libraries), executor, run_task
+        )
         context = reading_context(config)
         self._sources = sorted(config.sources, key=lambda source: source.name)
         self._readers = {source.name: open_source(source, context) for source in self._sources}

@@ -114,11 +114,12 @@ def make_plan(configs: StageConfigs, store: Path, options: PlanOptions, *, comma
 
 def find_corpus(configs: StageConfigs, store: Path) -> Artifact | None:
     """The finished corpus of exactly this recipe and code, or None."""
-    from data_recipes.corpus import SPEC
+    from data_recipes.corpus import spec_of
 
+    spec = spec_of(configs.models["corpus"])
     recipe = recipe_of(configs.models["corpus"])
-    fingerprint = stage_fingerprint(SPEC.kind, recipe, (), SPEC.packages, SPEC.libraries)
-    return find_artifact(store / configs.name, SPEC.kind, fingerprint)
+    fingerprint = stage_fingerprint(spec.kind, recipe, (), spec.packages, spec.libraries)
+    return find_artifact(store / configs.name, spec.kind, fingerprint)
 
 
 def _models(configs: StageConfigs) -> dict[str, ModelConfig]:

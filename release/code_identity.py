@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from packaging.utils import canonicalize_name
 
@@ -48,12 +49,19 @@ def _problems(facts: BundleFacts) -> Iterator[str]:
             yield f"stage {stage} ran another source tree (commit {recorded['commit'][:12]}) than code/"
 
 
+def _libraries(spec: StageSpec, recipe: Any) -> tuple[str, ...]:
+    """The libraries of a stage; those of a corpus depend on the types of its sources."""
+    from data_recipes.corpus import libraries_for
+
+    return libraries_for(source["type"] for source in recipe["sources"]) if spec.kind == "corpus" else spec.libraries
+
+
 def _fingerprint_holds(facts: BundleFacts, stage: str) -> bool:
     """Whether the stage's fingerprint follows from `code/`: packages that it may not import can have changed since."""
     manifest, spec = facts.stage_manifest(stage), stage_specs()[stage]
     observed = facts.environment(stage).get("distributions", {})
     versions = {canonicalize_name(name): found["version"] for name, found in observed.items()}
-    libraries = {name: versions.get(canonicalize_name(name), "") for name in spec.libraries}
+    libraries = {name: versions.get(canonicalize_name(name), "") for name in _libraries(spec, manifest["recipe"])}
     sources = sources_digest(spec.packages, facts.model / "code")
     found = fingerprint_digest(stage, manifest["recipe"], manifest["parents"], sources, libraries)
     return bool(found == manifest["fingerprint"])

@@ -12,9 +12,11 @@ from loopback_hub import Repository, loopback_hub
 from test_line_reader import compressed
 from test_token_source import byte_tokenizer, documents_of, write_olmo
 
-from data_recipes.corpus import build_corpus
+from data_recipes.corpus import build_corpus, spec_of
+from data_recipes.debian_settings import DebianSource
 from provenance.canonical import read_json
 from provenance.digests import sha256_file
+from provenance.fingerprint import stage_fingerprint
 
 COMMIT = "c0" * 20
 
@@ -91,3 +93,13 @@ def test_every_type_of_source_in_one_corpus(built):
     assert {row["evidence_kind"] for row in kept["tiny"]} == {"dep5-stanza"}
     assert {row["split"] for row in kept["tiny"]} == {"heldout"}
     assert {row["licence_chosen"] for row in kept["tiny"]} == {"MIT"}
+
+
+def test_a_library_that_only_some_sources_need_counts_only_for_them(tmp_path):
+    debian = source_values(package({"docs/guide.md": b"# Guide\n"}), split="heldout")
+    plain = tiny_corpus_config(tmp_path)
+    with_debian = plain.model_copy(update={"sources": [*plain.sources, DebianSource.model_validate(debian)]})
+    assert set(spec_of(with_debian).libraries) - set(spec_of(plain).libraries) == {"python-debian"}
+    assert stage_fingerprint("corpus", {}, (), (), spec_of(plain).libraries) != stage_fingerprint(
+        "corpus", {}, (), (), spec_of(with_debian).libraries
+    )
