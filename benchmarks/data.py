@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_chain import chain_figures
 from data_lookup import loader_figure, lookup_figures
 from data_signatures import recall_figures, signature_figures
 from data_statistics import statistics_figures
@@ -66,6 +67,11 @@ def _statistics(options: Options) -> list[Figure]:
     return statistics_figures(options.texts(), options.peers)
 
 
+def _chain(options: Options) -> list[Figure]:
+    assert options.peers is not None, "an area of NEEDS_PEERS"
+    return chain_figures(options.texts(), options.peers, options.directory)
+
+
 AREAS: dict[str, Callable[[Options], list[Figure]]] = {
     "lookup": _lookup,
     "loader": _loader,
@@ -73,10 +79,11 @@ AREAS: dict[str, Callable[[Options], list[Figure]]] = {
     "signatures": _signatures,
     "recall": _recall,
     "statistics": _statistics,
+    "chain": _chain,
 }
-NEEDS_TEXT = frozenset({"tokenize", "signatures", "recall", "statistics"})
+NEEDS_TEXT = frozenset({"tokenize", "signatures", "recall", "statistics", "chain"})
 """Areas that are left out without --text."""
-NEEDS_PEERS = frozenset({"signatures", "statistics"})
+NEEDS_PEERS = frozenset({"signatures", "statistics", "chain"})
 """Areas that are left out without --peers."""
 
 

@@ -58,12 +58,31 @@ def _filtering(name: str) -> Callable[[list[str]], None]:
     return run
 
 
+def datatrove_chain(places: list[str]) -> None:
+    """Reader, Gopher filters and MinHash signatures, given a JSON Lines file and a folder to write to."""
+    from datatrove.executor import LocalPipelineExecutor
+    from datatrove.pipeline.dedup import MinhashDedupSignature
+    from datatrove.pipeline.readers import JsonlReader
+
+    path, folder = places
+    directory, _, name = path.rpartition("/")
+    chosen = _filters()
+    steps = [
+        JsonlReader(directory, glob_pattern=name),
+        chosen["datatrove-gopher-quality"],
+        chosen["datatrove-gopher-repetition"],
+        MinhashDedupSignature(f"{folder}/signatures"),
+    ]
+    LocalPipelineExecutor(pipeline=steps, tasks=1, workers=1, logging_dir=f"{folder}/logs").run()
+
+
 TASKS: dict[str, Callable[[list[str]], None]] = {
     "rensa-r": rensa_r,
     "rensa-rho": rensa_rho,
     "datatrove-gopher-quality": _filtering("datatrove-gopher-quality"),
     "datatrove-gopher-repetition": _filtering("datatrove-gopher-repetition"),
     "datatrove-fineweb": _filtering("datatrove-fineweb"),
+    "datatrove-chain": datatrove_chain,
 }
 
 

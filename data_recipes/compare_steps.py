@@ -77,11 +77,8 @@ def _index(root: str, config_json: str, heldout: tuple[int, ...]) -> EvaluationI
     data_dir = config.execution.data_dir.expanduser()
     items = [item for source in rules.sets for item in read_evaluation_set(source, data_dir)]
     if rules.heldout:
-        items += [
-            EvaluationItem(HELDOUT_SET, document_id, (text,))
-            for number in heldout
-            for document_id, text in _texts(Path(root) / part_path(number))
-        ]
+        texts = sorted(found for number in heldout for found in _texts(Path(root) / part_path(number)))
+        items += [EvaluationItem(HELDOUT_SET, document_id, (text,)) for document_id, text in texts]
     return build_index(items, rules)
 
 

@@ -99,7 +99,7 @@ def _build(config: CorpusConfig, work: Path) -> None:
     with _disk_errors(work), _executor(config) as executor:
         (work / "journal.jsonl").unlink(missing_ok=True)
         journal = _StepTimer(work / "journal.jsonl")
-        build = _CorpusBuild(config, work, executor, journal)
+        build = CorpusBuild(config, work, executor, journal.note)
         journal.timed("read", build.read)
         journal.timed("decide", build.decide)
         journal.timed("gather", build.gather)
@@ -120,15 +120,19 @@ def _executor(config: CorpusConfig) -> LocalPool | SlurmArrays:
     return LocalPool(execution.num_workers) if execution.slurm is None else SlurmArrays(execution.slurm)
 
 
-class _CorpusBuild:
+class CorpusBuild:
     """The steps of a corpus, each a map over parts or shards with a barrier after it.
+
+    Args:
+        work: directory of the build, which may hold what a killed one left.
+        note: told what was observed.
 
     Attributes:
         splits: entries of `tokens.json`, as far as they are written.
     """
 
-    def __init__(self, config: CorpusConfig, work: Path, executor: Executor, journal: "_StepTimer") -> None:
-        self._config, self._work, self._journal = config, work, journal
+    def __init__(self, config: CorpusConfig, work: Path, executor: Executor, note: Callable[..., None]) -> None:
+        self._config, self._work, self._note = config, work, note
         self._builder = Builder(
             work, config, build_key(config, SPEC.packages, spec_of(config).libraries), executor, run_task
         )
@@ -186,7 +190,7 @@ class _CorpusBuild:
         """Bring the documents of each shard together and write the texts of those kept."""
         num_shards = self._config.num_shards
         size_bytes = sum(record.report["size_bytes"] for record in self._parts)
-        num_buckets = num_buckets_of_shard(size_bytes, num_shards)
+        num_buckets = num_buckets_of_shard(size_bytes, num_shards, self._config.execution.bucket_mb * 2**20)
         values = [
             {"shard": shard, "num_parts": len(self._parts), "num_buckets": num_buckets} for shard in range(num_shards)
         ]
@@ -200,7 +204,7 @@ class _CorpusBuild:
         value = {"texts": [record.report["texts"] for record in self._gathered], "size_bytes": size_bytes}
         (self._trained,) = self._builder.run("train", [value], self._gathered)
         engine = self._trained.report["engine"]
-        self._journal.note("tokenizer engine", **engine)
+        self._note("tokenizer engine", **engine)
         fact(f"tokenizer engine: {engine['engine']}{': ' + engine['reason'] if engine['reason'] else ''}")
 
     def tokenize(self) -> None:

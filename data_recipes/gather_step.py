@@ -15,15 +15,12 @@ from data_recipes.read_step import part_path
 from data_recipes.tasks import SCRATCH, Outputs
 from provenance.canonical import Json
 
-BUCKET_BYTES = 32 * 2**20
-"""Text that a gathering process holds at a time; a shard is gathered bucket by bucket. No byte depends on it."""
-
 _ROWS_SCHEMA = pa.schema([*DOCUMENTS_SCHEMA, PART_SCHEMA.field("functions")])
 
 
-def num_buckets_of_shard(size_bytes: int, num_shards: int) -> int:
-    """Into how many buckets each shard is cut, given the bytes of all texts."""
-    return max(1, -(-size_bytes // (num_shards * BUCKET_BYTES)))
+def num_buckets_of_shard(size_bytes: int, num_shards: int, bucket_bytes: int) -> int:
+    """Into how many buckets each shard is cut, given the bytes of all texts; it is gathered bucket by bucket."""
+    return max(1, -(-size_bytes // (num_shards * bucket_bytes)))
 
 
 def rows_path(shard: int) -> str:

@@ -87,6 +87,8 @@ class ExecutionConfig(Config):
 
     Attributes:
         num_workers: processes that do the tasks of a build on this machine.
+        bucket_mb: text that a process holds at a time when it sorts documents; more is faster where there are more than
+            some 100 GB of text.
         slurm: do them as job arrays of a Slurm cluster instead.
         cache_dir: where fetched archives are kept.
         index_url: package index to fetch from; None for the default one.
@@ -96,6 +98,7 @@ class ExecutionConfig(Config):
     """
 
     num_workers: int = Field(default=2, ge=1)
+    bucket_mb: int = Field(default=32, ge=1)
     slurm: SlurmExecution | None = None
     cache_dir: Path = Field(default=Path("~/.cache/openwright/sources"), strict=False, validate_default=False)
     index_url: str | None = None

@@ -297,6 +297,13 @@ def test_datasets_loads_text_and_conversations(made, tmp_path):
     assert [turn["role"] for turn in talk["train"][0]["messages"]] == ["user", "assistant"]
 
 
+def test_bytes_do_not_depend_on_what_fits_in_memory(made, tmp_path, monkeypatch):
+    monkeypatch.setattr("data_recipes.part_files.RUN_BYTES", 4000)
+    monkeypatch.setattr("data_recipes.part_files.GROUP_BYTES", 500)
+    monkeypatch.setattr("data_recipes.corpus.num_buckets_of_shard", lambda *arguments: 3)
+    assert build(tmp_path, rich_values(tmp_path)).results == made.results
+
+
 @pytest.mark.parametrize("num_workers", [2, 7])
 def test_bytes_do_not_depend_on_workers_or_order_of_sources(num_workers, made, tmp_path):
     values = rich_values(tmp_path)
