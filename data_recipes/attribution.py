@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from data_recipes.obligations import MEANINGS, TABLE_VERSION, identifiers_of, obligations_of, terms_of
+from data_recipes.policy import credit_lines
 from provenance.canonical import Json
 
 _COLUMNS = (
@@ -40,9 +41,10 @@ class LicenceUse:
         self.num_documents += 1
         self.size_bytes += row["size_bytes"]
         self.num_tokens += row["num_tokens"]
-        self.num_without_credit += not row["copyright"]
+        named = credit_lines(row["copyright"] or ())
+        self.num_without_credit += not named
         self.documents_by_source[row["source"]] += 1
-        self.credits.setdefault(row["source"], set()).update(row["copyright"] or ())
+        self.credits.setdefault(row["source"], set()).update(named)
 
     def as_json(self) -> dict[str, Json]:
         """Return what `openwright data licences --json` prints of it."""

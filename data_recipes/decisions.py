@@ -3,7 +3,7 @@
 from data_recipes.document import ExtractedDocument
 from data_recipes.documents import Decision
 from data_recipes.filters import QUALITY_RULES, Statistics, broken_rule
-from data_recipes.policy import decide_licence
+from data_recipes.policy import credit_lines, decide_licence
 from data_recipes.rule_settings import CONTAMINATED, NEAR_DUPLICATE
 from data_recipes.settings import CorpusConfig
 from data_recipes.text import READING_RULES
@@ -25,7 +25,7 @@ class Judge:
     def decide(self, extracted: ExtractedDocument, statistics: Statistics) -> tuple[Decision, str]:
         """Return the decision, and the licence that the policy chose (empty where it allows none)."""
         document, finding = extracted.document, extracted.document.licence
-        licence = decide_licence(finding.spdx, self._config.policy, is_credited=bool(finding.copyright))
+        licence = decide_licence(finding.spdx, self._config.policy, is_credited=bool(credit_lines(finding.copyright)))
         if self._forgotten and self._forgotten & {document.document_id, document.text_sha256}:
             return Decision(FORGOTTEN), licence.chosen
         if extracted.broken:

@@ -1,5 +1,7 @@
 """Licence policy: which SPDX expressions a recipe accepts, and which alternative of an OR it takes."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, Literal
@@ -45,6 +47,18 @@ def normalise_spdx(text: str) -> str:
     except ExpressionError:
         return UNRESOLVED
     return UNRESOLVED if parsed is None else str(parsed)
+
+
+_PLACEHOLDER = re.compile(
+    r"<(?:year|yyyy|dates?|copyright holders?|owner|organi[sz]ation|name of author|author|name)s?>"
+    r"|\[(?:year|yyyy|fullname|name of copyright owner|name)\]|\{(?:year|yyyy|fullname|name of copyright owner|name)\}",
+    re.I,
+)
+
+
+def credit_lines(lines: Iterable[str]) -> list[str]:
+    """The copyright lines that name a holder: without those of licence templates that nobody filled in."""
+    return [line for line in lines if not _PLACEHOLDER.search(line)]
 
 
 def checked_spdx(text: str) -> str:

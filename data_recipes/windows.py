@@ -300,10 +300,14 @@ def byte_characters() -> list[str]:
     return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
+def shard_file(corpus: Path, path: str) -> Path:
+    """Where a file of token shards lies: at its path or, after a takedown, as a copy with some tokens blanked."""
+    original, copy = corpus / path, corpus / REDACTED_FOLDER / path
+    return copy if not original.is_file() and copy.is_file() else original
+
+
 def _map(corpus: Path, file: Json, dtype: np.dtype[Any], length: int, verify: bool) -> npt.NDArray[Any]:
-    path = corpus / file["path"]
-    if not path.is_file() and (corpus / REDACTED_FOLDER / file["path"]).is_file():
-        path = corpus / REDACTED_FOLDER / file["path"]
+    path = shard_file(corpus, file["path"])
     if not path.is_file() or path.stat().st_size != length * dtype.itemsize:
         found = f"{path.stat().st_size} bytes" if path.is_file() else "no file"
         raise DataError(found, expected=f"{length * dtype.itemsize} bytes", where=str(path))

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from data_recipes.windows import shard_file
 from provenance.canonical import read_json
 from provenance.digests import tagged_digest
 from provenance.environment import platform_record
@@ -170,7 +171,7 @@ def sampled_data_digest(corpus: Path, splits: Iterable[str]) -> str:
     """
     listed = read_json(corpus / "tokens" / "tokens.json")
     paths = [
-        corpus / file["path"]
+        shard_file(corpus, file["path"])
         for split in sorted(set(splits))
         for source in listed["splits"][split]["sources"]
         for shard in source["shards"]

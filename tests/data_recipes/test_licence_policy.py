@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_recipes.document import UNRESOLVED
-from data_recipes.policy import LicenceDecision, LicencePolicy, decide_licence, normalise_spdx
+from data_recipes.policy import LicenceDecision, LicencePolicy, credit_lines, decide_licence, normalise_spdx
 
 NAMES = ["MIT", "Apache-2.0", "BSD-3-Clause", "GPL-2.0-only WITH Classpath-exception-2.0"]
 ALLOW = LicencePolicy(allow=NAMES)
@@ -93,6 +93,18 @@ def test_unknown_obligations_are_refused_where_any_is_ruled_out():
     assert _choice(licence, allow=[licence]) == licence
     assert _choice(licence, allow=[licence], share_alike="deny") == ""
     assert _choice(licence, allow=[licence], needs_attribution="deny") == ""
+
+
+def test_a_template_that_nobody_filled_in_names_no_holder():
+    lines = [
+        "Copyright (c) <year> <copyright holders>",
+        "Copyright [yyyy] [name of copyright owner]",
+        "Copyright (c) Ada",
+    ]
+    assert credit_lines([*lines, "Copyright 2020 Bob <bob@example.org>"]) == [
+        lines[2],
+        "Copyright 2020 Bob <bob@example.org>",
+    ]
 
 
 def test_what_a_policy_refuses_names_no_licence():
