@@ -8,7 +8,7 @@ from typing import Any
 
 from data_recipes.attribution import LicenceReport, attribution_text, read_licences
 from data_recipes.megatron_export import export_megatron
-from data_recipes.tombstones import TOMBSTONES_NAME, write_tombstones
+from data_recipes.tombstones import TOMBSTONES_NAME, held_documents, read_tombstones, write_tombstones
 from openwright.forgetting import find_documents, make_receipt, make_tombstones, receipt_lines
 from openwright.known_runs import known_runs
 from openwright.report import print_json, printable, table_lines
@@ -60,7 +60,9 @@ def source_locks(dataset: Path) -> dict[str, dict[str, Any]]:
 def show_licences(place: Path, attribution: Path | None, as_json: bool) -> None:
     """Print the licences of a corpus and what they ask; write the credits where a file is named."""
     dataset = dataset_of(place)
-    report = read_licences(dataset / "documents")
+    tombstones = read_tombstones(dataset / TOMBSTONES_NAME)
+    forgotten = {document.document_id for document in held_documents(dataset, tombstones)} if tombstones else set()
+    report = read_licences(dataset / "documents", forgotten)
     if attribution is not None:
         text = attribution_text(place.resolve().name, report, source_locks(dataset))
         attribution.write_text(text, encoding="utf-8")

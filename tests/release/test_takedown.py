@@ -26,6 +26,7 @@ from release.replay_run import run_replay
 from release.replay_segments import segment_of_steps
 from release.replay_tokens import tokens_not_here
 from release.verify import verify_bundle
+from train.preflight import sampled_data_digest
 
 CHANGED = {"token shards", "pretrain tokens", "sft tokens", "texts"}
 """Checks that a takedown leaves UNVERIFIED; `sft tokens` only where a row of the document was read."""
@@ -123,6 +124,13 @@ def test_steps_that_read_the_document_are_not_replayed_and_others_can_be(without
     assert "was taken down" in lost
     other = next(step for step in (1, 3) if step not in forgotten[1])  # replays begin after checkpoints 0 and 2
     assert tokens_not_here(without, segment_of_steps(without, "pretrain", other, other)) == ""
+
+
+def test_what_a_training_process_looks_at_first_is_found_in_the_copies(without):
+    digest = sampled_data_digest(without / "dataset", ["train", "sft"])
+    _, path = _blanked_file(without)
+    assert path.is_file()
+    assert digest == sampled_data_digest(without / "dataset", ["sft", "train"])
 
 
 def test_a_replay_of_such_steps_is_unverified_before_anything_is_run(without, forgotten, tmp_path):
