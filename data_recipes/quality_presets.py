@@ -6,7 +6,8 @@
   21:140), section 2.2: pages with fewer than three sentences, with curly brackets or with placeholder text. C4 takes
   single lines out as well (without terminal punctuation, naming JavaScript, about cookies and policies), for which
   no share of a document is published: their thresholds are for the recipe to set. Its list of bad words is not used.
-* `fineweb`: Penedo et al. 2024, "The FineWeb Datasets" (arXiv 2406.17557), section 3.6.
+* `fineweb`: Penedo et al. 2024, "The FineWeb Datasets" (arXiv 2406.17557), section 3.6. The filter of that name in
+  datatrove drops from 0.01 of characters in repeated lines on, where the paper says 0.1.
 
 A score at the threshold is kept. Where two presets bound one statistic, the stricter bound holds.
 """
