@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,7 @@ def document_row(
         "contamination_hits": [],
         "personal_data": [],
         "redacted_from": "",
-        **{f"stat_{name}": value for name, value in asdict(statistics).items()},
+        **{f"stat_{name}": value for name, value in vars(statistics).items()},
     }
 
 

@@ -1,7 +1,7 @@
 """Step `read`: one part of a source becomes a part file; what needs one document only is decided here."""
 
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from data_recipes.bpe import special_tokens_of, take_tokenizer
@@ -94,7 +94,7 @@ def _row(
     decision, licence_chosen = judge.decide(extracted, reading.statistics)
     row = document_row(document, reading.statistics, decision, licence_chosen, source.split)
     row["text"], row["functions"] = (None, []) if decision.rule else (document.text, _functions(extracted))
-    row["personal_data"] = [asdict(span) for span in reading.personal_data]
+    row["personal_data"] = [vars(span) for span in reading.personal_data]
     row["redacted_from"] = redaction.sha256_before if redaction.spans else ""
     row["signature"] = None
     if config.near_duplicates is not None and not decision.rule:
