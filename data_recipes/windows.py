@@ -278,6 +278,8 @@ def token_texts(tokenizer_json: Path) -> list[bytes]:
         DataError: when a token is not made of the byte-level alphabet.
     """
     values = read_json(tokenizer_json)
+    if values["model"].get("type") != "BPE":
+        raise DataError("another model", expected="a byte-level BPE vocabulary", where=str(tokenizer_json))
     vocab: dict[str, int] = values["model"]["vocab"]
     added: dict[int, Json] = {token["id"]: token for token in values.get("added_tokens", [])}
     to_byte = {character: byte for byte, character in enumerate(byte_characters())}

@@ -15,6 +15,8 @@ from data_recipes.document_index import IndexRow
 from data_recipes.filters import ENGLISH_RULES, SPACED_RULES
 from data_recipes.lookup import Lookup
 from data_recipes.order import Order
+from data_recipes.split_rows import KEPT_FROM_DOCUMENTS
+from data_recipes.tombstones import TOMBSTONES_NAME, duplicates_of, read_tombstones
 from openwright.bundles import open_bundle
 from openwright.located import LOOKUP_CACHE
 from provenance.canonical import Json, read_json
@@ -98,9 +100,10 @@ class Readings:
         return found
 
     def document(self, prefix: str) -> dict[str, Any]:
-        """A document by its id or the beginning of it: its row, its rules, its tokens, and every step that read them.
+        """A document by the beginning of its id: its row, rules, duplicates, tokens, and every step that read them.
 
-        Of the table of documents one row group is read, and of the corpus nothing.
+        Of the table of documents one row group is read, and one column for its duplicates unless the table is large; of
+        the corpus nothing.
 
         Raises:
             ConfigError: when no document, or more than one, begins so.
@@ -115,6 +118,8 @@ class Readings:
         row = self.lookup.find(prefix)
         found = self._table_row(row)
         found["rules"] = self._rules(found)
+        found["stands_for"] = self._duplicates(row)
+        found["taken_down"] = self._tombstone(found)
         found["tokens"] = None
         if self.lookup.is_in_split(row):
             if self.lookup.windows.layout != "stream":
@@ -195,17 +200,39 @@ class Readings:
                 rules.append({"rule": name, "score": score, "threshold": allowed, "kept": is_kept})
         return rules
 
+    def _duplicates(self, row: IndexRow) -> list[str]:
+        """What was dropped in favour of a document, as source, path and rule; nothing where the table is large."""
+        if self.lookup.index.num_documents >= KEPT_FROM_DOCUMENTS:
+            return []
+        with _said_of(self.bundle.dataset / "documents"):
+            dropped = duplicates_of(self.bundle.dataset, [row.document_id])
+        return [f"{other['source']}: {other['path']} ({other['rule']})" for other in dropped]
+
+    def _tombstone(self, found: dict[str, Any]) -> str:
+        """When and why a document was taken down; empty where it was not."""
+        path = self.bundle.dataset / TOMBSTONES_NAME
+        for tombstone in read_tombstones(path) if path.is_file() else []:
+            if found["document_id"] == tombstone.document_id or found["text_sha256"] == tombstone.text_sha256:
+                return f"{tombstone.date}: {tombstone.reason}"
+        return ""
+
     def _is_skipped(self, step: int) -> bool:
         return any(first <= step <= last for first, last in self.skipped)
 
 
 @contextmanager
 def _table(path: Path) -> Iterator[pq.ParquetFile]:
-    """A Parquet file of a stranger: what the library raises while it is read is said of the file."""
+    """A Parquet file of a stranger."""
+    with _said_of(path), pq.ParquetFile(path) as table:
+        yield table
+
+
+@contextmanager
+def _said_of(path: Path) -> Iterator[None]:
+    """What the library raises while a stranger's tables are read is said of their place."""
     try:
-        with pq.ParquetFile(path) as table:
-            yield table
-    except (pa.ArrowException, OSError, ValueError) as error:
+        yield
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         told = f"no table that can be read ({show(str(error))})"
         raise BundleError(told, where=str(path), next_command="openwright verify BUNDLE") from error
 

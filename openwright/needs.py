@@ -49,7 +49,7 @@ def fetch_for_inspection(bundle: Located, stage: str, *, with_text: bool) -> Non
     is_stream = read_json(bundle.path / _TOKENS)["splits"][split]["layout"] == "stream"
     # Rows of conversations are shown by their text: no document stands behind a token of theirs.
     with_documents = is_stream or not with_text
-    rows = ["dataset/documents/*", "dataset/corpus.json"] if with_documents else []
+    rows = ["dataset/documents/*", "dataset/corpus.json", f"dataset/{TOMBSTONES_NAME}"] if with_documents else []
     bundle.fetch(*_shards(bundle, [split]), *rows)
     require_for_inspection(bundle.path, stage, with_text=with_text, with_documents=with_documents)
 

@@ -9,6 +9,7 @@ from data_recipes.text_index import Match, open_text_index
 from data_recipes.windows import TokenWindows, token_texts
 from openwright.inspection import Readings
 from provenance.digests import sha256_file
+from provenance.errors import BundleError
 
 CONTEXT_BYTES = 60
 
@@ -26,12 +27,16 @@ def search_text(readings: Readings, passage: str, limit: int) -> dict[str, Any]:
 
     Raises:
         ConfigError: for an empty passage, or when the library that makes the index is missing.
+        BundleError: for a dataset without a manifest.
         DataError: for a stage of conversations.
     """
     lookup = readings.lookup
     dataset, tokenizer_json = readings.bundle.dataset, readings.bundle.model / "tokenizer.json"
     windows = TokenWindows(dataset, lookup.split, readings.window_tokens)
-    name = f"text-1-{sha256_file(dataset / 'manifest.json')}-{lookup.split}"
+    manifest = dataset / "manifest.json"
+    if not manifest.is_file():
+        raise BundleError("no manifest of the dataset", expected="the name of its index", where=str(manifest))
+    name = f"text-1-{sha256_file(manifest)}-{lookup.split}"
     index = open_text_index(windows, tokenizer_json, readings.cache / name)
     num_places, matches = index.find(passage, limit, CONTEXT_BYTES)
     texts = token_texts(tokenizer_json)

@@ -128,6 +128,9 @@ def test_steps_and_documents_find_one_another(bundle, openwright):
     assert found["document_id"] == document_id
     assert found["source"] == windows[0]["source"]
     assert 2 in found["steps"]
+    assert all(rule["kept"] for rule in found["rules"])
+    assert {"min_num_words", "max_num_special_tokens"} <= {rule["rule"] for rule in found["rules"]}
+    assert found["tokens"]["end"] - found["tokens"]["begin"] == found["num_tokens"]
     assert openwright("inspect", "document", "zz", "--in", str(bundle)).returncode == 2
     assert openwright("inspect", "step", "600", "--in", str(bundle)).returncode == 1
 

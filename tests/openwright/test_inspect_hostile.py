@@ -1,5 +1,6 @@
 """Whatever bytes a bundle holds, `inspect` shows something or refuses it by file: never a traceback."""
 
+import random
 import shutil
 
 import conftest as release_fixtures
@@ -47,6 +48,19 @@ def inspect(bundle, capsys):
     for arguments in (["step", "1"], ["document", first_document(bundle)]):
         codes.append(cli.invoke(["inspect", *arguments, "--in", str(bundle), "--json"]))
     return codes, capsys.readouterr().err
+
+
+def test_a_passage_in_mutated_tokens_is_searched_or_refused(copy, tmp_path, capsys):
+    draw = random.Random(5)
+    names = ["model/tokenizer.json", "dataset/tokens/tokens.json", *shards(copy)[:2]]
+    for number, name in enumerate(names * 3):
+        before = (copy / name).read_bytes()
+        (copy / name).write_bytes(mutated(before, draw))
+        index = tmp_path / str(number)
+        code = cli.invoke(["inspect", "text", "the", "--in", str(copy), "--index", str(index), "--json"])
+        (copy / name).write_bytes(before)
+        assert code in (0, 1, 2), (name, capsys.readouterr().err)
+        assert "this is a bug" not in capsys.readouterr().err, name
 
 
 def first_document(bundle):

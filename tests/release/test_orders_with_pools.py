@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import forge
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fake_runs import WINDOW
 
-from openwright.inspection import Readings
+from data_recipes.tombstones import Tombstone, write_tombstones
+from openwright.inspection import Readings, document_lines
 from provenance.errors import DataError
 from release.checks import verify_release
 from release.facts import read_ledger
@@ -63,6 +66,25 @@ def test_a_step_and_a_document_are_looked_up_at_either_length(bundle_of: Callabl
     for row in map(readings.lookup.index.row, range(readings.lookup.index.num_documents)):
         if row.decision == "kept" and row.split == "train":
             assert readings.document(row.document_id)["steps"] == sorted(read.get(row.document_id, ()))
+
+
+def test_a_document_tells_what_it_stands_for_and_when_it_was_taken_down(copy_of: Callable[[str], Path]) -> None:
+    bundle = copy_of("plain")
+    path = bundle / "dataset" / "documents" / "documents-00000.parquet"
+    rows = pq.read_table(path).to_pylist()
+    rows[1] |= {"decision": "dropped", "rule": "duplicate", "duplicate_of": rows[0]["document_id"]}
+    pq.write_table(pa.Table.from_pylist(rows, schema=pq.read_schema(path)), path)
+    kept, dropped = (Readings(bundle).document(row["document_id"]) for row in rows[:2])
+    assert kept["stands_for"] == [f"{dropped['source']}: {dropped['path']} (duplicate)"]
+    assert (dropped["stands_for"], kept["taken_down"]) == ([], "")
+    write_tombstones(
+        bundle / "dataset" / "tombstones.json", [Tombstone(kept["document_id"], "0" * 64, "2026-11-25", "asked")]
+    )
+    assert Readings(bundle).document(kept["document_id"])["taken_down"] == "2026-11-25: asked"
+    assert any(
+        "taken_down: 2026-11-25: asked" in line
+        for line in document_lines(Readings(bundle).document(kept["document_id"]))
+    )
 
 
 def test_a_step_before_the_order_begins_is_in_no_bundle(bundle_of: Callable[[str], Path]) -> None:
