@@ -12,6 +12,9 @@ from data_recipes.obligations import MEANINGS, TABLE_VERSION, identifiers_of, ob
 from data_recipes.policy import credit_lines
 from provenance.canonical import Json
 
+_WITH_NOTICE = "Apache-2.0"
+"""The licence that asks, in 4(d), to pass the NOTICE file of a work on."""
+
 _COLUMNS = (
     *("document_id", "source", "decision", "rule", "licence_spdx", "licence_chosen", "size_bytes", "num_tokens"),
     "copyright",
@@ -130,6 +133,8 @@ def attribution_text(title: str, report: LicenceReport, lock: Mapping[str, Mappi
         for source, count in sorted(use.documents_by_source.items()):
             lines += ["", f"-- {_source_line(source, lock.get(source, {}))}: {_documents(count)}"]
             lines += sorted(use.credits[source]) or ["No copyright line was found in these documents."]
+            if _WITH_NOTICE in identifiers_of(use.chosen):
+                lines += _notice_lines(lock.get(source, {}))
     return "\n".join(lines) + "\n"
 
 
@@ -144,6 +149,14 @@ def _obligation_lines(chosen: str) -> list[str]:
         else:
             asked = "; ".join(f"{obligation}: {MEANINGS[obligation]}" for obligation in terms.obligations)
             lines += [f"{name} asks: {asked}", f"{name} says so in: {terms.clauses}"]
+    return lines
+
+
+def _notice_lines(entry: Mapping[str, Any]) -> list[str]:
+    """The NOTICE files of a source, each line indented."""
+    lines = []
+    for notice in entry.get("notices", ()):
+        lines += [f"{notice['path']} of this source says:", *(f"    {line}" for line in notice["text"].splitlines())]
     return lines
 
 

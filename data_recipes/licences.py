@@ -30,6 +30,7 @@ _LICENCE_NAME = re.compile(
     r"|[\w.+-]*[-_.](?:LICEN[CS]E|COPYING)(?:\.(?:txt|md|rst))?",
     re.I,
 )
+_NOTICE_NAME = re.compile(r"notice(?:\.(?:txt|md|rst))?", re.I)
 _PLAIN_NAME = re.compile(r"(?:licen[cs]e|copying|copyright|unlicense)(?:\.(?:txt|md|rst))?", re.I)
 _NO_TEXT_SUFFIXES = {
     ".py", ".pyi", ".pyx", ".js", ".ts", ".css", ".html", ".htm", ".rtf", ".json", ".cfg", ".conf", ".toml", ".yaml",
@@ -65,6 +66,15 @@ class LicenceText:
 
 
 @dataclass(frozen=True)
+class NoticeFile:
+    """A NOTICE file: where it is, its digest, and what it says."""
+
+    path: str
+    sha256: str
+    text: str
+
+
+@dataclass(frozen=True)
 class ArchiveLicence:
     """The licence of an archive as a whole and all that was looked at to find it.
 
@@ -73,12 +83,14 @@ class ArchiveLicence:
         declarations: what the metadata declares.
         texts: licence files at the root.
         authors: people and e-mail addresses that the metadata names.
+        notices: NOTICE files at the root, which some licences want passed on.
     """
 
     finding: LicenceFinding
     declarations: tuple[Declaration, ...]
     texts: tuple[LicenceText, ...]
     authors: tuple[str, ...]
+    notices: tuple[NoticeFile, ...] = ()
 
 
 class LicenceResolver:
@@ -94,7 +106,8 @@ class LicenceResolver:
         texts = [_licence_text(member) for member in members if is_licence_file(member.path)]
         at_root = [text for text in texts if "/" not in text.path]
         metadata = next((member.data for member in members if member.path == METADATA_PATH), b"")
-        self.archive = _resolve_archive(at_root, metadata, as_of)
+        notices = tuple(_notice(member) for member in members if _is_notice_file(member))
+        self.archive = replace(_resolve_archive(at_root, metadata, as_of), notices=notices)
         groups: dict[str, list[LicenceText]] = {}
         for text in texts:
             if "/" in text.path and not _repeats(text, at_root):
@@ -173,6 +186,15 @@ def _licence_text(member: ArchiveMember) -> LicenceText:
     text = member.data[:MAX_TEXT_BYTES].decode("utf-8", "replace")
     match = match_text(text) if len(member.data) <= MAX_TEXT_BYTES else None
     return LicenceText(member.path, sha256_bytes(member.data), text, match)
+
+
+def _is_notice_file(member: ArchiveMember) -> bool:
+    return _NOTICE_NAME.fullmatch(member.path) is not None and len(member.data) <= MAX_TEXT_BYTES
+
+
+def _notice(member: ArchiveMember) -> NoticeFile:
+    lines = member.data.decode("utf-8", "replace").replace("\0", "").splitlines()
+    return NoticeFile(member.path, sha256_bytes(member.data), "\n".join(line.rstrip() for line in lines).strip())
 
 
 def _is_notice_only(text: LicenceText) -> bool:

@@ -179,6 +179,7 @@ def _lock_entry(source: PypiSource, licence: ArchiveLicence) -> dict[str, Json]:
         "osaid_class": "open" if is_open(finding.spdx) else "public",
         "obtain": f"pip download --no-deps --no-binary :all: {source.project}=={source.version}",
         "authors": list(licence.authors),
+        "notices": [{"path": file.path, "sha256": file.sha256, "text": file.text} for file in licence.notices],
         "licence": {
             "spdx": finding.spdx,
             "declared": finding.declared,

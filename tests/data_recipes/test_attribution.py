@@ -67,6 +67,16 @@ def test_the_attribution_names_the_holders_of_kept_documents_and_no_others(docum
     assert "Artistic-2.0 asks" not in text
 
 
+def test_notice_files_go_with_what_is_used_under_the_licence_that_asks_for_them(tmp_path):
+    rows = [_row("Apache-2.0", "Copyright Ada"), _row("MIT", "Copyright Bob", "beta")]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "documents-00000.parquet")
+    notice = {"path": "NOTICE", "sha256": "0" * 64, "text": "This product includes software\nof Гамма."}
+    lock = {"alpha": {"notices": [notice]}, "beta": {"notices": [{**notice, "text": "not asked for"}]}}
+    text = attribution_text("t", read_licences(tmp_path), lock)
+    assert "NOTICE of this source says:\n    This product includes software\n    of Гамма." in text
+    assert "not asked for" not in text
+
+
 def test_the_same_rows_in_another_order_give_the_same_attribution(documents, tmp_path):
     other = tmp_path / "other"
     other.mkdir()

@@ -26,8 +26,14 @@ MIT = (TEXTS_DIRECTORY / "MIT.txt").read_text().replace("<year> <copyright holde
 METADATA = "Metadata-Version: 2.4\nName: pkg\nVersion: 1.0\nLicense-Expression: MIT\nAuthor: Анна\n\nText.\n"
 
 
-def sdist(licence: str = MIT) -> bytes:
-    files = {"LICENSE": licence, "PKG-INFO": METADATA, "docs/intro.rst": "Введение\n", "pkg/a.py": '"""Doc."""\n'}
+def sdist(licence: str = MIT, **more: str) -> bytes:
+    files = {
+        "LICENSE": licence,
+        "PKG-INFO": METADATA,
+        "docs/intro.rst": "Введение\n",
+        "pkg/a.py": '"""Doc."""\n',
+        **more,
+    }
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, text in files.items():
@@ -258,6 +264,13 @@ def test_reads_contents_and_lock(tmp_path: Path) -> None:
     assert licence["evidence_sha256"] == hashlib.sha256(MIT.encode()).hexdigest()
     assert licence["texts"] == [{"path": "LICENSE", "sha256": licence["evidence_sha256"], "spdx": "MIT"}]
     assert licence["copyright"] == ["Copyright (c) 2020 Анна"]
+
+
+def test_notice_files_at_the_root_are_in_the_lock(tmp_path: Path) -> None:
+    more = {"NOTICE": "Made by Ж.  \r\nAnd others.\n", "docs/NOTICE": "elsewhere", "notices.py": "x = 1"}
+    body = sdist(**more)
+    lock = read_pypi_source(source(body), write(tmp_path, body)).lock
+    assert [(notice["path"], notice["text"]) for notice in lock["notices"]] == [("NOTICE", "Made by Ж.\nAnd others.")]
 
 
 def test_unresolved_archive_is_public_not_open(tmp_path: Path) -> None:
