@@ -35,6 +35,7 @@ REBUILD_PREDICATE_TYPE = "urn:openwright:rebuild-attestation:1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 MAX_ATTESTATION_BYTES, MAX_ATTESTATIONS, MAX_REPORT_BYTES = 2**20, 1000, 64 * 2**20
 
+_REPORT = "what `openwright reproduce BUNDLE --json` printed"
 _MALFORMED = (AttributeError, LookupError, TypeError, ValueError, RecursionError, SigningError)
 
 
@@ -85,15 +86,17 @@ def attest(bundle: Path, key: PrivateKey, report_path: Path) -> Path:
         )
     try:
         _require_possible(Tree(bundle / "model", "model"), report)
+        payload = canonical_json(_statement(report, key.public))
     except Mismatch as error:
         raise BundleError(error.detail, where=str(report_path)) from None
-    envelope = _signed(_statement(report, key.public), key)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"no report: {show(str(error))}", expected=_REPORT, where=str(report_path)) from None
+    envelope = _signed(payload, key)
     name = f"{key.public.fingerprint.removeprefix('SHA256:')[:12]}-{sha256_bytes(envelope.payload)[:12]}.json"
     return _write(bundle / "model" / FOLDER / name, envelope.to_dict())
 
 
 def _read_report(path: Path) -> Report:
-    wanted = "what `openwright reproduce BUNDLE --json` printed"
     try:
         with path.open("rb") as file:
             values = parse_json(file.read(MAX_REPORT_BYTES), str(path))
@@ -101,12 +104,12 @@ def _read_report(path: Path) -> Report:
             return ReplayReport.model_validate(values["replay"])
         if values["rebuild_report"] is not None:
             return RebuildReport.model_validate(values["rebuild_report"])
-        raise ConfigError("a rebuild of which nothing was begun", expected=wanted, where=str(path))
+        raise ConfigError("a rebuild of which nothing was begun", expected=_REPORT, where=str(path))
     except OSError as error:
-        raise ConfigError(f"cannot read ({error.strerror})", expected=wanted, where=str(path)) from None
+        raise ConfigError(f"cannot read ({error.strerror})", expected=_REPORT, where=str(path)) from None
     except (BundleError, *_MALFORMED) as error:
         found = _first_problem(error) if isinstance(error, ValidationError) else "no report of a replay or a rebuild"
-        raise ConfigError(found, expected=wanted, where=str(path)) from None
+        raise ConfigError(found, expected=_REPORT, where=str(path)) from None
 
 
 def _statement(report: Report, key: PublicKey) -> Json:
@@ -128,8 +131,8 @@ def _subjects(bundle: ReplayedBundle) -> list[Json]:
     return [{"name": name, "digest": {"sha256": digest}} for name, digest in digests.items()]
 
 
-def _signed(statement: Json, key: PrivateKey) -> Envelope:
-    envelope = Envelope(canonical_json(statement), PAYLOAD_TYPE, {})
+def _signed(payload: bytes, key: PrivateKey) -> Envelope:
+    envelope = Envelope(payload, PAYLOAD_TYPE, {})
     envelope.sign(CryptoSigner(key.key, SSlibKey.from_crypto(key.key.public_key(), keyid=key.public.fingerprint)))
     return envelope
 
@@ -205,6 +208,8 @@ def _require_possible(model: Tree, report: Report) -> None:
     if isinstance(report, RebuildReport):
         _require_possible_rebuild(model, report)
         return
+    drawn, total = report.choice.num_segments, report.choice.num_segments_in_all
+    require(total is None or drawn <= total, f"{drawn} segments drawn of {total}")
     for segment in report.segments:
         name = f"{show(segment.stage)} steps {segment.first_step}-{segment.last_step}"
         num_steps = model.json(f"training/{segment.stage}/run.json", "openwright-run/1")["num_steps"]

@@ -25,6 +25,7 @@ from train.jobs import LIBRARIES
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
 Date = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$")]
 Verdict = Literal["PASS", "FAIL", "UNVERIFIED"]
 Comparison = Literal["bitwise", "within tolerance"]
@@ -45,8 +46,8 @@ class Choice(Config):
 
     how: Literal["steps given", "seed given", "fresh seed"]
     seed: str | None
-    num_segments: Count
-    num_segments_in_all: Count | None
+    num_segments: Positive
+    num_segments_in_all: Positive | None
 
     def __str__(self) -> str:
         if self.num_segments_in_all is None:
@@ -74,8 +75,8 @@ class ReplayedSegment(Config):
     """
 
     stage: str
-    first_step: Annotated[int, Field(ge=1)]
-    last_step: Annotated[int, Field(ge=1)]
+    first_step: Positive
+    last_step: Positive
     comparison: Comparison
     verdict: Verdict
     detail: str

@@ -137,7 +137,7 @@ def test_a_rebuild_asks_unless_something_is_in_its_way(planned, monkeypatch, cap
     ran = []
     verdict = SimpleNamespace(check="rebuild", name="bundle", verdict="UNVERIFIED", detail="made", where="")
     stage = SimpleNamespace(lines=lambda: ["pretrain, step 2: numerics"])
-    found = SimpleNamespace(results=[verdict], stages=[stage], as_json=lambda: {"stages": []})
+    found = SimpleNamespace(results=[verdict], stages=[stage], begun=[], as_json=lambda: {"stages": []})
     plan = SimpleNamespace(obstacles=obstacles, lines=lambda: ["rebuild of corpus"])
 
     def run_rebuild(plan, interpreter):

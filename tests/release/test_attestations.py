@@ -187,6 +187,18 @@ def of_nothing(bundle: Path, key: Key) -> Any:
     return envelope(attestation_of(bundle, key, {"num_equal_steps": 0}), key, key.fingerprint)
 
 
+def drawn_from_none(bundle: Path, key: Key) -> Any:
+    statement = attestation_of(bundle, key)
+    statement["predicate"]["report"]["choice"]["num_segments_in_all"] = 0
+    return envelope(statement, key, key.fingerprint)
+
+
+def drawn_from_fewer(bundle: Path, key: Key) -> Any:
+    statement = attestation_of(bundle, key)
+    statement["predicate"]["report"]["choice"].update(num_segments=3, num_segments_in_all=2)
+    return envelope(statement, key, key.fingerprint)
+
+
 def with_an_edited_platform(bundle: Path, key: Key) -> Any:
     statement = attestation_of(bundle, key)
     statement["predicate"]["report"]["segments"][0]["platform"]["cpu_model"] = "another"
@@ -208,6 +220,8 @@ def with_an_edited_platform(bundle: Path, key: Key) -> Any:
         (of_more_steps_than_it_names, "with 3 equal steps"),
         (of_nothing, "with 0 equal steps"),
         (with_an_edited_platform, "does not have the digest"),
+        (drawn_from_none, "num_segments_in_all"),
+        (drawn_from_fewer, "3 segments drawn of 2"),
     ],
 )
 def test_a_forged_attestation_counts_for_nothing_and_is_named(
