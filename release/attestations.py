@@ -36,7 +36,7 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 MAX_ATTESTATION_BYTES, MAX_ATTESTATIONS, MAX_REPORT_BYTES = 2**20, 1000, 64 * 2**20
 
 _REPORT = "what `openwright reproduce BUNDLE --json` printed"
-_MALFORMED = (AttributeError, LookupError, TypeError, ValueError, RecursionError, SigningError)
+_MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError, SigningError)
 
 
 class ReplayPredicate(Config):
@@ -164,6 +164,7 @@ def check_attestations(model: Tree, identity: ReplayedBundle, known: Sequence[Pu
         name, where = path.removeprefix(f"{FOLDER}/"), model.place(path)
         try:
             attestation = _read_attestation(model, path, identity)
+            result = attestation_result(attestation, name, where, known)
         except Mismatch as error:
             broken.append(note(name, error.detail, where))
         except _MALFORMED as error:
@@ -171,7 +172,7 @@ def check_attestations(model: Tree, identity: ReplayedBundle, known: Sequence[Pu
             broken.append(note(name, f"malformed: {detail}", where))
         else:
             found.append(attestation)
-            results.append(attestation_result(attestation, name, where, known))
+            results.append(result)
     return [summary(found, known, broken), *results, *broken]
 
 
