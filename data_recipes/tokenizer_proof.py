@@ -3,7 +3,7 @@
 What is compared: texts made to be difficult (added tokens in every place, white space, code points at the borders of
 their classes, long words), and documents of the corpus up to `PROOF_BYTES`. One different id, and the library does all
 of it. The choice follows from the corpus and the code, so it is the same each time; it is an observation all the same,
-written to the journal: by the proof the ids are those of the library.
+written to the journal: the ids are those of the library wherever they were compared.
 """
 
 import unicodedata
