@@ -214,3 +214,19 @@ def test_hidden_tokens_without_a_tombstone_are_found(forged):
     forge.write(forged / "dataset" / "tombstones.json", {**tombstones, "tombstones": []})
     forge.reseal(forged)
     assert _verdicts(forged)["tombstones"].verdict == "FAIL"
+
+
+@pytest.mark.parametrize(
+    "ranges", [[[1]], [[5, 2, 1]], [[0, 2**52]], [["a", "b"]], "all", [[-1, 3]], [[0, 10**30]]], ids=str
+)
+def test_hostile_tombstones_end_in_a_verdict_that_is_no_pass(forged, ranges):
+    path = forged / "dataset" / "tombstones.json"
+    tombstones = read_json(path)
+    for file in tombstones["blanked"]["files"]:
+        file["ranges"] = ranges
+    forge.write(path, tombstones)
+    forge.reseal(forged)
+    found = {result.name: result.verdict for result in verify_bundle(forged, tokens="all")}
+    assert found["token shards"] != "PASS"
+    assert found["pretrain tokens"] != "PASS"
+    assert _verdicts(forged)["tombstones"].verdict != "PASS"
