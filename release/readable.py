@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from tokenizers import Tokenizer
 
 from data_recipes.documents import DOCUMENTS_SCHEMA
@@ -21,6 +21,20 @@ from provenance.canonical import Json
 from provenance.errors import BundleError
 from release.bundle import RECORD_NAME
 from release.bundle_limits import too_large
+from release.record_forms import (
+    CheckpointForm,
+    CodeForm,
+    ComponentsForm,
+    CorpusForm,
+    EnvironmentForm,
+    IdentityForm,
+    LockForm,
+    NotedForm,
+    RecipeForm,
+    RecordForm,
+    ReleaseForm,
+    TombstonesForm,
+)
 from release.verify import (
     MAX_LINE_BYTES,
     Mismatch,
@@ -37,9 +51,6 @@ from release.verify import (
     show,
 )
 
-_Count = Annotated[int, Field(ge=0)]
-_Positive = Annotated[int, Field(ge=1)]
-_Pair = Annotated[list[int], Field(min_length=2, max_length=2)]
 _LAYOUT_RECORDS = ("start", "resume", "replay")
 _COLUMNS = {
     name: DOCUMENTS_SCHEMA.field(name).type
@@ -49,115 +60,6 @@ _COLUMNS = {
     )
 }
 """Columns of the table of documents that are shown."""
-
-
-class _Record(BaseModel):
-    """Fields that are read; others may stand beside them."""
-
-    model_config = ConfigDict(strict=True)
-
-
-class _Version(_Record):
-    version: str
-
-
-class _Platform(_Record):
-    digest: str | None = None
-    variables: dict[str, Json] = {}
-
-
-class _Environment(_Record):
-    platform: _Platform
-    python: str | None = None
-    distributions: dict[str, _Version] = {}
-
-
-class _Identity(_Record):
-    sources: dict[str, str]
-
-
-class _Noted(_Record):
-    """A record of a journal that tells a layout of processes."""
-
-    step: _Count = 0
-    num_processes: _Positive | None = None
-    shard_size: _Positive = 1
-
-
-class _LedgerPlace(_Record):
-    num_records: _Count
-
-
-class _Checkpoint(_Record):
-    format: Literal["openwright-checkpoint/1"]
-    kind: Literal["full", "weights"]
-    step: _Count
-    ledger: _LedgerPlace
-
-
-class _Branch(_Record):
-    step: _Positive
-    ledger_head: str
-
-
-class _HeldOut(_Record):
-    heldout_split: str
-
-
-class _Recipe(_Record):
-    """What is read of a recipe besides the fields that `verify.py` knows."""
-
-    data: _HeldOut
-    branch: _Branch | None = None
-    skip_steps: list[_Pair]
-
-
-class _Source(_Record):
-    name: str
-    type: str
-    obtain: str | None = None
-
-
-class _Lock(_Record):
-    sources: list[_Source]
-
-
-class _Components(_Record):
-    name: str
-    version: str
-    dev: bool
-    stages: list[str]
-    shipping: dict[str, str]
-
-
-class _Step(_Record):
-    name: str
-    parameters: Json
-
-
-class _Corpus(_Record):
-    steps: list[_Step]
-
-
-class _Copy(_Record):
-    ranges: list[_Pair]
-
-
-class _Blanked(_Record):
-    files: list[_Copy]
-
-
-class _Tombstones(_Record):
-    blanked: _Blanked
-
-
-class _Code(_Record):
-    commit: str
-
-
-class _Release(_Record):
-    bundle: str
-    content_digest: str
 
 
 class Records:
@@ -188,7 +90,7 @@ class Records:
                 next_command=f"openwright verify {self._root}",
             ) from None
 
-    def read(self, path: str, *forms: str | type[_Record]) -> Json:
+    def read(self, path: str, *forms: str | type[RecordForm]) -> Json:
         """Read a JSON file that has to have some forms: of `verify.py` by their names, or models."""
         with self._refusing():
             tree, place = self._find(path)
@@ -231,25 +133,25 @@ class Records:
 
     def code(self) -> None:
         """`code/CODE.json`."""
-        self.read("model/code/CODE.json", _Code)
+        self.read("model/code/CODE.json", CodeForm)
 
     def run(self, stage: str) -> None:
         """Everything that a training stage recorded, and the records of its checkpoints."""
         folder, checkpoints = f"model/training/{stage}", f"model/checkpoints/{stage}"
         self.recipe(stage)
         self.read(f"{folder}/manifest.json", "openwright-artifact/1")
-        self.read(f"{folder}/environment.json", _Environment)
+        self.read(f"{folder}/environment.json", EnvironmentForm)
         if self.has(f"{folder}/identity.json"):
-            self.read(f"{folder}/identity.json", _Identity)
+            self.read(f"{folder}/identity.json", IdentityForm)
         self.read(f"{folder}/run.json", "openwright-run/1")
         self.ledger(stage)
         self.journal(f"{folder}/journal.jsonl")
         for path in sorted((self._root / checkpoints).glob("step-*")):
-            self.read(f"{checkpoints}/{path.name}/checkpoint.json", _Checkpoint)
+            self.read(f"{checkpoints}/{path.name}/checkpoint.json", CheckpointForm)
 
     def recipe(self, stage: str) -> Json:
         """The recipe of a training stage."""
-        return self.read(f"model/training/{stage}/recipe.json", "recipe", _Recipe)
+        return self.read(f"model/training/{stage}/recipe.json", "recipe", RecipeForm)
 
     def ledger(self, stage: str, most_records: int | None = None) -> Order:
         """A ledger: a whole chain that begins with an order and has records of its kinds.
@@ -274,7 +176,7 @@ class Records:
             for line in read_chain(*self._find(path)):
                 require(isinstance(line.record.get("kind"), str), "field 'kind' is missing or no text", line.where)
                 if line.record["kind"] in _LAYOUT_RECORDS:
-                    _fit_model(line.record, _Noted, line.where)
+                    _fit_model(line.record, NotedForm, line.where)
 
     def tokens(self, stages: Iterable[str]) -> None:
         """`tokens.json`: splits with their shards, those that the stages read among them; and what of them is blank."""
@@ -290,24 +192,24 @@ class Records:
                 odd = sorted({pool.name for pool in order.pools} - splits[order.split].sources.keys())
                 require(not odd, f"field 'sources' lacks {show(odd[:1])}, which {stage} reads", place)
         if self.has("dataset/tombstones.json"):
-            self.read("dataset/tombstones.json", "openwright-tombstones/1", _Tombstones)
+            self.read("dataset/tombstones.json", "openwright-tombstones/1", TombstonesForm)
 
     def rebuilt_from(self) -> None:
         """What comparing a whole bundle with another one reads besides the runs."""
         manifest = self.read("dataset/manifest.json", "openwright-dataset/1")
         with self._refusing():
             check_format(manifest["corpus"], "openwright-artifact/1", "dataset/manifest.json: corpus")
-        self.read("dataset/sources.lock", "openwright-sources/1", _Lock)
-        self.read("model/openness/components.json", _Components)
+        self.read("dataset/sources.lock", "openwright-sources/1", LockForm)
+        self.read("model/openness/components.json", ComponentsForm)
         self.read("model/evaluation/manifest.json", "openwright-artifact/1")
         for path in ("dataset/environment.json", "model/evaluation/environment.json"):
             if self.has(path):
-                self.read(path, _Environment)
+                self.read(path, EnvironmentForm)
 
     def documents(self) -> None:
         """Index, codes, tables and corpus record of the documents: their forms, and that no table unpacks too far."""
         self.read("dataset/documents/codes.json", "openwright-codes/1")
-        self.read("dataset/corpus.json", "openwright-corpus/1", _Corpus)
+        self.read("dataset/corpus.json", "openwright-corpus/1", CorpusForm)
         self.plain("dataset/documents/index-*.bin")
         for path in self.plain("dataset/documents/documents-*.parquet"):
             place = path.relative_to(self._root).as_posix()
@@ -322,7 +224,7 @@ class Records:
                     require(found in (kind, pa.null()), f"column {name!r} is {found}, not {kind}", place)
 
 
-def _fit_model(value: Json, model: type[_Record], where: str) -> None:
+def _fit_model(value: Json, model: type[RecordForm], where: str) -> None:
     """Raise a Mismatch unless a value has the fields of a model."""
     try:
         model.model_validate(value)
@@ -387,11 +289,11 @@ def require_written(output: Path) -> None:
     if records.has(f"{name}/ledger.jsonl"):
         _require_lines(output / "ledger.jsonl")
     if records.has(f"{name}/environment.json"):
-        records.read(f"{name}/environment.json", _Environment)
+        records.read(f"{name}/environment.json", EnvironmentForm)
     if records.has(f"{name}/journal.jsonl"):
         records.journal(f"{name}/journal.jsonl")
     for path in sorted(output.glob("checkpoints/step-*")):
-        records.read(f"{name}/checkpoints/{path.name}/checkpoint.json", _Checkpoint)
+        records.read(f"{name}/checkpoints/{path.name}/checkpoint.json", CheckpointForm)
 
 
 def require_artifact(directory: Path) -> None:
@@ -406,7 +308,7 @@ def require_artifact(directory: Path) -> None:
     if records.has(f"{name}/run.json"):
         records.read(f"{name}/run.json", "openwright-run/1")
     if records.has(f"{name}/{RECORD_NAME}"):
-        records.read(f"{name}/{RECORD_NAME}", _Release)
+        records.read(f"{name}/{RECORD_NAME}", ReleaseForm)
 
 
 def _require_lines(ledger: Path) -> None:
