@@ -4,7 +4,7 @@ A shingle is a run of terms (`data_recipes.text_kernels`). Documents that share 
 near-duplicate is decided on their sets of shingles. Every document that is dropped was compared with the one that is
 kept in its place, and the value of this comparison is recorded: there are no chains of a like b, b like c.
 
-numba keeps the compiled code beside this file; the kernels use nothing of other modules but the decorator.
+numba compiles again when this file changes; the kernels use nothing of other modules but the decorator.
 """
 
 from collections import Counter, OrderedDict

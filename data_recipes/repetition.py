@@ -1,6 +1,6 @@
 """How much of a text repeats itself: lines, paragraphs and runs of terms, in the manner of the Gopher rules.
 
-numba keeps the compiled code beside this file; the kernels use nothing of other modules but the decorator.
+numba compiles again when this file changes; the kernels use nothing of other modules but the decorator.
 """
 
 import numpy as np

@@ -1,14 +1,15 @@
 """The one reading of a text: a compiled pass over its characters that finds words, lines and paragraphs.
 
 All that the statistics need is taken here, and nothing reads the characters again but detectors of personal data, on
-the few lines that this pass marks for them. numba keeps the compiled code beside this file and does not look at other
-files when it decides whether to compile again: the kernel and all it uses stay in one module.
+the few lines that this pass marks for them. numba does not look at other files when it decides whether to compile
+again: the kernel and all it uses stay in one module.
 """
 
-import sys
+import os
 import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 import numba
@@ -45,6 +46,8 @@ _KNOWN_SLOTS = 256
 ) = range(23)  # fmt: skip
 NUM_COUNTS = 23
 
+KERNEL_CACHE = Path("~/.cache/openwright/kernels")
+
 # What may be in a line, for the detectors of personal data.
 HAS_AT, HAS_DIGITS, HAS_ADDRESS, HAS_TOKEN = 1, 2, 4, 8
 MIN_PHONE_DIGITS, MIN_TOKEN_CHARS = 7, 16
@@ -57,14 +60,25 @@ _MIX_A, _MIX_B = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
 _SHIFT, _HALF = np.uint64(33), np.uint64(32)
 
 
-def compiled(function: _Function) -> _Function:
-    """Compile a function with numba when it is first called.
+def _keep_kernels() -> bool:
+    """Have numba keep what it compiles in the user's cache, never beside the source: a bundle's code stays as it is.
 
-    The result is kept on disk beside the source file, unless Python itself was told to write no compiled code: a
-    bundle's copy of the code is run that way, and nothing may be added to it.
+    Returns:
+        Whether there is such a place; without one every process compiles anew, which takes some seconds.
     """
-    cache = not sys.dont_write_bytecode
-    return cast(_Function, numba.njit(cache=cache, nogil=True, error_model="numpy")(function))
+    if not numba.config.CACHE_DIR:  # unless the user has set numba's own variable
+        numba.config.CACHE_DIR = str(KERNEL_CACHE.expanduser())
+    place = Path(numba.config.CACHE_DIR)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(place, os.W_OK)
+
+
+def compiled(function: _Function) -> _Function:
+    """Compile a function with numba when it is first called; the result is kept for later processes."""
+    return cast(_Function, numba.njit(cache=_keep_kernels(), nogil=True, error_model="numpy")(function))
 
 
 class Tables(NamedTuple):

@@ -20,6 +20,9 @@ PACKAGES = ("provenance", "data_recipes", "train", "eval", "release", "openwrigh
 REPORT = "report.json"
 COPIED = (*PACKAGES, "configs", "requirements", "docs", "README.md", "LICENSE", "pyproject.toml")
 
+# What numba compiles is kept in the checkout, for all processes of the tests and for the next run of them.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / ".pytest_cache" / "kernels"))
+
 settings.register_profile(
     "project", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], max_examples=60
 )

@@ -102,11 +102,18 @@ def test_reading_gives_segments_for_what_comes_after():
     assert reading.statistics == measure("one two three")
 
 
-@pytest.mark.parametrize("option", [["-B"], []])
-def test_compiled_code_is_kept_only_where_python_may_write_its_own(tmp_path, option):
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_compiled_code_is_kept_in_the_users_cache_and_never_beside_the_source(tmp_path, is_kept):
     source = "from data_recipes.text_kernels import compiled\n@compiled\ndef twice(x):\n    return 2 * x\ntwice(3)"
-    (tmp_path / "kernel.py").write_text(source)
-    run = [sys.executable, *option, "-c", "import kernel"]
-    path = os.pathsep.join([str(tmp_path), str(Path(text_kernels.__file__).parent.parent)])
-    subprocess.run(run, check=True, cwd=tmp_path, env={"PYTHONPATH": path, "PATH": ""})
-    assert len(list(tmp_path.rglob("*.nbi"))) == (0 if option else 1)
+    code, home = tmp_path / "code", tmp_path / "home"
+    code.mkdir()
+    (code / "kernel.py").write_text(source)
+    if is_kept:
+        home.mkdir()
+    else:
+        home.touch()  # no directory can be made below it
+    path = os.pathsep.join([str(code), str(Path(text_kernels.__file__).parent.parent)])
+    environment = {"PYTHONPATH": path, "PATH": "", "HOME": str(home)}
+    subprocess.run([sys.executable, "-B", "-c", "import kernel"], check=True, cwd=code, env=environment)
+    assert sorted(code.iterdir()) == [code / "kernel.py"]
+    assert len(list(home.rglob("*.nbi"))) == is_kept
