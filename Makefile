@@ -27,9 +27,10 @@ $(STAMP): requirements/cpu.lock requirements/torch-cpu.lock pyproject.toml
 demo: setup
 	$(BIN)/python -m openwright.demo configs/quickstart
 
-# One process more than there are cores: tests that start jobs wait for them much of the time.
+# Two processes more than there are cores: tests that start jobs wait for them much of the time. In the order of
+# tests/conftest.py.
 test: setup
-	$(BIN)/python -m pytest -q -rs --numprocesses=$$(($$(nproc) + 1)) --dist=loadfile $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest -q -rs --numprocesses=$$(($$(nproc) + 2)) --dist=loadfile --no-loadscope-reorder $(PYTEST_OPTIONS)
 
 test-slurm: setup
 	$(BIN)/python -m pytest -q -m slurm

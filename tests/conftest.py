@@ -23,6 +23,13 @@ COPIED = (*PACKAGES, "configs", "requirements", "docs", "README.md", "LICENSE", 
 # What numba compiles is kept in the checkout, for all processes of the tests and for the next run of them.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / ".pytest_cache" / "kernels"))
 
+# Files that take longest, longest first: processes share files out in this order, and none is left alone with one.
+LONGEST = (
+    *("test_layouts", "test_twins", "test_full_rebuild", "test_runs", "test_crashes", "test_compile", "test_verify"),
+    *("test_interrupted_builds", "test_evaluation_stage", "test_memory", "test_launch", "test_native"),
+    *("test_end_to_end", "test_reproduce", "test_corpus_stage", "test_calibration", "test_memory_options"),
+)
+
 settings.register_profile(
     "project", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], max_examples=60
 )
@@ -30,7 +37,9 @@ settings.load_profile("project")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the network alone unless `-m` asks for it."""
+    """Begin with what takes longest; leave the network alone unless `-m` asks for it."""
+    rank = {f"{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
     if "network" in str(config.getoption("-m")):
         return
     chosen = [item for item in items if "network" not in item.keywords]
