@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_recipes.document_index import DocumentIndex
+from data_recipes.order import Order
 from data_recipes.split_rows import SplitRows
 from data_recipes.windows import TokenWindows
 from provenance.canonical import Json, read_json, write_json
@@ -257,6 +258,21 @@ def windows_touching(entry: Mapping[str, Any], part: TokenRange, window_tokens: 
                 return source["name"], range(offset + min(first, past), offset + past)
             offset += num_windows
     raise DataError(f"{part.path} is no token file of the split", expected="a file that tokens.json names")
+
+
+def windows_of_pools(
+    order: Order, window_tokens: int, entry: Mapping[str, Any], parts: Iterable[TokenRange]
+) -> Iterator[tuple[int, range]]:
+    """Pools of an order, by number, with the windows that hold any token of some stretches; as `windows_touching`.
+
+    Args:
+        window_tokens: length of the windows of pools that have none of their own.
+    """
+    for part in parts:
+        for number, pool in enumerate(order.sources):
+            source, windows = windows_touching(entry, part, pool.window_tokens or window_tokens)
+            if source == pool.name:
+                yield number, windows
 
 
 def duplicates_of(corpus: Path, document_ids: Iterable[str]) -> list[dict[str, str]]:

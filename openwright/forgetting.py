@@ -5,12 +5,12 @@ kept of it, nobody can say: the receipt says which checkpoints have seen it, and
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 from data_recipes.document_index import DocumentIndex
-from data_recipes.order import Order
 from data_recipes.tombstones import (
     HeldDocument,
     TokenRange,
@@ -19,13 +19,30 @@ from data_recipes.tombstones import (
     duplicates_of,
     held_documents,
     token_ranges,
-    windows_touching,
+    windows_of_pools,
 )
 from openwright.known_runs import KnownRun
 from provenance.canonical import Json, read_json
 from provenance.errors import ConfigError
 
 RECEIPT_FORMAT = "openwright-forget-receipt/1"
+
+
+@dataclass(frozen=True)
+class _Holdings:
+    """What a corpus holds of the documents of a takedown.
+
+    Attributes:
+        documents: these documents and others with an equal text.
+        ranges: where the token shards hold them, by document id.
+        duplicates: what was dropped in their favour.
+        splits: the splits as `tokens.json` describes them.
+    """
+
+    documents: list[HeldDocument]
+    ranges: dict[str, list[TokenRange]]
+    duplicates: list[dict[str, str]]
+    splits: Json
 
 
 def find_documents(runs: Sequence[KnownRun], prefixes: Sequence[str]) -> list[str]:
@@ -73,16 +90,24 @@ def make_tombstones(
 
 def make_receipt(runs: Sequence[KnownRun], tombstones: Sequence[Tombstone]) -> dict[str, Json]:
     """The receipt of a takedown over all known runs."""
-    held: dict[Path, list[HeldDocument]] = {}
-    ranges: dict[Path, dict[str, list[TokenRange]]] = {}
-    for corpus in _corpora(runs):
-        held[corpus] = held_documents(corpus, tombstones)
-        ranges[corpus] = token_ranges(corpus, held[corpus])
+    corpora = {corpus: _look_through(corpus, tombstones) for corpus in _corpora(runs)}
+    lineage = _lineage(runs)
     return {
         "format": RECEIPT_FORMAT,
         "runs": [_run_entry(run) for run in runs],
-        "documents": [_document_entry(tombstone, runs, held, ranges) for tombstone in tombstones],
+        "documents": [_document_entry(tombstone, runs, lineage, corpora) for tombstone in tombstones],
     }
+
+
+def _look_through(corpus: Path, tombstones: Sequence[Tombstone]) -> _Holdings:
+    """Read the tables of a corpus, once for all documents."""
+    documents = held_documents(corpus, tombstones)
+    return _Holdings(
+        documents,
+        token_ranges(corpus, documents),
+        duplicates_of(corpus, [tombstone.document_id for tombstone in tombstones]),
+        read_json(corpus / "tokens" / "tokens.json")["splits"],
+    )
 
 
 def _corpora(runs: Sequence[KnownRun]) -> list[Path]:
@@ -99,54 +124,45 @@ def _run_entry(run: KnownRun) -> dict[str, Json]:
     }
 
 
+def _lineage(runs: Sequence[KnownRun]) -> dict[int, list[int]]:
+    """The runs that each run goes on from, by number, in an order in which a run comes after those."""
+    bases = {
+        number: [base for base, other in enumerate(runs) if base != number and run.goes_on_from(other)]
+        for number, run in enumerate(runs)
+    }
+    return {number: bases[number] for number in TopologicalSorter(bases).static_order()}
+
+
 def _document_entry(
     tombstone: Tombstone,
     runs: Sequence[KnownRun],
-    held: dict[Path, list[HeldDocument]],
-    ranges: dict[Path, dict[str, list[TokenRange]]],
+    lineage: Mapping[int, Sequence[int]],
+    corpora: Mapping[Path, _Holdings],
 ) -> dict[str, Json]:
     """What is known of one document: where it lies in each corpus, and who read it."""
     names = {tombstone.document_id, tombstone.text_sha256}
-    copies = [
-        {"corpus": str(corpus), **asdict(document)}
-        for corpus, documents in held.items()
-        for document in documents
-        if names & {document.document_id, document.text_sha256}
-    ]
-    duplicates = {row["document_id"]: row for corpus in held for row in duplicates_of(corpus, [tombstone.document_id])}
-    parts = {
-        corpus: [
-            part
-            for document in held[corpus]
-            if names & {document.document_id, document.text_sha256}
-            for part in ranges[corpus].get(document.document_id, [])
-        ]
-        for corpus in held
-    }
+    copies: list[dict[str, Json]] = []
+    duplicates: dict[str, Json] = {}
+    parts: dict[Path, list[TokenRange]] = {}
+    for corpus, held in corpora.items():
+        own = [document for document in held.documents if names & {document.document_id, document.text_sha256}]
+        copies += [{"corpus": str(corpus), **asdict(document)} for document in own]
+        parts[corpus] = [part for document in own for part in held.ranges.get(document.document_id, [])]
+        of_this = [row for row in held.duplicates if row["duplicate_of"] == tombstone.document_id]
+        duplicates |= {row["document_id"]: row for row in of_this}
+    readings: dict[int, dict[str, Json]] = {}
+    for number, numbers in lineage.items():
+        run = runs[number]
+        bases = [runs[base] for base in numbers if base in readings and _has_seen(run, readings[base])]
+        reading = _reading(run, parts[run.corpus], corpora[run.corpus].splits, bases)
+        if reading["steps"] or reading["steps_to_come"] or reading["inherited_from"]:
+            readings[number] = reading
     return {
         **asdict(tombstone),
         "copies": copies,
         "duplicates": [duplicates[document_id] for document_id in sorted(duplicates)],
-        "readings": _readings(runs, parts),
+        "readings": [readings[number] for number in sorted(readings)],
     }
-
-
-def _readings(runs: Sequence[KnownRun], parts: dict[Path, list[TokenRange]]) -> list[dict[str, Json]]:
-    """Who read a document, in an order in which a run comes after the one that it goes on from."""
-    entries: dict[int, dict[str, Json]] = {}
-    waiting = list(runs)
-    while waiting:
-        run = next(r for r in waiting if not any(r.goes_on_from(other) for other in waiting if other is not r))
-        waiting.remove(run)
-        before = [runs[number] for number in entries if run.goes_on_from(runs[number])]
-        entry = _reading(run, parts[run.corpus], [b for b in before if _has_seen(run, entries[_number(runs, b)])])
-        if entry["steps"] or entry["steps_to_come"] or entry["inherited_from"]:
-            entries[_number(runs, run)] = entry
-    return [entries[number] for number in sorted(entries)]
-
-
-def _number(runs: Sequence[KnownRun], run: KnownRun) -> int:
-    return next(number for number, other in enumerate(runs) if other is run)
 
 
 def _has_seen(run: KnownRun, base: dict[str, Json]) -> bool:
@@ -155,10 +171,11 @@ def _has_seen(run: KnownRun, base: dict[str, Json]) -> bool:
     return first is not None and ("branch" not in run.start or first <= run.first_step)
 
 
-def _reading(run: KnownRun, parts: Sequence[TokenRange], bases: Sequence[KnownRun]) -> dict[str, Json]:
+def _reading(run: KnownRun, parts: Sequence[TokenRange], splits: Json, bases: Sequence[KnownRun]) -> dict[str, Json]:
     """What one run read of a document."""
-    of_split = [part for part in parts if part.split == run.start["order"]["split"]]
-    steps = _steps(run, of_split)
+    split = run.start["order"]["split"]
+    of_split = [part for part in parts if part.split == split]
+    steps = _steps(run, of_split, splits[split])
     done = [step for step in steps if step <= run.last_step]
     inherited = bool(bases)
     first = 0 if inherited else done[0] if done else None
@@ -176,17 +193,13 @@ def _reading(run: KnownRun, parts: Sequence[TokenRange], bases: Sequence[KnownRu
     }
 
 
-def _steps(run: KnownRun, parts: Sequence[TokenRange]) -> list[int]:
+def _steps(run: KnownRun, parts: Sequence[TokenRange], split: Json) -> list[int]:
     """Steps of a run's own that read any of some stretches."""
-    stated = run.start["order"]
-    order = Order.from_json(stated)
-    entry = read_json(run.corpus / "tokens" / "tokens.json")["splits"][stated["split"]]
+    usual = int(run.start["order"]["window_tokens"])
     steps: set[int] = set()
-    for part in parts:
-        for number, pool in enumerate(order.sources):
-            source, windows = windows_touching(entry, part, pool.window_tokens or int(stated["window_tokens"]))
-            for window in windows if source == pool.name else ():
-                steps.update(order.steps_that_read(number, window))
+    for number, windows in windows_of_pools(run.order, usual, split, parts):
+        for window in windows:
+            steps.update(run.order.steps_that_read(number, window))
     return sorted(step for step in steps if step > run.first_step and not run.leaves_out(step))
 
 

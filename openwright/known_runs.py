@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from data_recipes.order import Order
 from openwright.status import find_runs
 from provenance.artifacts import MANIFEST_NAME
 from provenance.canonical import canonical_json, read_json
@@ -46,6 +48,11 @@ class KnownRun:
     def first_step(self) -> int:
         """The step at whose state the ledger begins: 0, or the branch point."""
         return int(self.start["branch"]["step"]) if "branch" in self.start else 0
+
+    @cached_property
+    def order(self) -> Order:
+        """The order of its steps."""
+        return Order.from_json(self.start["order"])
 
     def leaves_out(self, step: int) -> bool:
         """Whether a step was left out."""
@@ -89,17 +96,18 @@ def _read(directory: Path, corpus: Path | None) -> KnownRun:
     is_finished = (directory / MANIFEST_NAME).is_file()
     digest = str(read_json(directory / MANIFEST_NAME)["content_digest"]) if is_finished else ""
     records = read_chain(directory / "ledger.jsonl")
-    start = next(records)
+    start = last = next(records)
     run = KnownRun(directory, corpus or _corpus_of(directory, start), start, digest)
-    run.heads.append(sha256_bytes(canonical_json(start)))
     for record in records:
-        run.heads.append(sha256_bytes(canonical_json(record)))
+        run.heads.append(record["previous"])  # the digest of the record before it
+        last = record
         if record["kind"] == "step":
             run.last_step = record["step"]
         elif record["kind"] == "checkpoint":
             run.checkpoints.append(record["step"])
         elif record["kind"] == "skip":
             run.skipped.append((record["first"], record["last"]))
+    run.heads.append(sha256_bytes(canonical_json(last)))
     return run
 
 
