@@ -1,12 +1,12 @@
 """Whether a bundle holds the tokens that the steps of a segment read: some are not shipped, some were taken down."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from data_recipes.order import Order
-from data_recipes.tombstones import TOMBSTONES_NAME
-from data_recipes.windows import REDACTED_FOLDER
-from provenance.canonical import read_json
+from data_recipes.tombstones import TOMBSTONES_NAME, TokenRange, windows_of_pools
+from data_recipes.windows import shard_file
+from provenance.canonical import Json, read_json
 from provenance.ledger import read_chain
 from release.replay_segments import Segment
 
@@ -23,38 +23,25 @@ def tokens_not_here(bundle: Path, segment: Segment) -> str:
     for source in split["sources"]:
         for shard in source["shards"]:
             for file in shard["files"].values():
-                places = (dataset / file["path"], dataset / REDACTED_FOLDER / file["path"])
-                if not any(path.is_file() for path in places):
+                if not shard_file(dataset, file["path"]).is_file():
                     return f"the tokens of source {source['name']} are not shipped"
-    blank = _blank(dataset)
-    if not blank:
-        return ""
     order = Order.from_json(start)
-    for step in range(segment.first, segment.last + 1):
+    blank: dict[int, list[range]] = {}
+    for number, windows in windows_of_pools(order, int(start["window_tokens"]), split, _blank(dataset, start, split)):
+        blank.setdefault(number, []).append(windows)
+    for step in range(segment.first, segment.last + 1) if blank else ():
         for draw in order.step_draws(step):
-            pool = order.sources[draw.source]
-            length = pool.window_tokens or int(start["window_tokens"])
-            source = next(source for source in split["sources"] if source["name"] == pool.name)
-            if _is_blank(source, split, length, draw.window, blank):
-                return f"step {step} read a document of {pool.name} that was taken down: dataset/{TOMBSTONES_NAME}"
+            if any(draw.window in windows for windows in blank.get(draw.source, ())):
+                pool = order.sources[draw.source].name
+                return f"step {step} read a document of {pool} that was taken down: dataset/{TOMBSTONES_NAME}"
     return ""
 
 
-def _blank(dataset: Path) -> dict[str, list[list[int]]]:
+def _blank(dataset: Path, start: Json, split: Json) -> Iterator[TokenRange]:
+    """Stretches of the token files of a split that were taken down."""
     path = dataset / TOMBSTONES_NAME
     files = read_json(path)["blanked"]["files"] if path.is_file() else []
-    return {file["path"]: file["ranges"] for file in files}
-
-
-def _is_blank(source: Any, split: Any, length: int, window: int, blank: dict[str, list[list[int]]]) -> bool:
-    """Whether a window of a source touches tokens that were taken down."""
-    for shard in source["shards"]:
-        num_tokens = shard["num_tokens"]
-        is_stream = split["layout"] == "stream"
-        num_windows = max(0, num_tokens - 1) // length if is_stream else num_tokens // split["width"]
-        if window < num_windows:
-            begin = window * (length if is_stream else split["width"])
-            ranges = blank.get(shard["files"]["tokens"]["path"], [])
-            return any(first <= begin + length and begin < end for first, end in ranges)
-        window -= num_windows
-    return False
+    listed = {shard["files"]["tokens"]["path"] for source in split["sources"] for shard in source["shards"]}
+    for file in files:
+        for begin, end in file["ranges"] if file["path"] in listed else ():
+            yield TokenRange(start["split"], file["path"], begin, end)
