@@ -30,18 +30,18 @@ class AdamW:
     def __init__(self, config: OptimizerConfig, parts: Sequence[Part]) -> None:
         self._parts = list(parts)
         self._moments = {moment: [torch.zeros_like(part.tensor) for part in parts] for moment in _MOMENTS}
-        decays = [len(part.shape) >= 2 for part in parts]
-        self._groups = []
-        for is_decayed, weight_decay in ((True, config.weight_decay), (False, 0.0)):
-            places = [place for place, decay in enumerate(decays) if decay is is_decayed]
-            if places:
-                self._groups.append((places, _Group(config, weight_decay)))
+        self._config = config
         self._arrange(0)
 
     def _arrange(self, num_steps_done: int) -> None:
-        for places, group in self._groups:
-            held = ([part.tensor for part in self._parts], *self._moments.values())
-            group.arrange([[tensors[place] for place in places] for tensors in held], num_steps_done)
+        """Cut weights and moments anew, decayed and not; after this their memory is updated."""
+        held = ([part.tensor for part in self._parts], *self._moments.values())
+        self._groups = []
+        for is_decayed, weight_decay in ((True, self._config.weight_decay), (False, 0.0)):
+            places = [place for place, part in enumerate(self._parts) if (len(part.shape) >= 2) is is_decayed]
+            if places:
+                of_group = [[tensors[place] for place in places] for tensors in held]
+                self._groups.append((places, _Group(self._config, weight_decay, of_group, num_steps_done)))
 
     def step(self, gradients: Mapping[str, torch.Tensor], learning_rate: float) -> None:
         """Update every part in place."""
@@ -64,14 +64,24 @@ class AdamW:
 
 
 class _Group:
-    """Tensors with one weight decay, cut into what fills whole vectors and the rests."""
+    """Tensors with one weight decay, cut into what fills whole vectors and the rests.
 
-    def __init__(self, config: OptimizerConfig, weight_decay: float) -> None:
+    Args:
+        config: settings of the optimizer.
+        weight_decay: that of these tensors.
+        held: weights, first moments and second moments, whose memory is updated.
+        num_steps_done: updates that were made.
+    """
+
+    def __init__(
+        self,
+        config: OptimizerConfig,
+        weight_decay: float,
+        held: Sequence[Sequence[torch.Tensor]],
+        num_steps_done: int,
+    ) -> None:
         self._config = config
         self._weight_decay = weight_decay
-
-    def arrange(self, held: Sequence[Sequence[torch.Tensor]], num_steps_done: int) -> None:
-        """Take over the tensors, whose memory is updated from now on: weights, first moments, second moments."""
         sizes = [tensor.numel() for tensor in held[0]]
         self._cuts = [size - size % UNIT_ELEMENTS for size in sizes]
         self._num_rest = sum(sizes) - sum(self._cuts)
