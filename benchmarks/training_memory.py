@@ -96,6 +96,6 @@ def _predicted_extra() -> int:
     bare = [
         MemoryPart(part.name, part.num_bytes, MOMENTS if part.name == "gradients" else part.moments, part.note)
         for part in ours
-        if part.name not in ("partial sums", "exchange", "optimizer step")
+        if part.name not in ("partial sums", "exchange")
     ]
     return peak_bytes(ours)[0] - peak_bytes(bare)[0]

@@ -136,6 +136,7 @@ AT_LAYOUTS = {
     (2, 2): {name: RECIPES[name] for name in ("four passes", "bf16", "experts")}
     | {"recomputed": {**RECIPES["recomputed"], "num_logical_replicas": 4}, "native": {**FOUR, "reduction": "native"}},
     (4, 1): {"four passes": FOUR},
+    (4, 2): {"four passes": FOUR},
 }
 
 
