@@ -7,11 +7,11 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from data_recipes.local_files import pinned_path
 from data_recipes.settings import TokenizerConfig
 from data_recipes.windows import token_num_bytes
 from provenance.canonical import read_json, write_json
-from provenance.digests import sha256_file
-from provenance.errors import DataError, SourceError
+from provenance.errors import DataError
 
 TOKENIZER_DIR = "tokenizer"
 MIN_PAIR_FREQUENCY = 2
@@ -83,15 +83,7 @@ def take_tokenizer(config: TokenizerConfig, data_dir: Path) -> Tokenizer:
         DataError: when it is no byte-level BPE tokenizer, or has another size than the config says.
     """
     assert config.file is not None
-    path = data_dir / config.file.path
-    found = sha256_file(path) if path.is_file() else "no file"
-    if found != config.file.sha256:
-        raise SourceError(
-            f"tokenizer.file: {found}",
-            expected=f"a tokenizer.json with sha256 {config.file.sha256}",
-            where=str(path),
-            next_command="put the pinned file there, or --set corpus.execution.data_dir=DIRECTORY",
-        )
+    path = pinned_path(config.file, data_dir, "tokenizer.file", "a tokenizer.json")
     values = read_json(path)
     _check_taken(values, path)
     # A template would put tokens before each text; shards hold texts as they are, and so must every later reader.

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 
 from data_recipes.chat_settings import ChatSource
 from data_recipes.line_reader import open_stream, read_lines
+from data_recipes.local_files import pinned_path
 from data_recipes.policy import LicencePolicy, decide_licence, normalise_spdx
-from data_recipes.row_settings import DatasetFile
-from provenance.digests import sha256_file, tagged_digest
-from provenance.errors import DataError, SourceError
+from provenance.digests import tagged_digest
+from provenance.errors import DataError
 
 MAX_LINE_BYTES = 64 * 2**20
 MALFORMED = "malformed row"
@@ -66,7 +66,7 @@ def read_chats(
         DataError: for a file that cannot be read.
     """
     for file in source.files:
-        path = _checked(source, file, data_dir)
+        path = pinned_path(file, data_dir, f"source {source.name!r}", f"a {source.format} file")
         for values in _rows(source, path):
             try:
                 if not isinstance(values, dict):
@@ -74,19 +74,6 @@ def read_chats(
                 yield _example(source, values, policy)
             except _BadRow as reason:
                 dropped[str(reason)] += 1
-
-
-def _checked(source: ChatSource, file: DatasetFile, data_dir: Path) -> Path:
-    path = data_dir / file.path
-    found = sha256_file(path) if path.is_file() else "no file"
-    if found != file.sha256:
-        raise SourceError(
-            f"source {source.name!r}: {found}",
-            expected=f"a {source.format} file with sha256 {file.sha256}",
-            where=str(path),
-            next_command="put the pinned file there, or --set corpus.execution.data_dir=DIRECTORY",
-        )
-    return path
 
 
 def _rows(source: ChatSource, path: Path) -> Iterator[Any]:

@@ -6,8 +6,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from data_recipes.local_files import DatasetFile
 from data_recipes.packing import Packing
-from data_recipes.row_settings import DatasetFile, StatedLicence
+from data_recipes.row_settings import StatedLicence
 from data_recipes.source_terms import SourceTerms
 from provenance.canonical import Json
 from provenance.config import Config

@@ -3,17 +3,17 @@
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from provenance.config import Config
+from data_recipes.local_files import DatasetFile
 from provenance.digests import sha256_bytes
 from provenance.errors import DataError, SourceError
 
 
-class EvaluationSetFile(Config):
+class EvaluationSetFile(DatasetFile):
     """An evaluation set in a local JSON Lines file, such as the items of a task of `openwright run`.
 
     Attributes:
@@ -25,18 +25,8 @@ class EvaluationSetFile(Config):
     """
 
     name: str = Field(min_length=1)
-    path: str
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
     text_columns: list[str] = Field(min_length=1)
     id_column: str = ""
-
-    @field_validator("path")
-    @classmethod
-    def _is_relative(cls, value: str) -> str:
-        place = PurePosixPath(value)
-        if not value or place.is_absolute() or ".." in place.parts:
-            raise ValueError("a relative path without '..'; execution.data_dir says where it lies")
-        return value
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from data_recipes.document import ExtractedDocument
+from data_recipes.local_files import DatasetFile
 from data_recipes.reading import PartReport, ReadingContext, SourcePart
 from data_recipes.row_documents import stated_licence
 from data_recipes.row_parts import files_entry, read_part, scanned
-from data_recipes.row_settings import DatasetFile, DatasetSource
+from data_recipes.row_settings import DatasetSource
 from provenance.canonical import Json
 from provenance.errors import SourceError
 

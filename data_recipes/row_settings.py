@@ -1,30 +1,15 @@
 """Sources whose documents are rows of data files: where text and licence of a row stand, and local files."""
 
-from pathlib import PurePosixPath
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from data_recipes.local_files import DatasetFile
 from data_recipes.policy import checked_spdx
 from data_recipes.source_terms import SourceTerms
 from provenance.config import Config
 
 RowFormat = Literal["parquet", "jsonl", "text"]
-
-
-class DatasetFile(Config):
-    """One file of a data set, by path relative to `execution.data_dir`, with its digest."""
-
-    path: str
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
-
-    @field_validator("path")
-    @classmethod
-    def _is_relative(cls, value: str) -> str:
-        place = PurePosixPath(value)
-        if not value or place.is_absolute() or ".." in place.parts:
-            raise ValueError("a relative path without '..'; execution.data_dir says where it lies")
-        return value
 
 
 class StatedLicence(Config):

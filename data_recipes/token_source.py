@@ -14,14 +14,14 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from data_recipes.document import Document, ExtractedDocument, LicenceFinding
+from data_recipes.local_files import DatasetFile, pinned_path
 from data_recipes.reading import PartReport, ReadingContext, SourcePart
-from data_recipes.row_settings import DatasetFile
 from data_recipes.text import OVERSIZED, UNDECODABLE, normalise
 from data_recipes.token_files import Span, megatron_spans, olmo_spans
 from data_recipes.token_settings import TokenShard, TokensSource
 from provenance.canonical import Json
-from provenance.digests import sha256_bytes, sha256_file
-from provenance.errors import DataError, SourceError
+from provenance.digests import sha256_bytes
+from provenance.errors import DataError
 
 PART_TOKENS = 2**26
 """A part ends with the first document that ends so many tokens behind its beginning."""
@@ -48,16 +48,7 @@ class TokensReader:
         return [part for number, shard in enumerate(self._source.shards) for part in self._parts_of(number, shard)]
 
     def _checked(self, file: DatasetFile) -> Path:
-        path = self._context.data_dir / file.path
-        found = sha256_file(path) if path.is_file() else "no file"
-        if found != file.sha256:
-            raise SourceError(
-                f"source {self._source.name!r}: {found}",
-                expected=f"sha256 {file.sha256}",
-                where=str(path),
-                next_command="put the pinned file there, or --set corpus.execution.data_dir=DIRECTORY",
-            )
-        return path
+        return pinned_path(file, self._context.data_dir, f"source {self._source.name!r}", "a file")
 
     def _parts_of(self, number: int, shard: TokenShard) -> Iterator[SourcePart]:
         for file in (shard.tokens, shard.index):
