@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from data_recipes.policy import checked_spdx
+from data_recipes.policy import Spdx
 from data_recipes.source_terms import SourceTerms
 from provenance.config import Config
 
@@ -39,12 +39,7 @@ class DebianSource(SourceTerms):
     split: Literal["train", "heldout"] = "train"
     keep: list[str] = Field(default=[])
     skip: list[str] = Field(default=[])
-    licence_names: dict[str, str] = Field(default={})
-
-    @field_validator("licence_names")
-    @classmethod
-    def _mean_spdx(cls, value: dict[str, str]) -> dict[str, str]:
-        return {name: checked_spdx(expression) for name, expression in value.items()}
+    licence_names: dict[str, Spdx] = Field(default={})
 
     @property
     def name(self) -> str:

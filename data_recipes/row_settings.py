@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from data_recipes.local_files import DatasetFile
-from data_recipes.policy import checked_spdx
+from data_recipes.policy import Spdx
 from data_recipes.source_terms import SourceTerms
 from provenance.config import Config
 
@@ -15,13 +15,8 @@ RowFormat = Literal["parquet", "jsonl", "text"]
 class StatedLicence(Config):
     """A licence that holds for every row of a data set, with the text that says so."""
 
-    spdx: str
+    spdx: Spdx
     evidence: str = Field(min_length=1)
-
-    @field_validator("spdx")
-    @classmethod
-    def _is_spdx(cls, value: str) -> str:
-        return checked_spdx(value)
 
 
 class RowSource(SourceTerms):
@@ -45,14 +40,9 @@ class RowSource(SourceTerms):
     text_column: str = Field(default="text", min_length=1)
     text_unit: Literal["file", "line"] = "file"
     licence_column: str | None = Field(default=None, min_length=1)
-    licence_names: dict[str, str] = Field(default={})
+    licence_names: dict[str, Spdx] = Field(default={})
     licence: StatedLicence | None = None
     split: Literal["train", "heldout"]
-
-    @field_validator("licence_names")
-    @classmethod
-    def _mean_spdx(cls, value: dict[str, str]) -> dict[str, str]:
-        return {name: checked_spdx(expression) for name, expression in value.items()}
 
     @model_validator(mode="after")
     def _goes_together(self) -> "RowSource":
