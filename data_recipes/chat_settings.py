@@ -49,10 +49,6 @@ class ChatSource(SourceTerms):
         Args:
             sizes: bytes of each file, by its path.
         """
-        stated = self.licence
-        licence: dict[str, Json] = {"column": self.licence_column}
-        if stated is not None:
-            licence = {"spdx": stated.spdx, "declared": stated.evidence, "evidence_date": self.as_of}
         return {
             "name": self.name,
             "type": "chat",
@@ -64,7 +60,7 @@ class ChatSource(SourceTerms):
             "size_bytes": sum(sizes[file.path] for file in self.files),
             "num_rows": num_rows,
             "split": self.split,
-            "licence": licence,
+            "licence": self.licence.lock_entry(self.as_of) if self.licence else {"column": self.licence_column},
             **self.terms_entry(),
         }
 

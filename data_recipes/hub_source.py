@@ -16,6 +16,7 @@ from data_recipes.document import UNRESOLVED, ExtractedDocument, LicenceFinding
 from data_recipes.hub_fetch import HubFile, HubRepository, fetch_file, list_files
 from data_recipes.hub_settings import HubSource
 from data_recipes.licence_fields import licence_text, spdx_of_field
+from data_recipes.licences import unresolved
 from data_recipes.reading import PartReport, ReadingContext, SourcePart
 from data_recipes.row_documents import stated_licence
 from data_recipes.row_parts import files_entry, read_part, whole_file
@@ -96,7 +97,7 @@ class HubReader:
         spdx = spdx_of_field(card["declared"], source.licence_names)
         if spdx == UNRESOLVED:
             reason = f"{CARD}: the licence {card['declared']!r} is no SPDX expression and no known name"
-            return LicenceFinding(UNRESOLVED, card["declared"], "none", "", "", source.as_of, (), reason)
+            return unresolved(reason, source.as_of, declared=card["declared"])
         return LicenceFinding(spdx, card["declared"], "hf-card", f"{CARD}:license", card["sha256"], source.as_of)
 
     def lock(self, reports: Sequence[PartReport]) -> dict[str, Json]:

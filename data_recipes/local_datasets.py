@@ -63,5 +63,4 @@ class DatasetReader:
         entry = files_entry(source, [report.facts for report in reports])
         if source.licence is None:
             return {**entry, "type": source.type, "licence": {"column": source.licence_column}}
-        stated = {"spdx": source.licence.spdx, "declared": source.licence.evidence, "evidence_date": source.as_of}
-        return {**entry, "type": source.type, "licence": stated}
+        return {**entry, "type": source.type, "licence": source.licence.lock_entry(source.as_of)}

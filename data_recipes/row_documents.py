@@ -5,6 +5,7 @@ from functools import lru_cache
 
 from data_recipes.document import UNRESOLVED, Document, ExtractedDocument, LicenceFinding
 from data_recipes.licence_fields import spdx_of_field
+from data_recipes.licences import unresolved
 from data_recipes.reading import PartReport
 from data_recipes.row_files import Row
 from data_recipes.row_schema import SchemaSeen
@@ -75,7 +76,7 @@ class RowDocuments:
         return LicenceFinding(spdx, row.licence, "dataset-field", place, self._sha256, self._source.as_of)
 
     def _unresolved(self, declared: str, reason: str) -> LicenceFinding:
-        return LicenceFinding(UNRESOLVED, declared, "none", "", "", self._source.as_of, (), reason)
+        return unresolved(reason, self._source.as_of, declared=declared)
 
     def facts(self, report: PartReport, seen: SchemaSeen, size_bytes: int) -> dict[str, Json]:
         """Return what the source lock has to know of this part."""
@@ -92,14 +93,4 @@ class RowDocuments:
 
 def stated_licence(source: RowSource) -> LicenceFinding | None:
     """Return the licence that the recipe states for all rows, if it does."""
-    if source.licence is None:
-        return None
-    evidence = source.licence.evidence
-    return LicenceFinding(
-        spdx=source.licence.spdx,
-        declared=evidence,
-        evidence_kind="declared-metadata",
-        evidence_locator="recipe: licence.evidence",
-        evidence_sha256=sha256_bytes(evidence.encode("utf-8")),
-        evidence_date=source.as_of,
-    )
+    return None if source.licence is None else source.licence.finding(source.as_of)

@@ -4,10 +4,13 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from data_recipes.document import LicenceFinding
 from data_recipes.local_files import DatasetFile
 from data_recipes.policy import Spdx
 from data_recipes.source_terms import SourceTerms
+from provenance.canonical import Json
 from provenance.config import Config
+from provenance.digests import sha256_bytes
 
 RowFormat = Literal["parquet", "jsonl", "text"]
 
@@ -17,6 +20,15 @@ class StatedLicence(Config):
 
     spdx: Spdx
     evidence: str = Field(min_length=1)
+
+    def finding(self, as_of: str) -> LicenceFinding:
+        """Return it as the licence of a document; `as_of` is the ISO date of the evidence."""
+        digest = sha256_bytes(self.evidence.encode("utf-8"))
+        return LicenceFinding(self.spdx, self.evidence, "declared-metadata", "recipe: licence.evidence", digest, as_of)
+
+    def lock_entry(self, as_of: str) -> dict[str, Json]:
+        """Return what `sources.lock` says of it."""
+        return {"spdx": self.spdx, "declared": self.evidence, "evidence_date": as_of}
 
 
 class RowSource(SourceTerms):

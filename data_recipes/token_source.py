@@ -13,21 +13,19 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from data_recipes.document import Document, ExtractedDocument, LicenceFinding
+from data_recipes.document import ExtractedDocument
 from data_recipes.local_files import DatasetFile, pinned_path
 from data_recipes.reading import PartReport, ReadingContext, SourcePart
-from data_recipes.text import OVERSIZED, UNDECODABLE, normalise
+from data_recipes.text import OVERSIZED, UNDECODABLE, make_document, normalise
 from data_recipes.token_files import Span, megatron_spans, olmo_spans
 from data_recipes.token_settings import TokenShard, TokensSource
 from provenance.canonical import Json
-from provenance.digests import sha256_bytes
 from provenance.errors import DataError
 
 PART_TOKENS = 2**26
 """A part ends with the first document that ends so many tokens behind its beginning."""
 
 _REPLACEMENT = "\ufffd"
-_NOTHING_SHA256 = sha256_bytes(b"")
 
 
 class TokensReader:
@@ -36,6 +34,7 @@ class TokensReader:
     def __init__(self, source: TokensSource, context: ReadingContext) -> None:
         self._source = source
         self._context = context
+        self._licence = source.licence.finding(source.as_of)
 
     def parts(self) -> Sequence[SourcePart]:
         """Check every file against its pin and every index against its tokens.
@@ -120,15 +119,12 @@ class TokensReader:
                 where=str(self._context.data_dir / shard.tokens.path),
                 next_command="name the tokenizer and the dtype that the shards were made with",
             )
-        raw = ids.tobytes()
         text, broken = self._text(ids, tokenizer)
-        text = normalise(text)
         name = f":{span.name}" if span.name.isprintable() and 0 < len(span.name) <= 200 else ""
-        text_sha256 = sha256_bytes(text.encode("utf-8")) if text else _NOTHING_SHA256
-        document = Document(
-            source.name, shard.tokens.sha256, f"{shard.tokens.path}#{span.number}{name}", "tokens", text,
-            sha256_bytes(raw), text_sha256, self._licence(),
-        )  # fmt: skip
+        place = f"{shard.tokens.path}#{span.number}{name}"
+        document = make_document(
+            source.name, shard.tokens.sha256, place, "tokens", normalise(text), ids.tobytes(), self._licence
+        )
         return ExtractedDocument(document, broken)
 
     def _text(self, ids: npt.NDArray[Any], tokenizer: Tokenizer) -> tuple[str, str]:
@@ -142,12 +138,6 @@ class TokensReader:
         if _REPLACEMENT in text and tokenizer.encode(text, add_special_tokens=False).ids != values:
             return "", UNDECODABLE
         return text, ""
-
-    def _licence(self) -> LicenceFinding:
-        stated = self._source.licence
-        digest = sha256_bytes(stated.evidence.encode("utf-8"))
-        place = "recipe: licence.evidence"
-        return LicenceFinding(stated.spdx, stated.evidence, "declared-metadata", place, digest, self._source.as_of)
 
     def lock(self, reports: Sequence[PartReport]) -> dict[str, Json]:
         """Return the entry of all files, with what each shard holds."""
