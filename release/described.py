@@ -7,9 +7,12 @@ that programs can be tried on it.
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import quantiles
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_recipes.shards import safe_name
@@ -27,39 +30,49 @@ _MAX_SAMPLE_BYTES = 4096
 _SYLLABLES = ("ba", "de", "fi", "go", "ku", "la", "me", "ni", "po", "ru", "sa", "te")
 
 
-def descriptions(facts: BundleFacts) -> dict[str, Json]:
+@dataclass(frozen=True)
+class HiddenSource:
+    """An unshareable source, with bytes and tokens of its kept documents, both in order of size."""
+
+    source: SourceFacts
+    sizes: list[int]
+    tokens: list[int]
+
+
+def hidden_sources(facts: BundleFacts) -> list[HiddenSource]:
+    """Every unshareable source; the table of documents is read once for all of them."""
+    hidden = [source for source in facts.sources if class_of(source.lock) == "unshareable"]
+    if not hidden:
+        return []
+    found: dict[str, list[dict[str, Any]]] = {source.name: [] for source in hidden}
+    names = pa.array(list(found), pa.string())
+    for path in sorted((facts.dataset / "documents").glob("documents-*.parquet")):
+        for batch in pq.ParquetFile(path).iter_batches(columns=["source", "decision", "size_bytes", "num_tokens"]):
+            is_wanted = pc.and_(pc.is_in(batch["source"], names), pc.equal(batch["decision"], "kept"))
+            for row in batch.filter(is_wanted).to_pylist():
+                found[row["source"]].append(row)
+    return [
+        HiddenSource(source, *(sorted(row[key] for row in found[source.name]) for key in ("size_bytes", "num_tokens")))
+        for source in hidden
+    ]
+
+
+def descriptions(hidden: Sequence[HiddenSource]) -> dict[str, Json]:
     """The description of every unshareable source, by path."""
-    return {f"{_place(source)}.json": _description(source, *_counts(facts, source.name)) for source in _hidden(facts)}
+    return {f"{_place(h.source)}.json": _description(h.source, h.sizes, h.tokens) for h in hidden}
 
 
-def samples(facts: BundleFacts) -> dict[str, bytes]:
+def samples(hidden: Sequence[HiddenSource]) -> dict[str, bytes]:
     """The synthetic sample of every unshareable source, one JSON object per line, by path."""
     found = {}
-    for source in _hidden(facts):
-        sizes, _ = _counts(facts, source.name)
-        lines = (json.dumps(row, sort_keys=True, ensure_ascii=False) for row in _sample(source, sizes))
-        found[f"{_place(source)}-sample.jsonl"] = "".join(f"{line}\n" for line in lines).encode("utf-8")
+    for h in hidden:
+        lines = (json.dumps(row, sort_keys=True, ensure_ascii=False) for row in _sample(h.source, h.sizes))
+        found[f"{_place(h.source)}-sample.jsonl"] = "".join(f"{line}\n" for line in lines).encode("utf-8")
     return found
-
-
-def _hidden(facts: BundleFacts) -> list[SourceFacts]:
-    return [source for source in facts.sources if class_of(source.lock) == "unshareable"]
 
 
 def _place(source: SourceFacts) -> str:
     return f"dataset/described/{safe_name(source.name)}"
-
-
-def _counts(facts: BundleFacts, name: str) -> tuple[list[int], list[int]]:
-    """Bytes and tokens of the kept documents of a source, both in order of size."""
-    sizes: list[int] = []
-    tokens: list[int] = []
-    for path in sorted((facts.dataset / "documents").glob("documents-*.parquet")):
-        table = pq.read_table(path, columns=["source", "decision", "size_bytes", "num_tokens"]).to_pylist()
-        rows = [row for row in table if row["source"] == name and row["decision"] == "kept"]
-        sizes += [row["size_bytes"] for row in rows]
-        tokens += [row["num_tokens"] for row in rows]
-    return sorted(sizes), sorted(tokens)
 
 
 def _description(source: SourceFacts, sizes: Sequence[int], tokens: Sequence[int]) -> dict[str, Json]:

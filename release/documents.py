@@ -8,7 +8,7 @@ from provenance.canonical import Json
 from release.cards import data_card, model_card
 from release.components import licence_file_text, notice_text
 from release.croissant import croissant
-from release.described import descriptions, samples
+from release.described import descriptions, hidden_sources, samples
 from release.facts import BundleFacts
 from release.page import release_page
 from release.rules import evaluate_rules
@@ -19,12 +19,13 @@ def dataset_documents(facts: BundleFacts) -> dict[str, bytes]:
     title = f"{facts.components['name']} {facts.components['version']}"
     forgotten = {document.document_id for document in facts.forgotten}
     attribution = attribution_text(title, read_licences(facts.dataset / "documents", forgotten), facts.lock)
+    hidden = hidden_sources(facts)
     return {
         "dataset/ATTRIBUTION.txt": attribution.encode("utf-8"),
         "dataset/README.md": data_card(facts).encode("utf-8"),
         "dataset/croissant.json": json_bytes(croissant(facts)),
-        **{path: json_bytes(value) for path, value in descriptions(facts).items()},
-        **samples(facts),
+        **{path: json_bytes(value) for path, value in descriptions(hidden).items()},
+        **samples(hidden),
     }
 
 
