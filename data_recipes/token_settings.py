@@ -56,7 +56,12 @@ class TokensSource(SourceTerms):
         return self
 
     @property
+    def files(self) -> list[DatasetFile]:
+        """Those of the shards, in order, and the tokenizer."""
+        of_shards = [file for shard in self.shards for file in (shard.tokens, shard.index) if file is not None]
+        return [*of_shards, self.tokenizer]
+
+    @property
     def pins(self) -> list[str]:
         """The sha256 of each file."""
-        files = [file for shard in self.shards for file in (shard.tokens, shard.index) if file is not None]
-        return [file.sha256 for file in (*files, self.tokenizer)]
+        return [file.sha256 for file in self.files]

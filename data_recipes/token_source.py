@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from data_recipes.bpe import num_ids
 from data_recipes.document import ExtractedDocument
 from data_recipes.local_files import DatasetFile, pinned_path
 from data_recipes.reading import PartReport, ReadingContext, SourcePart
@@ -86,6 +87,7 @@ class TokensReader:
         shard = self._source.shards[part.pin["shard"]]
         tokens, spans = self._spans(shard)
         tokenizer = self._tokenizer()
+        known = _known_ids(tokenizer)
         num_tokens = 0
         for span in islice(spans, part.pin["first"], part.pin["end"]):
             report.num_files += 1
@@ -96,6 +98,7 @@ class TokensReader:
             if len(ids) == 0:
                 report.skipped["document without tokens"] += 1
             else:
+                self._check_ids(shard, span, ids, known)
                 yield self._document(shard, span, ids, tokenizer)
         report.facts = {"shard": part.pin["shard"], "num_tokens": num_tokens, "num_documents": report.num_files}
 
@@ -107,18 +110,24 @@ class TokensReader:
             told = f"source {self._source.name!r}: the tokenizer cannot be read ({type(error).__name__})"
             raise DataError(told, expected="a tokenizer.json", where=str(path)) from None
 
+    def _check_ids(self, shard: TokenShard, span: Span, ids: npt.NDArray[Any], known: npt.NDArray[np.bool_]) -> None:
+        """Refuse ids that the tokenizer does not have: it would leave them out without a word."""
+        wide = ids.astype(np.int64)
+        is_inside = (wide >= 0) & (wide < len(known))
+        unknown = wide[~(is_inside & known[np.where(is_inside, wide, 0)])]
+        if len(unknown):
+            sign = "the negative id" if unknown[0] < 0 else "the id"
+            raise DataError(
+                f"source {self._source.name!r}: document {span.number} has {sign} {unknown[0]}",
+                expected=f"ids of the tokenizer, below {len(known)}",
+                where=str(self._context.data_dir / shard.tokens.path),
+                next_command="name the tokenizer and the dtype that the shards were made with",
+            )
+
     def _document(
         self, shard: TokenShard, span: Span, ids: npt.NDArray[Any], tokenizer: Tokenizer
     ) -> ExtractedDocument:
         source = self._source
-        num_ids = tokenizer.get_vocab_size(with_added_tokens=True)
-        if ids.min() < 0 or ids.max() >= num_ids:
-            raise DataError(
-                f"source {source.name!r}: document {span.number} has the id {int(ids.max())} or a negative one",
-                expected=f"ids of the tokenizer, below {num_ids}",
-                where=str(self._context.data_dir / shard.tokens.path),
-                next_command="name the tokenizer and the dtype that the shards were made with",
-            )
         text, broken = self._text(ids, tokenizer)
         name = f":{span.name}" if span.name.isprintable() and 0 < len(span.name) <= 200 else ""
         place = f"{shard.tokens.path}#{span.number}{name}"
@@ -143,11 +152,10 @@ class TokensReader:
         """Return the entry of all files, with what each shard holds."""
         source = self._source
         totals = {key: sum(report.facts[key] for report in reports) for key in ("num_documents", "num_tokens")}
-        files = [file for shard in source.shards for file in (shard.tokens, shard.index) if file is not None]
         data_dir = self._context.data_dir
         entries = [
             {"path": file.path, "sha256": file.sha256, "size_bytes": (data_dir / file.path).stat().st_size}
-            for file in (*files, source.tokenizer)
+            for file in source.files
         ]
         return {
             "name": source.name,
@@ -163,3 +171,10 @@ class TokensReader:
             "statistics": totals,
             "licence": {**source.licence.model_dump(), "evidence_date": source.as_of},
         }
+
+
+def _known_ids(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
+    """Whether a tokenizer has each id up to its largest one; there may be gaps."""
+    known = np.zeros(num_ids(tokenizer), dtype=np.bool_)
+    known[list(tokenizer.get_vocab().values())] = True
+    return known

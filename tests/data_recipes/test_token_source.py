@@ -187,6 +187,17 @@ def test_ids_of_another_tokenizer_are_refused(tokenizer, tmp_path):
         read(source(tmp_path, "megatron"), tmp_path)
 
 
+def test_a_tokenizer_with_gaps_between_its_ids(tokenizer, tmp_path):
+    values = json.loads((tmp_path / "tokenizer.json").read_text())
+    values["model"]["vocab"]["ab"] = 300  # ids 257 to 299 are none
+    (tmp_path / "tokenizer.json").write_text(json.dumps(values))
+    write_olmo(tmp_path, [[300, EOS]])
+    assert [item.document.text for item in read(source(tmp_path, "olmo"), tmp_path)[0]] == ["ab"]
+    write_olmo(tmp_path, [[300, EOS], [300, 280, EOS]])
+    with pytest.raises(DataError, match="document 1 has the id 280"):
+        read(source(tmp_path, "olmo"), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
