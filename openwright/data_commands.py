@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from data_recipes.attribution import LicenceReport, attribution_text, read_licences
 from data_recipes.megatron_export import export_megatron
@@ -12,8 +11,9 @@ from data_recipes.tombstones import TOMBSTONES_NAME, held_documents, read_tombst
 from openwright.forgetting import find_documents, make_receipt, make_tombstones, receipt_lines
 from openwright.known_runs import known_runs
 from openwright.report import print_json, printable, table_lines
-from provenance.canonical import read_json, write_json
+from provenance.canonical import write_json
 from provenance.errors import BundleError, ConfigError
+from release.sources import source_locks
 
 
 def build(place: Path, overrides: Sequence[str], store: Path, dev: bool, as_json: bool) -> None:
@@ -50,11 +50,6 @@ def dataset_of(place: Path) -> Path:
         where=str(place),
         next_command="openwright run CONFIG_DIR, which prints where corpus and bundle lie",
     )
-
-
-def source_locks(dataset: Path) -> dict[str, dict[str, Any]]:
-    """Entries of `sources.lock` by source name."""
-    return {entry["name"]: entry for entry in read_json(dataset / "sources.lock")["sources"]}
 
 
 def show_licences(place: Path, attribution: Path | None, as_json: bool) -> None:

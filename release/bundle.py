@@ -30,7 +30,8 @@ from release.rule_checks import place_in_bundle
 from release.rule_table import RULES_FILE
 from release.secret_scan import find_secrets
 from release.settings import ReleaseConfig
-from release.shipping import check_shipping, copy_corpus, source_locks
+from release.shipping import check_shipping, copy_corpus
+from release.sources import source_locks
 from release.tolerance import TOLERANCE_NAME
 
 SPEC = StageSpec(

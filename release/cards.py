@@ -8,6 +8,7 @@ from provenance.canonical import Json, parse_hex_float
 from release.components import assertion, licence_of
 from release.display import is_small, render, task_name
 from release.facts import BundleFacts, SourceFacts
+from release.layout import TEXT_FOLDERS
 from release.licence_terms import licence_ids
 from release.sources import class_of, location_of, pin_of
 from release.tolerance import TOLERANCE_NAME, read_tolerance, summary_of
@@ -114,19 +115,11 @@ def data_card(facts: BundleFacts) -> str:
     return str(DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{body}").content)
 
 
-_DATASET_FOLDERS = {
-    "default": "text",
-    "conversations": "conversations",
-    "chats": "chats",
-    "preferences": "preferences",
-}
-"""Folders of Parquet files by the name under which `datasets.load_dataset` loads them."""
-
-
 def _dataset_configs(facts: BundleFacts) -> list[dict[str, Json]]:
     """Configs of `datasets.load_dataset`, for the files that the bundle has."""
     configs: list[dict[str, Json]] = []
-    for name, folder in _DATASET_FOLDERS.items():
+    for folder in TEXT_FOLDERS:
+        name = "default" if folder == "text" else folder
         splits = [split for split in ("train", "heldout") if list((facts.dataset / folder).glob(f"{split}-*.parquet"))]
         files = [{"split": split, "path": f"{folder}/{split}-*.parquet"} for split in splits]
         if files:

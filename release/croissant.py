@@ -5,6 +5,7 @@ from typing import Any
 from provenance.canonical import Json
 from release.components import licence_of
 from release.facts import BundleFacts
+from release.layout import TEXT_FOLDERS
 from release.licence_terms import licence_ids
 from release.sources import class_of, location_of, pin_of
 
@@ -64,7 +65,7 @@ _DOCUMENT_COLUMNS = {
     "decision": "sc:Text",
     "rule": "sc:Text",
 }
-_FOLDERS = ("text/", "conversations/", "chats/", "preferences/", "documents/")
+_FOLDERS = tuple(f"{folder}/" for folder in (*TEXT_FOLDERS, "documents"))
 _LISTINGS = ("corpus.json", "sources.lock", "tombstones.json")
 _MEDIA_TYPES = {
     ".parquet": "application/x-parquet",

@@ -12,12 +12,14 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from data_recipes.tombstones import TOMBSTONES_NAME, HeldDocument, held_documents, read_tombstones
+from data_recipes.windows import REDACTED_FOLDER
 from provenance.canonical import Json, parse_hex_float, read_json
 from provenance.digests import FileEntry, hash_files
 from provenance.ledger import read_chain
-from release.layout import bundle_digest, bundle_files, role_of
+from release.layout import TEXT_FOLDERS, bundle_digest, bundle_files, role_of
+from release.sources import class_of, source_locks
 
-_TEXT_PLACES = ("dataset/text/", "dataset/conversations/", "dataset/chats/", "dataset/preferences/")
+_TEXT_PLACES = tuple(f"dataset/{folder}/" for folder in TEXT_FOLDERS)
 
 
 @dataclass
@@ -116,7 +118,7 @@ class BundleFacts:
     @cached_property
     def lock(self) -> dict[str, dict[str, Any]]:
         """Entries of `dataset/sources.lock` by source name."""
-        return {entry["name"]: entry for entry in read_json(self.dataset / "sources.lock")["sources"]}
+        return source_locks(self.dataset)
 
     @cached_property
     def token_table(self) -> dict[str, Any]:
@@ -189,7 +191,7 @@ class BundleFacts:
         if place.startswith(_TEXT_PLACES):
             return any(kind != "text" for kind in shipping.values())
         if place.startswith("dataset/documents/documents-"):
-            return any(entry.get("osaid_class") == "unshareable" for entry in self.lock.values())
+            return any(class_of(entry) == "unshareable" for entry in self.lock.values())
         source = token_sources(self.token_table).get(place.removeprefix("dataset/"))
         return source is not None and shipping.get(source) in ("index", "reference")
 
@@ -197,7 +199,7 @@ class BundleFacts:
         """Whether forgotten documents keep a file of the corpus out: texts, and token files with a blanked copy."""
         if place.startswith(_TEXT_PLACES):
             return True
-        return (self.dataset / "redacted" / place.removeprefix("dataset/")).is_file()
+        return (self.dataset / REDACTED_FOLDER / place.removeprefix("dataset/")).is_file()
 
     def run(self, stage: str) -> dict[str, Any]:
         """`run.json` of a training stage."""

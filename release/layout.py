@@ -25,6 +25,9 @@ TEXT_SUFFIXES = frozenset(
 TEXT_NAMES = frozenset(("LICENSE", "NOTICE", "Makefile"))
 """Text files without a suffix."""
 
+TEXT_FOLDERS = ("text", "conversations", "chats", "preferences")
+"""Folders of a corpus with the text of documents and conversations, in Parquet."""
+
 LAYOUT: tuple[tuple[str, str], ...] = (
     ("model/manifest.json", "root"),
     ("model/manifest.sig", "root"),

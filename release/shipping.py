@@ -19,10 +19,9 @@ from provenance.canonical import read_json
 from provenance.errors import ReleaseError
 from release.described import HIDDEN_COLUMNS
 from release.facts import token_sources
+from release.layout import TEXT_FOLDERS
 from release.redaction import plan_redaction, write_redacted
-from release.sources import class_of, location_of, pin_of
-
-_TEXT_FOLDERS = ("text", "conversations", "chats", "preferences")
+from release.sources import class_of, location_of, pin_of, source_locks
 
 
 def copy_corpus(
@@ -53,7 +52,7 @@ def copy_corpus(
     for path in shipped:
         parts = path.split("/")
         (target / path).parent.mkdir(parents=True, exist_ok=True)
-        if parts[0] in _TEXT_FOLDERS and (without_text or forgotten):
+        if parts[0] in TEXT_FOLDERS and (without_text or forgotten):
             _copy_rows(corpus / path, target / path, without_text, forgotten)
         elif hidden and parts[0] == "documents" and path.endswith(".parquet"):
             _copy_documents(corpus / path, target / path, hidden)
@@ -75,12 +74,7 @@ def _copy_rows(source: Path, target: Path, without_text: list[str], forgotten: C
         pq.write_table(kept, target.with_name(f"{split}-shipped-{number}.parquet"), compression="zstd")
 
 
-def source_locks(corpus: Path) -> dict[str, dict[str, Any]]:
-    """Entries of `sources.lock` by source name."""
-    return {entry["name"]: entry for entry in read_json(corpus / "sources.lock")["sources"]}
-
-
-def check_shipping(locks: Mapping[str, Mapping[str, Any]], shipping: Mapping[str, str]) -> None:
+def check_shipping(locks: Mapping[str, dict[str, Any]], shipping: Mapping[str, str]) -> None:
     """Refuse what cannot be shipped so: unshareable data, and references to what nobody can fetch.
 
     Raises:
@@ -92,16 +86,14 @@ def check_shipping(locks: Mapping[str, Mapping[str, Any]], shipping: Mapping[str
         known = ", ".join(sorted(locks))
         raise ReleaseError(f"shipping names the source {unknown[0]!r}", expected=f"one of: {known}", where=where)
     for name, entry in sorted(locks.items()):
-        kind, of_class = shipping.get(name, "text"), class_of(dict(entry))
+        kind, of_class = shipping.get(name, "text"), class_of(entry)
         if of_class == "unshareable" and kind != "index":
             raise ReleaseError(
                 f"source {name!r} is unshareable and would be shipped as {kind}",
                 expected=f"{name}: index, which ships digests and counts alone",
                 where=where,
             )
-        if kind == "reference" and not (
-            of_class in ("open", "public") and location_of(dict(entry)) and pin_of(dict(entry))
-        ):
+        if kind == "reference" and not (of_class in ("open", "public") and location_of(entry) and pin_of(entry)):
             raise ReleaseError(
                 f"source {name!r} by reference, and no stranger can fetch it",
                 expected="a source of the class open or public with a place and a digest; else: index",

@@ -1,6 +1,14 @@
 """What an entry of `sources.lock` says: what pins a source, where a stranger obtains it, its class of data."""
 
+from pathlib import Path
 from typing import Any
+
+from provenance.canonical import read_json
+
+
+def source_locks(corpus: Path) -> dict[str, dict[str, Any]]:
+    """Entries of `sources.lock` by source name."""
+    return {entry["name"]: entry for entry in read_json(corpus / "sources.lock")["sources"]}
 
 
 def pin_of(entry: dict[str, Any]) -> str:
