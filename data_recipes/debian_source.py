@@ -4,7 +4,6 @@ The recipe pins the package's description by its sha256; the description holds t
 the packagers are not applied: documents are those of the upstream release, and the packagers' own below `debian/`.
 """
 
-import fnmatch
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from data_recipes.debian_settings import DebianSource
 from data_recipes.document import ExtractedDocument
 from data_recipes.downloads import PinnedFile, fetch_pinned
 from data_recipes.extract import extract_files
-from data_recipes.reading import PartReport, ReadingContext, SourcePart
+from data_recipes.reading import PartReport, ReadingContext, SourcePart, is_wanted
 from provenance.canonical import Json
 from provenance.errors import ConfigError, SourceError
 
@@ -116,7 +115,7 @@ class DebianReader:
                 files[member.path] = member
         own = files.get(COPYRIGHT)
         licences = PackageLicences(None if own is None else own.data, source.licence_names, source.as_of)
-        wanted = ((path, files[path].data) for path in sorted(files) if self._is_kept(path))
+        wanted = ((path, files[path].data) for path in sorted(files) if is_wanted(path, source.keep, source.skip))
         yield from extract_files(source.name, source.dsc.sha256, wanted, licences.resolve, self._context.limits, report)
         report.facts = {"archives": part.pin["archives"], "licence": licences.as_json()}
 
@@ -130,12 +129,6 @@ class DebianReader:
         for member in read_archive(path, links=report.skipped):
             if not (is_upstream and not below and member.path.startswith("debian/")):
                 yield ArchiveMember(below + member.path, member.data)
-
-    def _is_kept(self, path: str) -> bool:
-        source = self._source
-        if source.keep and not any(fnmatch.fnmatchcase(path, glob) for glob in source.keep):
-            return False
-        return not any(fnmatch.fnmatchcase(path, glob) for glob in source.skip)
 
     def lock(self, reports: Sequence[PartReport]) -> dict[str, Json]:
         """Return the entry of the description, the archives and the licences of the package."""

@@ -5,7 +5,6 @@ is (`row_parts`). Where `execution.keep_fetched` is false it is removed when its
 needs no more disk than one file per process.
 """
 
-import fnmatch
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from data_recipes.hub_fetch import HubFile, HubRepository, fetch_file, list_file
 from data_recipes.hub_settings import HubSource
 from data_recipes.licence_fields import licence_text, spdx_of_field
 from data_recipes.licences import unresolved
-from data_recipes.reading import PartReport, ReadingContext, SourcePart
+from data_recipes.reading import PartReport, ReadingContext, SourcePart, is_wanted
 from data_recipes.row_documents import stated_licence
 from data_recipes.row_parts import files_entry, read_part, whole_file
 from provenance.canonical import Json
@@ -49,21 +48,18 @@ class HubReader:
             SourceError: as `list_files` and `fetch_file`; where no file has the wanted paths, or the card says no
                 licence and the recipe asks for it.
         """
+        source = self._source
         listed = list_files(self._repository)
-        wanted = [listed[path] for path in sorted(listed) if self._is_wanted(path)]
+        wanted = [listed[path] for path in sorted(listed) if is_wanted(path, source.files, source.skip)]
         if not wanted:
             raise SourceError(
                 f"none of {len(listed)} files is wanted",
-                expected=f"files like {', '.join(self._source.files)}",
+                expected=f"files like {', '.join(source.files)}",
                 where=str(self._repository),
                 next_command="look at the files of that commit on its page, and correct `files` in the recipe",
             )
         card = self._card(listed)
         return [SourcePart(file.path, file.size_bytes, {**file.as_json(), "card": card}) for file in wanted]
-
-    def _is_wanted(self, path: str) -> bool:
-        named = any(fnmatch.fnmatchcase(path, glob) for glob in self._source.files)
-        return named and not any(fnmatch.fnmatchcase(path, glob) for glob in self._source.skip)
 
     def _card(self, listed: dict[str, HubFile]) -> Json:
         """What the card says of the licence: the words and the sha256 of the card; null where it is not asked."""

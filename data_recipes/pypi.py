@@ -1,6 +1,5 @@
 """Source distributions from a package index: fetched once by their sha256, read without executing anything."""
 
-import fnmatch
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,6 +19,7 @@ from data_recipes.archives import ArchiveMember, read_archive
 from data_recipes.downloads import TIMEOUT_SECONDS, PinnedFile, fetch_pinned, wrong_digest
 from data_recipes.licence_declared import is_open
 from data_recipes.licences import ArchiveLicence, LicenceResolver
+from data_recipes.reading import is_wanted
 from provenance.canonical import Json
 from provenance.config import Config
 from provenance.console import fact
@@ -154,14 +154,8 @@ def read_pypi_source(source: PypiSource, archive: Path) -> SourceContents:
     """
     members = read_archive(archive)
     resolver = LicenceResolver(members, source.as_of)
-    kept = [member for member in members if _is_kept(member.path, source)]
+    kept = [member for member in members if is_wanted(member.path, source.keep, source.skip)]
     return SourceContents(source.name, source.sha256, _lock_entry(source, resolver.archive), kept, resolver)
-
-
-def _is_kept(path: str, source: PypiSource) -> bool:
-    if source.keep and not any(fnmatch.fnmatchcase(path, glob) for glob in source.keep):
-        return False
-    return not any(fnmatch.fnmatchcase(path, glob) for glob in source.skip)
 
 
 def _lock_entry(source: PypiSource, licence: ArchiveLicence) -> dict[str, Json]:

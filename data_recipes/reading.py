@@ -3,6 +3,7 @@
 `data_recipes/readers.py` names the reader of every type of source; CONTRIBUTING.md says how to add one.
 """
 
+import fnmatch
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,18 @@ from pydantic import Field
 from data_recipes.document import ExtractedDocument
 from provenance.canonical import Json
 from provenance.config import Config
+
+
+def is_wanted(path: str, keep: Sequence[str], skip: Sequence[str]) -> bool:
+    """Whether a recipe takes a path of a source.
+
+    Args:
+        keep: globs of paths to read; none reads all. `*` also crosses directories.
+        skip: globs of paths to leave out.
+    """
+    if keep and not any(fnmatch.fnmatchcase(path, glob) for glob in keep):
+        return False
+    return not any(fnmatch.fnmatchcase(path, glob) for glob in skip)
 
 
 class ReadingLimits(Config):

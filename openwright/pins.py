@@ -1,6 +1,5 @@
 """`openwright data pin`: the entry of a source for corpus.yaml, with the digests that nobody should type by hand."""
 
-import fnmatch
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from typing import Any
 import yaml
 
 from data_recipes.debian_copyright import read_description
+from data_recipes.reading import is_wanted
 from openwright.hub import PREFIX, look_up, parse_name
 from provenance.digests import sha256_file
 from provenance.errors import ConfigError, DataError
@@ -64,7 +64,7 @@ def _of_files(paths: Sequence[Path], data_dir: Path) -> str:
 def _of_hub(text: str, globs: Sequence[str]) -> str:
     repository = look_up(parse_name(text), "dataset")
     if globs:
-        paths = [path for path in repository.files if any(fnmatch.fnmatchcase(path, glob) for glob in globs)]
+        paths = [path for path in repository.files if is_wanted(path, globs, ())]
     else:
         globs, paths = _commonest(list(repository.files))
     if not paths:
