@@ -46,11 +46,6 @@ class SourceTerms(Config):
         """Where a stranger gets the data: what the recipe says, or what follows from the type of the source."""
         return self.obtained_from
 
-    @property
-    def pins(self) -> list[str]:
-        """Digests that fix what is read; none where the recipe leaves it open."""
-        raise NotImplementedError
-
     def terms_entry(self) -> dict[str, Json]:
         """Return these fields as they stand in `sources.lock`."""
         entry: dict[str, Json] = {

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from data_recipes.pypi import PypiSource
-from data_recipes.settings import CorpusConfig
+from data_recipes.settings import CorpusConfig, Source
 from provenance.canonical import Json
 from provenance.errors import OpenwrightError
 from provenance.fingerprint import project_root
@@ -63,7 +63,7 @@ class DeclaredFacts(BundleFacts):
         self.shipped_documents = Counter((s.name, s.split) for s in self.sources if s.name in ships)
 
 
-def _declared_source(source: Any, allowed: Sequence[str], likely: Sequence[str]) -> SourceFacts:
+def _declared_source(source: Source, allowed: Sequence[str], likely: Sequence[str]) -> SourceFacts:
     """A source as if one document were kept under the licence that it states, or under each of the likely ones."""
     entry: dict[str, Any] = source.model_dump()
     # What is measured when the source is read, and cannot be missing then.
