@@ -51,7 +51,7 @@ def fetch_for_inspection(bundle: Located, stage: str, *, with_text: bool) -> Non
     with_documents = is_stream or not with_text
     rows = ["dataset/documents/*", "dataset/corpus.json", f"dataset/{TOMBSTONES_NAME}"] if with_documents else []
     bundle.fetch(*_shards(bundle, [split]), *rows)
-    require_for_inspection(bundle.path, stage, with_text=with_text, with_documents=with_documents)
+    require_for_inspection(bundle.path, with_text=with_text, with_documents=with_documents)
 
 
 def fetch_for_planning(bundle: Located) -> None:

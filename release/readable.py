@@ -191,6 +191,10 @@ class Records:
                     require(name in splits, f"field 'splits' lacks {show(name)}, which {stage} reads", place)
                 odd = sorted({pool.name for pool in order.pools} - splits[order.split].sources.keys())
                 require(not odd, f"field 'sources' lacks {show(odd[:1])}, which {stage} reads", place)
+        self.tombstones()
+
+    def tombstones(self) -> None:
+        """`tombstones.json`, where there is one."""
         if self.has("dataset/tombstones.json"):
             self.read("dataset/tombstones.json", "openwright-tombstones/1", TombstonesForm)
 
@@ -239,18 +243,22 @@ def require_for_replay(bundle: Path) -> None:
     Raises:
         BundleError: for the first record of another form, naming file and field.
     """
+    _replayable(bundle)
+
+
+def require_for_rebuild(bundle: Path) -> None:
+    """As `require_for_replay`, for all that `reproduce --full` reads of a bundle, or of the one that was rebuilt."""
+    _replayable(bundle).rebuilt_from()
+
+
+def _replayable(bundle: Path) -> Records:
     records = Records(bundle, "model", "dataset")
     records.code()
     stages = records.stages()
     for stage in stages:
         records.run(stage)
     records.tokens(stages)
-
-
-def require_for_rebuild(bundle: Path) -> None:
-    """As `require_for_replay`, for all that `reproduce --full` reads of a bundle, or of the one that was rebuilt."""
-    require_for_replay(bundle)
-    Records(bundle, "model", "dataset").rebuilt_from()
+    return records
 
 
 def require_order(bundle: Path, stage: str) -> None:
@@ -260,15 +268,15 @@ def require_order(bundle: Path, stage: str) -> None:
     records.tokens([stage])
 
 
-def require_for_inspection(bundle: Path, stage: str, *, with_text: bool, with_documents: bool) -> None:
-    """Refuse a bundle of which `inspect` could not read the order, the shards, the rows of documents, or the tokenizer.
+def require_for_inspection(bundle: Path, *, with_text: bool, with_documents: bool) -> None:
+    """Refuse a bundle of which `inspect` could not read the rows of documents or the tokenizer.
 
     Args:
         with_text: whether tokens are turned into text again.
         with_documents: whether documents stand behind the tokens.
     """
-    require_order(bundle, stage)
     records = Records(bundle, "model", "dataset")
+    records.tombstones()
     if with_documents:
         records.documents()
     for path in records.plain("model/tokenizer.json") if with_text else ():
