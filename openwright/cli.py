@@ -11,6 +11,7 @@ from typer import Argument, Option
 
 from openwright.data_cli import data_app
 from openwright.located import CACHE, LOOKUP_CACHE, BundleArgument
+from openwright.options import ARTIFACTS, AsJson, Dev, Store
 from provenance.errors import DISK_ERRORS, ConfigError, OpenwrightError
 
 EXIT_FAIL = 1
@@ -37,9 +38,6 @@ Overrides = Annotated[
     list[str] | None, Option("--set", metavar="STAGE.KEY=VALUE", help="Override a value of a config; repeatable.")
 ]
 Fresh = Annotated[bool, Option("--fresh", help="Begin a training run anew, beside an unfinished one.")]
-Dev = Annotated[bool, Option("--dev", help="Allow uncommitted changes; what this makes is never released.")]
-Store = Annotated[Path, Option("--artifacts", metavar="DIR", help="Directory of all artifacts.")]
-AsJson = Annotated[bool, Option("--json", help="Print one JSON document on standard output.")]
 Twin = Annotated[bool, Option("--twin", help="Take the small twin of the config instead; it is never released.")]
 Yes = Annotated[bool, Option("--yes", help="Run the bundle's code without asking.")]
 PrivateKeyFile = Annotated[
@@ -54,8 +52,6 @@ DatasetName = Annotated[
     str, Option("--dataset", metavar="hf:ORG/NAME|none", help="For hf: the dataset, if not that of the model's card.")
 ]
 Cache = Annotated[Path, Option("--cache", metavar="DIR", help="For hf: where what is fetched is kept.")]
-
-ARTIFACTS = Path("artifacts")
 
 
 @app.command()

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 import typer
 from typer import Option
 
+from openwright.options import ARTIFACTS, AsJson, Dev, Store
+
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
-ARTIFACTS = Path("artifacts")
-AsJson = Annotated[bool, Option("--json", help="Print one JSON document on standard output.")]
 InCorpus = Annotated[
     Path, Option("--in", metavar="CORPUS|BUNDLE", help="Directory of a corpus artifact or of a bundle.")
 ]
@@ -21,10 +21,8 @@ def data_build(
     overrides: Annotated[
         list[str] | None, Option("--set", metavar="corpus.KEY=VALUE", help="Override a value; repeatable.")
     ] = None,
-    store: Annotated[Path, Option("--artifacts", metavar="DIR", help="Directory of all artifacts.")] = Path(
-        "artifacts"
-    ),
-    dev: Annotated[bool, Option("--dev", help="Allow uncommitted changes; what this makes is never released.")] = False,
+    store: Store = ARTIFACTS,
+    dev: Dev = False,
     as_json: AsJson = False,
 ) -> None:
     """Build a corpus by itself.
