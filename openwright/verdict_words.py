@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from openwright.report import NOTE
+
 _DATA = ("documents", "document rows", "texts")
 _OPENNESS = ("openness verdict", "generated documents")
 _WHOSE = ("identity", "signature")
@@ -14,7 +16,7 @@ def in_words(results: Sequence[Any]) -> list[str]:
     Args:
         results: all check results of a `verify`.
     """
-    judged = [result for result in results if result.check != "note"]
+    judged = [result for result in results if result.check != NOTE]
     files = [r for r in judged if r.check == "bytes" and r.name not in _WHOSE]
     records = [r for r in judged if r.check == "records" and r.name not in (*_DATA, *_OPENNESS)]
     lines = ["in words:", f"  whose      {_identity(judged)}"]
