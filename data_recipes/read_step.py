@@ -85,9 +85,10 @@ def _row(
     if document.source != source.name:
         raise DataError(f"a document of source {document.source!r}", expected=source.name, where=document.path)
     reading = read_text(document.text, special_tokens)
-    rules = config.personal_data
-    redaction = redact(document.text, reading.personal_data, rules.kinds if rules.action == "redact" else ())
-    if redaction.spans:
+    rules, redacted_from = config.personal_data, ""
+    if rules.action == "redact" and any(span.kind in rules.kinds for span in reading.personal_data):
+        redaction = redact(document.text, reading.personal_data, rules.kinds)
+        redacted_from = redaction.sha256_before
         text_sha256 = sha256_bytes(redaction.text.encode("utf-8"))
         document = replace(document, text=redaction.text, text_sha256=text_sha256)
         extracted = replace(extracted, document=document)
@@ -95,10 +96,10 @@ def _row(
     row = document_row(document, reading.statistics, decision, licence_chosen, source.split)
     row["text"], row["functions"] = (None, []) if decision.rule else (document.text, _functions(extracted))
     row["personal_data"] = [vars(span) for span in reading.personal_data]
-    row["redacted_from"] = redaction.sha256_before if redaction.spans else ""
+    row["redacted_from"] = redacted_from
     row["signature"] = None
     if config.near_duplicates is not None and not decision.rule:
-        segments = segment(document.text) if redaction.spans else reading.segments
+        segments = segment(document.text) if redacted_from else reading.segments
         row["signature"] = signature(segments.terms.hashes, config.near_duplicates.shingle_words).tobytes()
     return row
 
