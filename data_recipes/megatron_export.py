@@ -7,7 +7,6 @@ since each document is one sequence.
 """
 
 import shutil
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -16,16 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from data_recipes.shards import safe_name
-from data_recipes.windows import TOKENS_FORMAT
+from data_recipes.token_files import MEGATRON_HEADER, MEGATRON_MAGIC
+from data_recipes.windows import TOKEN_DTYPES, TOKENS_FORMAT
 from provenance.canonical import Json, read_json, write_json
 from provenance.digests import hash_files
 from provenance.errors import DataError
 
 EXPORT_FORMAT = "openwright-export/1"
 EXPORT_NAME = "export.json"
-MAGIC = b"MMIDIDX\x00\x00"
 _CODES = {"u16": 8, "u32": 4}  # Megatron has no u32: the ids of any vocabulary fit i32 as well
-_SIZES = {"u16": 2, "u32": 4}
 _BLOCK_DOCUMENTS = 1 << 20
 
 
@@ -103,10 +101,10 @@ def _export_source(corpus: Path, source: Json, dtype: str, prefix: Path) -> None
                 shutil.copyfileobj(tokens, target, 1 << 20)
     num_documents = source["num_documents"]
     with prefix.with_name(f"{prefix.name}.idx").open("wb") as index:
-        index.write(MAGIC + struct.pack("<QBQQ", 1, _CODES[dtype], num_documents, num_documents + 1))
+        index.write(MEGATRON_MAGIC + MEGATRON_HEADER.pack(1, _CODES[dtype], num_documents, num_documents + 1))
         for lengths in _lengths(corpus, source):
             index.write(lengths.astype("<i4").tobytes())
-        _write_pointers(index, _lengths(corpus, source), _SIZES[dtype])
+        _write_pointers(index, _lengths(corpus, source), TOKEN_DTYPES[dtype].itemsize)
         for begin in range(0, num_documents + 1, _BLOCK_DOCUMENTS):
             index.write(np.arange(begin, min(begin + _BLOCK_DOCUMENTS, num_documents + 1), dtype="<i8").tobytes())
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_recipes.tasks import Outputs
-from data_recipes.windows import TOKENS_FORMAT, tokens_digest_of
+from data_recipes.windows import TOKEN_DTYPES, TOKENS_FORMAT, tokens_digest_of
 from provenance.canonical import Json, write_json
 from provenance.digests import sha256_bytes, sha256_file
 
@@ -108,7 +108,7 @@ class StreamShards:
 
     def add(self, source: str, ids: npt.NDArray[Any]) -> None:
         """Add the tokens of a document, its end-of-text token included."""
-        data = ids.astype("<u2" if self._dtype == "u16" else "<u4").tobytes()
+        data = ids.astype(TOKEN_DTYPES[self._dtype]).tobytes()
         self._waiting[source].append(data)
         self._lengths[source].append(len(ids))
         self._num_waiting_bytes += len(data)
@@ -186,7 +186,7 @@ def write_tokens_json(
 def _write_shard(
     root: Path, directory: Path, number: int, members: Sequence[TokenSequence], layout: str, dtype: str
 ) -> dict[str, Json]:
-    ids = np.concatenate([member.ids for member in members]).astype("<u2" if dtype == "u16" else "<u4")
+    ids = np.concatenate([member.ids for member in members]).astype(TOKEN_DTYPES[dtype])
     parts = {"tokens": ids.tobytes()}
     if layout == "stream":
         parts["ends"] = np.cumsum([len(member.ids) for member in members]).astype("<u8").tobytes()

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from data_recipes.windows import TOKEN_DTYPES
 from provenance.errors import DataError
 
-_MAGIC = b"MMIDIDX\x00\x00"
-_HEADER = struct.Struct("<QBQQ")
+MEGATRON_MAGIC = b"MMIDIDX\x00\x00"
+MEGATRON_HEADER = struct.Struct("<QBQQ")
+"""What follows the magic: version, type of the tokens, how many sequences and document bounds."""
 _MEGATRON_TYPES: dict[int, np.dtype[Any]] = {4: np.dtype("<i4"), 8: np.dtype("<u2")}
-_OLMO_TYPES: dict[str, np.dtype[Any]] = {"u16": np.dtype("<u2"), "u32": np.dtype("<u4")}
 _BLOCK = 1 << 20
 _MAX_FIELD_CHARS = 4096
 
@@ -71,10 +72,10 @@ def megatron_spans(tokens_path: Path, index_path: Path) -> tuple[npt.NDArray[Any
         DataError: for an index that is not whole, is of another kind, or does not fit the file of tokens.
     """
     with index_path.open("rb") as file:
-        head = file.read(len(_MAGIC) + _HEADER.size)
-    if len(head) < len(_MAGIC) + _HEADER.size or not head.startswith(_MAGIC):
+        head = file.read(len(MEGATRON_MAGIC) + MEGATRON_HEADER.size)
+    if len(head) < len(MEGATRON_MAGIC) + MEGATRON_HEADER.size or not head.startswith(MEGATRON_MAGIC):
         raise _refuse(index_path, "the beginning is not that of an index", "an .idx file of Megatron")
-    version, code, num_sequences, num_bounds = _HEADER.unpack(head[len(_MAGIC) :])
+    version, code, num_sequences, num_bounds = MEGATRON_HEADER.unpack(head[len(MEGATRON_MAGIC) :])
     if version != 1 or code not in _MEGATRON_TYPES:
         raise _refuse(index_path, f"version {version}, token type {code}", "version 1, type 4 (i32) or 8 (u16)")
     size_bytes = len(head) + 12 * num_sequences + 8 * num_bounds
@@ -139,7 +140,7 @@ def olmo_spans(
         DataError: for a file of tokens that is none; while documents are read, for an index that is not whole or
             does not fit.
     """
-    tokens = map_tokens(tokens_path, _OLMO_TYPES[dtype])
+    tokens = map_tokens(tokens_path, TOKEN_DTYPES[dtype])
     if index_path is not None:
         return tokens, _csv_spans(index_path, len(tokens))
     assert eos_id is not None

@@ -39,7 +39,7 @@ def tokenize(build: Build, value: Json, outputs: Outputs) -> Json:
                 ids, sources = (table.column(name).to_pylist() for name in ("document_id", "source"))
                 texts = (text.as_py() for text in table.column("text"))
                 for document_id, source, tokens in zip(ids, sources, encode_texts(engine, texts), strict=True):
-                    ended = np.append(tokens, eos_id).astype(np.uint16 if dtype == "u16" else np.uint32)
+                    ended = np.append(tokens, eos_id)
                     shards.add(source, ended)
                     num_tokens[document_id] = len(ended)
             splits[split] = shards.finish()

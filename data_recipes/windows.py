@@ -20,7 +20,8 @@ TOKENS_FORMAT = "openwright-tokens/1"
 REDACTED_FOLDER = "redacted"
 """Where a bundle keeps blanked copies of token files that hold forgotten documents, under their own paths."""
 
-_DTYPES: dict[str, np.dtype[Any]] = {"u16": np.dtype("<u2"), "u32": np.dtype("<u4")}
+TOKEN_DTYPES: dict[str, np.dtype[Any]] = {"u16": np.dtype("<u2"), "u32": np.dtype("<u4")}
+"""Types of token files by the names that `tokens.json` has for them."""
 
 TokenIds = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.uint8]
@@ -71,7 +72,7 @@ class TokenWindows:
         self.layout: str = description["layout"]
         self.tokens_digest: str = description["digest"]
         self._check_window(description, path)
-        self._dtype = _DTYPES[description["dtype"]]
+        self._dtype = TOKEN_DTYPES[description["dtype"]]
         if tokens_digest_of(description) != self.tokens_digest:
             raise DataError(f"digest of split {split!r} does not match its shards", where=str(path))
         self._shards = [
@@ -91,7 +92,7 @@ class TokenWindows:
     def _check_window(self, description: Json, path: Path) -> None:
         if self.window_tokens < 1:
             raise DataError(f"window of {self.window_tokens} tokens", expected="at least 1")
-        if self.layout not in ("stream", "rows") or description["dtype"] not in _DTYPES:
+        if self.layout not in ("stream", "rows") or description["dtype"] not in TOKEN_DTYPES:
             raise DataError(
                 f"layout {self.layout!r} of {description['dtype']!r}",
                 expected="stream or rows of u16 or u32",

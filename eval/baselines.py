@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from data_recipes.windows import TOKEN_DTYPES
 from eval.intervals import ratio_interval
 from eval.ngram import NUM_BUCKETS, WEIGHT_STEPS, Tokens, information_bits, train_trigram, unigram_probabilities
 from eval.settings import BaselinesConfig, IntervalConfig
@@ -110,7 +111,7 @@ def _training_tokens(corpus: Path, index: Any, config: BaselinesConfig) -> tuple
     sources = index["splits"][TRAIN_SPLIT]["sources"]
     shards = [shard for source in sources for shard in source["shards"]]
     total = sum(int(shard["num_tokens"]) for shard in shards)
-    dtype = {"u16": "<u2", "u32": "<u4"}[index["splits"][TRAIN_SPLIT]["dtype"]]
+    dtype = TOKEN_DTYPES[index["splits"][TRAIN_SPLIT]["dtype"]]
     counted, heldback = [], []
     for shard in shards:
         taken = int(shard["num_tokens"]) * min(total, config.max_training_tokens) // total

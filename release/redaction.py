@@ -8,7 +8,6 @@ where it is blank.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,11 +18,9 @@ from data_recipes.tombstones import (
     token_ranges,
     write_tombstones,
 )
-from data_recipes.windows import REDACTED_FOLDER
+from data_recipes.windows import REDACTED_FOLDER, TOKEN_DTYPES
 from provenance.canonical import Json, read_json
 from provenance.errors import ReleaseError
-
-_DTYPES: dict[str, np.dtype[Any]] = {"u16": np.dtype("<u2"), "u32": np.dtype("<u4")}
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ def write_redacted(
         shipped: token files that would be copied if nothing had been forgotten.
     """
     dtypes = {
-        shard["files"]["tokens"]["path"]: _DTYPES[split["dtype"]]
+        shard["files"]["tokens"]["path"]: TOKEN_DTYPES[split["dtype"]]
         for split in read_json(corpus / "tokens" / "tokens.json")["splits"].values()
         for source in split["sources"]
         for shard in source["shards"]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from data_recipes.tombstones import CONVERSATION_SPLITS, TOMBSTONES_NAME, HeldDocument, document_ranges
-from data_recipes.windows import REDACTED_FOLDER
+from data_recipes.windows import REDACTED_FOLDER, TOKEN_DTYPES
 from provenance.canonical import read_json
 from release.facts import BundleFacts
 from release.verify import CheckResult
@@ -53,7 +53,7 @@ def _not_blank(dataset: Path, blanked: dict[str, list[list[int]]], token: int) -
     """The first stretch that holds anything but the blank token; empty where all are blank."""
     for split in read_json(dataset / "tokens" / "tokens.json")["splits"].values():
         for path in set(_paths(split)) & blanked.keys():
-            tokens = np.fromfile(dataset / REDACTED_FOLDER / path, "<u2" if split["dtype"] == "u16" else "<u4")
+            tokens = np.fromfile(dataset / REDACTED_FOLDER / path, TOKEN_DTYPES[split["dtype"]])
             for begin, end in blanked[path]:
                 if len(tokens) < end or (tokens[begin:end] != token).any():
                     return f"{path}: a token from {begin} to {end} is not blank"
