@@ -198,13 +198,15 @@ def measure(text: str, special_tokens: Sequence[str] = ()) -> Statistics:
     return read_text(text, special_tokens).statistics
 
 
+def rules_left_out(language: str, unspaced_share: float) -> frozenset[str]:
+    """Return the quality rules that say nothing of a text in such a language and script."""
+    skipped = ENGLISH_RULES if language not in ("", "en") else frozenset[str]()
+    return skipped | SPACED_RULES if unspaced_share > 0.5 else skipped
+
+
 def broken_rule(statistics: Statistics, rules: QualityRules) -> BrokenRule | None:
     """Return the first quality rule that the statistics break, or None where they keep all."""
-    skipped: set[str] = set()
-    if statistics.language not in ("", "en"):
-        skipped |= ENGLISH_RULES
-    if statistics.unspaced_share > 0.5:
-        skipped |= SPACED_RULES
+    skipped = rules_left_out(statistics.language, statistics.unspaced_share)
     for rule in QUALITY_RULES:
         threshold = getattr(rules, rule)
         if threshold is None or rule in skipped:

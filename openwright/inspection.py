@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
 from data_recipes.document_index import IndexRow
-from data_recipes.filters import ENGLISH_RULES, SPACED_RULES
+from data_recipes.filters import rules_left_out
 from data_recipes.lookup import Lookup
 from data_recipes.order import Order
 from data_recipes.split_rows import KEPT_FROM_DOCUMENTS
@@ -183,11 +183,7 @@ class Readings:
     def _rules(self, row: dict[str, Any]) -> list[dict[str, Json]]:
         """Every quality rule that applies to a document: what was measured, what is allowed, whether it was kept."""
         language = row.get("stat_language", "")
-        skipped: set[str] = set()
-        if language not in ("", "en"):
-            skipped |= ENGLISH_RULES
-        if row.get("stat_unspaced_share", 0.0) > 0.5:
-            skipped |= SPACED_RULES
+        skipped = rules_left_out(language, row.get("stat_unspaced_share", 0.0))
         rules: list[dict[str, Json]] = []
         for name, threshold in self._thresholds.items():
             side, _, statistic = name.partition("_")
