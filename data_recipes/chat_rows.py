@@ -16,7 +16,7 @@ from jinja2 import TemplateError
 
 from data_recipes.chat_files import ChatExample, read_chats
 from data_recipes.chat_settings import ChatConfig
-from data_recipes.conversations import marks_answers, row_key
+from data_recipes.conversations import require_marks, row_key
 from data_recipes.documents import write_dataset
 from data_recipes.packing import Labelled, Packing, RowShape, group, join
 from data_recipes.policy import LicencePolicy
@@ -142,13 +142,8 @@ class ChatEncoder:
     """
 
     def __init__(self, tokenizer: Any, width: int, *, can_cut: bool) -> None:
+        require_marks(tokenizer)
         pad_id, eos_id = tokenizer.pad_token_id, tokenizer.eos_token_id
-        if not marks_answers(tokenizer.chat_template):
-            raise DataError(
-                "the chat template marks no generated text",
-                expected="answers between {% generation %} and {% endgeneration %}",
-                where="tokenizer/chat_template.jinja",
-            )
         if pad_id is None or eos_id is None or pad_id == eos_id:
             raise DataError("no padding token of its own", expected="two tokens: padding and end of text")
         self.shape = RowShape(width, pad_id, eos_id)

@@ -1,6 +1,5 @@
 """The section `chats` of a corpus recipe: local files of conversations and preference pairs, and their rows."""
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Literal
 
@@ -9,7 +8,7 @@ from pydantic import Field, model_validator
 from data_recipes.local_files import DatasetFile
 from data_recipes.packing import Packing
 from data_recipes.row_settings import StatedLicence
-from data_recipes.source_terms import SourceTerms
+from data_recipes.source_terms import SourceTerms, check_names
 from provenance.canonical import Json
 from provenance.config import Config
 
@@ -83,7 +82,5 @@ class ChatConfig(Config):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "ChatConfig":
-        repeated = [name for name, count in Counter(source.name for source in self.sources).items() if count > 1]
-        if repeated:
-            raise ValueError(f"source names used once each; {repeated[0]!r} is used twice")
+        check_names(source.name for source in self.sources)
         return self

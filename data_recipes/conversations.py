@@ -181,9 +181,14 @@ class EncodedRows:
         }
 
 
-def marks_answers(template: str | None) -> bool:
-    """Whether a chat template says what the assistant generates, so that labels can be taken from it."""
-    return _GENERATION.search(template or "") is not None
+def require_marks(tokenizer: Any) -> None:
+    """Refuse a chat template that does not say what the assistant generates: labels are taken from that."""
+    if not _GENERATION.search(tokenizer.chat_template or ""):
+        raise DataError(
+            "the chat template marks no generated text",
+            expected="answers between {% generation %} and {% endgeneration %}",
+            where="tokenizer/chat_template.jinja",
+        )
 
 
 def encode_conversations(
@@ -206,12 +211,7 @@ def encode_conversations(
     Raises:
         DataError: for a template without generation markers, or labels that do not end with the end token.
     """
-    if not marks_answers(tokenizer.chat_template):
-        raise DataError(
-            "the chat template marks no generated text",
-            expected="the answer between {% generation %} and {% endgeneration %}",
-            where="tokenizer/chat_template.jinja",
-        )
+    require_marks(tokenizer)
     names = [special_tokens.end, special_tokens.pad, special_tokens.end_of_text]
     end_id, pad_id, eos_id = tokenizer.convert_tokens_to_ids(names)
     if end_id == pad_id:

@@ -1,6 +1,5 @@
 """The recipe of a corpus: sources, licence policy, quality rules, tokenizer, conversations."""
 
-from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,6 +17,7 @@ from data_recipes.reading import ReadingLimits
 from data_recipes.row_settings import DatasetSource
 from data_recipes.rule_settings import DecontaminationRules, NearDuplicateRules, PersonalDataRules
 from data_recipes.slurm_settings import SlurmExecution
+from data_recipes.source_terms import check_names
 from data_recipes.token_settings import TokensSource
 from provenance.config import Config
 
@@ -130,9 +130,7 @@ class CorpusConfig(Config):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "CorpusConfig":
-        repeated = [name for name, count in Counter(source.name for source in self.sources).items() if count > 1]
-        if repeated:
-            raise ValueError(f"source names used once each; {repeated[0]!r} is used twice")
+        check_names(source.name for source in self.sources)
         if not any(source.split == "train" for source in self.sources):
             raise ValueError("at least one source with split: train")
         return self

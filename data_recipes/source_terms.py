@@ -1,5 +1,7 @@
 """How a source can be had: its class in the Open Source AI Definition, and what belongs to each class."""
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -9,6 +11,17 @@ from provenance.config import Config
 
 DataClass = Literal["open", "public", "obtainable", "unshareable"]
 Reason = Literal["personal data", "contract", "statute", "indigenous data", "safety"]
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse names of sources of which one is used twice.
+
+    Raises:
+        ValueError: as validators raise it.
+    """
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise ValueError(f"source names used once each; {repeated[0]!r} is used twice")
 
 
 class SourceTerms(Config):
