@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from data_recipes.text_kernels import compiled
 
-SIGNATURE_FORMAT = "openwright-signature/1"
 NUM_BANDS = 20
 ROWS_PER_BAND = 6
 MAX_COMPARED = 1000
@@ -64,7 +63,7 @@ class NearDuplicates:
 
 
 def signature(terms: Hashes, shingle_words: int) -> Hashes:
-    """Return the `NUM_BANDS` band keys of a document (160 bytes), by which candidates are found.
+    """Return the `NUM_BANDS` band keys of a document, by which candidates are found: `openwright-signature/1`.
 
     Args:
         terms: hashes of its terms in order, `Segments.terms.hashes`. Without any, all keys are 0: it is like no other.
@@ -203,19 +202,9 @@ def _signature(terms: Hashes, shingle_words: int) -> Hashes:
     if len(terms) == 0:
         return keys
     bins = np.full(_NUM_BINS, _EMPTY, dtype=np.uint64)
-    length = min(shingle_words, len(terms))
-    leaving = np.uint64(1)
-    for _ in range(length):
-        leaving *= _BASE
-    rolling = np.uint64(0)
-    for place in range(len(terms)):
-        rolling = rolling * _BASE + terms[place]
-        if place >= length:
-            rolling -= leaving * terms[place - length]
-        if place >= length - 1:
-            value = _mix(rolling)
-            slot = np.int64(((value >> _HALF) * np.uint64(_NUM_BINS)) >> _HALF)
-            bins[slot] = min(bins[slot], value & _LOW)
+    for value in run_hashes(terms, shingle_words):
+        slot = np.int64(((value >> _HALF) * np.uint64(_NUM_BINS)) >> _HALF)
+        bins[slot] = min(bins[slot], value & _LOW)
     # An empty bin borrows from a bin that is not, drawn by a hash of its number alone (optimal densification).
     for place in range(_NUM_BINS):
         donor, attempt = np.int64(place), np.uint64(0)
