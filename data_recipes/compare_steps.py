@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from data_recipes.build import Build
 from data_recipes.columns import contamination_path, exact_root, load_columns, near_candidates
-from data_recipes.decontamination import EvaluationIndex, build_index
+from data_recipes.decontamination import EvaluationIndex, Hit, build_index
 from data_recipes.deduplicate import hexadecimal_of
 from data_recipes.documents import HIT_TYPE
 from data_recipes.evaluation_sets import EvaluationItem, read_evaluation_set
@@ -34,9 +34,9 @@ _PLACES_SCHEMA = pa.schema([("document_id", pa.string()), ("num_shingles", pa.in
 
 
 def find_contamination(build: Build, value: Json, outputs: Outputs) -> Json:
-    """Find what training documents of a part share with evaluation sets; `value` is `{number, parts}`.
+    """Find what training documents of a part share with evaluation sets; `value` is `{number, heldout}`.
 
-    `parts` names the source of each part of the build: held-out ones may be an evaluation set too.
+    `heldout` are the numbers of the parts that are held out: these may be an evaluation set too.
 
     Returns:
         `{lock}`, the record of the sets.
@@ -44,10 +44,8 @@ def find_contamination(build: Build, value: Json, outputs: Outputs) -> Json:
     Raises:
         SourceError, DataError: as `read_evaluation_set`.
     """
-    config, number, parts = build.config, value["number"], value["parts"]
-    split_of = {source.name: source.split for source in config.sources}
-    heldout = tuple(place for place, name in enumerate(parts) if split_of[name] == "heldout")
-    index = _index(str(build.root), config.model_dump_json(exclude_unset=True), heldout)
+    number, heldout = value["number"], tuple(value["heldout"])
+    index = _index(str(build.root), build.config.model_dump_json(exclude_unset=True), heldout)
     with (
         outputs.file(contamination_path(number)) as path,
         TableWriter(path, _CONTAMINATION_SCHEMA, group_rows=_GROUP_ROWS) as writer,
@@ -55,17 +53,19 @@ def find_contamination(build: Build, value: Json, outputs: Outputs) -> Json:
         for document_id, text in () if number in heldout else _texts(build.root / part_path(number)):
             found = index.find(segment(text).terms)
             if found.hits:
-                hits = [
-                    {"set": hit.set_name, "item": hit.item_id, **_place(hit.start, hit.end, hit.num_runs)}
-                    for hit in found.hits
-                ]
-                row = {"document_id": document_id, "overlap": found.overlap, "hits": hits}
+                row = {"document_id": document_id, "overlap": found.overlap, "hits": list(map(_hit_row, found.hits))}
                 writer.write(pa.Table.from_pylist([row], schema=_CONTAMINATION_SCHEMA))
     return {"lock": index.lock}
 
 
-def _place(start: int, end: int, num_runs: int) -> dict[str, int]:
-    return {"start": start, "end": end, "num_runs": num_runs}
+def _hit_row(hit: Hit) -> dict[str, Json]:
+    return {
+        "set": hit.set_name,
+        "item": hit.item_id,
+        "start": hit.start,
+        "end": hit.end,
+        "num_runs": hit.num_runs,
+    }
 
 
 @lru_cache(maxsize=1)

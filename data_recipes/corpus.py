@@ -177,7 +177,9 @@ class CorpusBuild:
         parts, numbers = self._part_sources, range(len(self._parts))
         before = list(self._parts)
         if self._config.decontamination is not None:
-            values = [{"number": number, "parts": parts} for number in numbers]
+            split_of = {source.name: source.split for source in self._sources}
+            heldout = [number for number in numbers if split_of[parts[number]] == "heldout"]
+            values = [{"number": number, "heldout": heldout} for number in numbers]
             self._contamination = self._builder.run("contamination", values, before)
             before += self._contamination
         if self._config.near_duplicates is not None:
