@@ -3,13 +3,18 @@
 import gzip
 import hashlib
 import io
+import json
 import random
 import tarfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 import data_recipes
 from data_recipes.settings import CorpusConfig
+from provenance.digests import sha256_file
 from provenance.fingerprint import CodeIdentity
 from provenance.stage import StageContext
 
@@ -94,6 +99,32 @@ def project_files(seed: int, script: str = "latin") -> dict[str, bytes]:
     files = {f"docs/page{number}.rst": prose(seed * 100 + number, script=script) for number in range(6)}
     files |= {f"src/pkg{seed}/module{number}.py": module(seed * 100 + number) for number in range(4)}
     return {name: text.encode() for name, text in files.items()}
+
+
+def chat_source(root: Path, name: str, kind: str, rows: Any, *, form: str = "jsonl", **changes: Any) -> dict[str, Any]:
+    """Write a file of conversations or pairs and return its entry in a recipe; rows may be lines as they stand.
+
+    Args:
+        form: suffix of the file; `jsonl.gz` is compressed.
+        changes: replace keys; None removes one.
+    """
+    path = root / f"{name}.{form}"
+    if form == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
+        data = ("\n".join(lines) + "\n").encode()
+        path.write_bytes(gzip.compress(data) if form.endswith(".gz") else data)
+    entry = {
+        "name": name,
+        "kind": kind,
+        "format": "parquet" if form == "parquet" else "jsonl",
+        "files": [{"path": path.name, "sha256": sha256_file(path)}],
+        "licence": {"spdx": "MIT", "evidence": "LICENSE of the data set"},
+        "split": "train",
+        "as_of": "2026-11-25",
+    }
+    return {key: value for key, value in {**entry, **changes}.items() if value is not None}
 
 
 def tiny_corpus_values(tmp_path: Path, **changes: Any) -> dict[str, Any]:

@@ -1,17 +1,15 @@
 """Conversations and preference pairs from files: rows, labels, packing, and what is dropped and why."""
 
 import gzip
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pydantic
 import pytest
-from corpus_fixtures import prose
+from corpus_fixtures import chat_source, prose
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
@@ -37,26 +35,6 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     config = TokenizerConfig(vocab_size=330)
     save_tokenizer(train_tokenizer(texts, len(texts), config), config, directory)
     return AutoTokenizer.from_pretrained(directory)
-
-
-def _source(root: Path, name: str, kind: str, rows: Any, *, form: str = "jsonl", **changes: Any) -> dict[str, Any]:
-    path = root / f"{name}.{form}"
-    if form == "parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    else:
-        lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
-        data = ("\n".join(lines) + "\n").encode()
-        path.write_bytes(gzip.compress(data) if form.endswith(".gz") else data)
-    entry = {
-        "name": name,
-        "kind": kind,
-        "format": "parquet" if form == "parquet" else "jsonl",
-        "files": [{"path": path.name, "sha256": sha256_file(path)}],
-        "licence": {"spdx": "MIT", "evidence": "LICENSE of the data set"},
-        "split": "train",
-        "as_of": "2026-11-25",
-    }
-    return {key: value for key, value in {**entry, **changes}.items() if value is not None}
 
 
 def _build(root: Path, tokenizer: Any, *sources: dict[str, Any], **changes: Any) -> BuiltChats:
@@ -87,7 +65,7 @@ def _talk(*contents: str) -> dict[str, Any]:
 
 
 def test_of_messages_every_answer_is_trained_and_nothing_else(tmp_path, tokenizer):
-    built = _build(tmp_path, tokenizer, _source(tmp_path, "a", "messages", [_talk("ask", "yes", "and", "данные")]))
+    built = _build(tmp_path, tokenizer, chat_source(tmp_path, "a", "messages", [_talk("ask", "yes", "and", "данные")]))
     ((ids, mask),) = _rows(tmp_path, built, "chat")
     assert _trained(tokenizer, ids, mask) == f"yes{END}данные{END}"
     assert len(ids) == WIDTH
@@ -95,7 +73,7 @@ def test_of_messages_every_answer_is_trained_and_nothing_else(tmp_path, tokenize
 
 def test_of_a_prompt_nothing_is_trained_though_an_answer_stands_in_it(tmp_path, tokenizer):
     row = {"prompt": _talk("ask", "an old answer", "more")["messages"], "completion": "the new one"}
-    built = _build(tmp_path, tokenizer, _source(tmp_path, "a", "prompt-completion", [row]))
+    built = _build(tmp_path, tokenizer, chat_source(tmp_path, "a", "prompt-completion", [row]))
     ((ids, mask),) = _rows(tmp_path, built, "chat")
     assert _trained(tokenizer, ids, mask) == f"the new one{END}"
     assert "an old answer" in tokenizer.decode(ids)
@@ -125,7 +103,7 @@ PAIRS = {
 @pytest.mark.parametrize("form", ["jsonl", "jsonl.gz", "parquet"])
 @pytest.mark.parametrize("written", PAIRS)
 def test_a_pair_is_one_row_of_two_halves_with_one_prompt(tmp_path, tokenizer, written, form):
-    built = _build(tmp_path, tokenizer, _source(tmp_path, "p", "preference", [PAIRS[written]], form=form))
+    built = _build(tmp_path, tokenizer, chat_source(tmp_path, "p", "preference", [PAIRS[written]], form=form))
     ((ids, mask),) = _rows(tmp_path, built, "preference")
     assert len(ids) == 2 * WIDTH
     halves = [(ids[at : at + WIDTH], mask[at : at + WIDTH]) for at in (0, WIDTH)]
@@ -151,7 +129,7 @@ BAD = {
 
 def test_every_row_that_gives_none_is_counted_with_its_reason(tmp_path, tokenizer):
     rows = [_talk("ask", "yes"), *(row for bad in BAD.values() for row in bad)]
-    built = _build(tmp_path, tokenizer, _source(tmp_path, "a", "messages", rows))
+    built = _build(tmp_path, tokenizer, chat_source(tmp_path, "a", "messages", rows))
     report = built.report["splits"]["chat"]
     assert report["dropped"] == {reason: len(bad) for reason, bad in sorted(BAD.items())}
     assert (report["num_examples"], report["num_rows"]) == (1, 1)
@@ -160,7 +138,7 @@ def test_every_row_that_gives_none_is_counted_with_its_reason(tmp_path, tokenize
 
 def test_licences_are_asked_row_by_row(tmp_path, tokenizer):
     rows = [{**_talk("a", "one"), "licence": "MIT"}, {**_talk("b", "two"), "licence": "GPL-3.0-only"}, _talk("c", "3")]
-    source = _source(tmp_path, "a", "messages", rows, licence=None, licence_column="licence")
+    source = chat_source(tmp_path, "a", "messages", rows, licence=None, licence_column="licence")
     built = _build(tmp_path, tokenizer, source)
     assert built.report["splits"]["chat"]["dropped"] == {"licence": 2}
     assert pq.read_table(tmp_path / "work" / "chats" / "train-00000.parquet")["licence"].to_pylist() == ["MIT"]
@@ -168,8 +146,8 @@ def test_licences_are_asked_row_by_row(tmp_path, tokenizer):
 
 def test_what_is_held_out_is_never_trained(tmp_path, tokenizer):
     sources = [
-        _source(tmp_path, "a", "messages", [_talk("ask", "yes"), _talk("ask", "no")]),
-        _source(tmp_path, "b", "messages", [_talk("ask", "yes")], split="heldout"),
+        chat_source(tmp_path, "a", "messages", [_talk("ask", "yes"), _talk("ask", "no")]),
+        chat_source(tmp_path, "b", "messages", [_talk("ask", "yes")], split="heldout"),
     ]
     built = _build(tmp_path, tokenizer, *sources)
     assert len(_rows(tmp_path, built, "chat-heldout")) == 1
@@ -178,7 +156,7 @@ def test_what_is_held_out_is_never_trained(tmp_path, tokenizer):
 
 def test_what_is_cut_is_counted_and_keeps_a_trained_token(tmp_path, tokenizer):
     rows = [_talk("ask", "word " * 200), _talk("question " * 200, "never reached")]
-    built = _build(tmp_path, tokenizer, _source(tmp_path, "a", "messages", rows), too_long="truncate")
+    built = _build(tmp_path, tokenizer, chat_source(tmp_path, "a", "messages", rows), too_long="truncate")
     report = built.report["splits"]["chat"]
     assert (report["num_truncated"], report["dropped"]) == (1, {"too long": 1})
     ((ids, mask),) = _rows(tmp_path, built, "chat")
@@ -188,9 +166,9 @@ def test_what_is_cut_is_counted_and_keeps_a_trained_token(tmp_path, tokenizer):
 
 def test_packed_rows_hold_every_conversation_whole_and_ended(tmp_path, tokenizer):
     talks = [_talk(f"question {n}", "answer " * (1 + n % 3)) for n in range(40)]
-    alone = _build(tmp_path, tokenizer, _source(tmp_path, "a", "messages", talks))
+    alone = _build(tmp_path, tokenizer, chat_source(tmp_path, "a", "messages", talks))
     whole = {tuple(t for t in ids if t != tokenizer.pad_token_id): mask for ids, mask in _rows(tmp_path, alone, "chat")}
-    packed = _build(tmp_path, tokenizer, _source(tmp_path, "a", "messages", talks), packing="best-fit")
+    packed = _build(tmp_path, tokenizer, chat_source(tmp_path, "a", "messages", talks), packing="best-fit")
     found = {}
     for ids, mask in _rows(tmp_path, packed, "chat"):
         begin = 0
@@ -214,13 +192,13 @@ def test_the_order_of_rows_and_files_changes_nothing(tmp_path, tokenizer, packin
     talks = [_talk(f"question {n}", "answer " * (1 + n % 3)) for n in range(12)]
     digests = set()
     for rows in (talks, talks[::-1]):
-        built = _build(tmp_path, tokenizer, _source(tmp_path, "a", "messages", rows), packing=packing)
+        built = _build(tmp_path, tokenizer, chat_source(tmp_path, "a", "messages", rows), packing=packing)
         digests.add(built.splits["chat"]["digest"])
     assert len(digests) == 1
 
 
 def test_files_that_changed_or_are_cut_short_are_refused(tmp_path, tokenizer):
-    source = _source(tmp_path, "a", "messages", [_talk("ask", "yes")])
+    source = chat_source(tmp_path, "a", "messages", [_talk("ask", "yes")])
     (tmp_path / "a.jsonl").write_text("{}\n")
     with pytest.raises(SourceError, match="source 'a'"):
         _build(tmp_path, tokenizer, source)
@@ -232,7 +210,7 @@ def test_files_that_changed_or_are_cut_short_are_refused(tmp_path, tokenizer):
 
 
 def test_a_template_that_marks_no_answer_is_refused(tmp_path, tokenizer):
-    source = _source(tmp_path, "a", "messages", [_talk("ask", "yes")])
+    source = chat_source(tmp_path, "a", "messages", [_talk("ask", "yes")])
     marked = tokenizer.chat_template
     try:
         tokenizer.chat_template = re.sub(r"\{%-? *(end)?generation *-?%\}", "", marked)

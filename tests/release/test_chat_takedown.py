@@ -1,43 +1,28 @@
 """Taking down a conversation or a pair that came from a file."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from corpus_fixtures import tiny_context, tiny_corpus_config
+from corpus_fixtures import chat_source, tiny_context, tiny_corpus_config
 
 from data_recipes.corpus import build_corpus
 from data_recipes.tombstones import Tombstone, held_documents, token_ranges
 from provenance.artifacts import load_artifact
 from provenance.canonical import read_json
-from provenance.digests import sha256_file
 from release.shipping import copy_corpus
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("corpus")
-    rows = {
-        "talks": [{"prompt": f"ask {n}", "completion": f"answer {n}"} for n in range(9)],
-        "pairs": [{"prompt": f"ask {n}", "chosen": f"good {n}", "rejected": f"bad {n}"} for n in range(4)],
-    }
-    sources = []
-    for name, lines in rows.items():
-        path = place / f"{name}.jsonl"
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        sources.append(
-            {
-                "name": name,
-                "kind": "prompt-completion" if name == "talks" else "preference",
-                "format": "jsonl",
-                "files": [{"path": path.name, "sha256": sha256_file(path)}],
-                "licence": {"spdx": "MIT", "evidence": "stated"},
-                "split": "train",
-                "as_of": "2026-11-25",
-            }
-        )
+    talks = [{"prompt": f"ask {n}", "completion": f"answer {n}"} for n in range(9)]
+    pairs = [{"prompt": f"ask {n}", "chosen": f"good {n}", "rejected": f"bad {n}"} for n in range(4)]
+    sources = [
+        chat_source(place, "talks", "prompt-completion", talks),
+        chat_source(place, "pairs", "preference", pairs),
+    ]
     chats = {"window_tokens": 127, "packing": "best-fit", "sources": sources}
     return build_corpus(tiny_corpus_config(place, chats=chats), tiny_context(place / "store")).path
 
