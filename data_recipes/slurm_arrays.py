@@ -1,19 +1,21 @@
-"""Tasks of a corpus build as job arrays of Slurm, submitted with submitit; the same tasks as everywhere.
+"""Tasks of a corpus build as job arrays of Slurm; the same tasks as everywhere.
 
-What goes to a job is the name of a function and three plain values; everything else lies in the build's directory,
-which all machines have to see under one path. A job that is lost, or that Slurm ends, ends the build; the same command
-goes on with what is missing.
+What goes to a job is the name of a function and a few plain words; everything else lies in the build's directory, which
+all machines have to see under one path, and what a job has to say comes back as a JSON file there. A job that is lost,
+or that Slurm ends, ends the build; the same command goes on with what is missing.
 """
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from data_recipes.executors import RunTask
 from data_recipes.slurm_settings import SlurmExecution
@@ -23,6 +25,7 @@ from provenance.errors import ConfigError, DataError, OpenwrightError
 
 _POLL_SECONDS = 1.0
 _QUEUE_EVERY_POLLS = 10
+_MOST_POLLS_OF_CANCELLED = 30
 
 
 class SlurmArrays:
@@ -32,7 +35,7 @@ class SlurmArrays:
         options: what jobs ask for.
 
     Raises:
-        ConfigError: where submitit or the commands of Slurm are missing.
+        ConfigError: where the commands of Slurm are missing.
     """
 
     def __init__(self, options: SlurmExecution) -> None:
@@ -42,15 +45,7 @@ class SlurmArrays:
                 expected="a machine from which jobs can be submitted",
                 next_command="run it there, or leave execution.slurm out",
             )
-        try:
-            import submitit
-        except ImportError:
-            raise ConfigError(
-                "submitit is not installed",
-                expected="the extra `slurm`",
-                next_command="pip install submitit, or leave execution.slurm out",
-            ) from None
-        self._submitit, self._options = submitit, options
+        self._options = options
 
     def __enter__(self) -> Self:
         return self
@@ -69,117 +64,141 @@ class SlurmArrays:
             DataError: for a job that was lost or failed; what a task raised is told by its own words.
             OSError: for a disk that a task found full.
         """
-        shutil.rmtree(_failures(root), ignore_errors=True)
         for start in range(0, len(numbers), self._options.max_array_size):
             of_array = numbers[start : start + self._options.max_array_size]
-            jobs = dict(zip(of_array, self._submit(call, root, step, of_array), strict=True))
+            array = self._submit(call, root, step, of_array)
             try:
-                self._wait(root, step, jobs, when_done)
+                self._wait(root, step, array, of_array, when_done)
             except BaseException:
-                subprocess.run(["scancel", *_array_ids(jobs.values())], capture_output=True, check=False)
+                _cancel(array)
                 raise
 
-    def _submit(self, call: RunTask, root: Path, step: str, numbers: Sequence[int]) -> list[Any]:
-        options = self._options
-        executor = self._submitit.SlurmExecutor(folder=str(root / SCRATCH / "slurm"))
-        asked = {"partition": options.partition, "account": options.account, "qos": options.qos}
-        asked["mem"] = None if options.memory_gb is None else f"{options.memory_gb}GB"
-        executor.update_parameters(
-            job_name=f"openwright-{step}",
-            time=options.minutes_per_task,
-            cpus_per_task=options.cpus_per_task,
-            array_parallelism=options.max_running,
-            setup=list(options.setup),
-            stderr_to_stdout=True,
-            **{name: value for name, value in asked.items() if value is not None},
+    def _submit(self, call: RunTask, root: Path, step: str, numbers: Sequence[int]) -> str:
+        """Hand an array to Slurm, the job at each place a task; returns the array's number."""
+        options, folder = self._options, _folder(root)
+        folder.mkdir(parents=True, exist_ok=True)
+        asked = {
+            "job-name": f"openwright-{step}",
+            "array": f"0-{len(numbers) - 1}%{options.max_running}",
+            "output": f"{folder}/".replace("%", "%%") + "%A_%a.log",
+            "time": options.minutes_per_task,
+            "cpus-per-task": options.cpus_per_task,
+            "mem": None if options.memory_gb is None else f"{options.memory_gb}GB",
+            "partition": options.partition,
+            "account": options.account,
+            "qos": options.qos,
+        }
+        words = [f"--{name}={value}" for name, value in asked.items() if value is not None]
+        script = _script(call, root, step, numbers, options.setup)
+        done = subprocess.run(
+            ["sbatch", "--parsable", *words], input=script, capture_output=True, text=True, check=False
         )
-        try:
-            return list(
-                executor.map_array(
-                    run_and_tell, *zip(*((call, str(root), step, number) for number in numbers), strict=True)
-                )
-            )
-        except self._submitit.core.utils.FailedJobError as error:
+        if done.returncode != 0:
             raise DataError(
-                f"Slurm did not take the jobs of the step {step!r} ({str(error).strip().splitlines()[-1]})",
+                f"Slurm did not take the jobs of the step {step!r} ({_last_line(done.stderr)})",
                 expected="a partition, account and limits that exist",
                 next_command="correct execution.slurm and run the same command again; what is done is kept",
-            ) from None
+            )
+        return done.stdout.strip().split(";")[0]
 
-    def _wait(self, root: Path, step: str, jobs: dict[int, Any], when_done: Callable[[int], None]) -> None:
-        waiting, num_polls, missed = dict(jobs), 0, False
+    def _wait(
+        self, root: Path, step: str, array: str, numbers: Sequence[int], when_done: Callable[[int], None]
+    ) -> None:
+        waiting, num_polls, missed = dict(enumerate(numbers)), 0, False
         while waiting:
-            ended = [number for number, job in waiting.items() if job.paths.result_pickle.exists()]
-            for number in ended:
-                _raise_failure(root, step, number)
-                if (error := waiting.pop(number).exception()) is not None:
-                    raise _lost(step, number, jobs[number], f"failed ({str(error).strip().splitlines()[-1]})")
+            ended = [place for place in waiting if _told_path(root, array, place).exists()]
+            for place in ended:
+                number = waiting.pop(place)
+                told = json.loads(_told_path(root, array, place).read_text(encoding="utf-8"))
+                _raise_told(told, root, step, array, place, number)
                 when_done(number)
             if ended or not waiting:
                 missed = False
                 continue
             time.sleep(_POLL_SECONDS)
             num_polls += 1
-            if num_polls % _QUEUE_EVERY_POLLS == 0 and not _in_queue(waiting.values()):
+            if num_polls % _QUEUE_EVERY_POLLS == 0 and not _in_queue(array):
                 # Asked twice, because the last result may be on its way over a network file system.
                 if missed:
-                    number, job = next(iter(waiting.items()))
-                    raise _lost(step, number, job, "ended without a result")
+                    place, number = next(iter(waiting.items()))
+                    raise _lost(root, step, array, place, number, "ended without a result")
                 missed = True
 
 
-def run_and_tell(call: RunTask, root: str, step: str, number: int) -> None:
-    """Do a task in a job; an error that a user can mend is written down instead of raised."""
+def _script(call: RunTask, root: Path, step: str, numbers: Sequence[int], setup: Sequence[str]) -> str:
+    """What every job of an array runs; the numbers of its tasks stand in it, because Slurm bounds its own."""
+    program = (
+        f"import sys; from {call.__module__} import {call.__qualname__} as call; "
+        f"from {__name__} import run_and_tell; run_and_tell(call, *sys.argv[1:])"
+    )
+    job = '"${SLURM_ARRAY_JOB_ID}" "${SLURM_ARRAY_TASK_ID}" "${numbers[SLURM_ARRAY_TASK_ID]}"'
+    command = f"exec {shlex.join([sys.executable, '-u', '-c', program, str(root), step])} {job}"
+    return "\n".join(["#!/bin/bash", *setup, f"numbers=({' '.join(map(str, numbers))})", command, ""])
+
+
+def run_and_tell(call: RunTask, root: str, step: str, array: str, place: str, number: str) -> None:
+    """Do a task in a job and write down how it ended; an error that a user can mend is not raised."""
+    told: dict[str, Json] = {}
     try:
-        call(root, step, number)
+        call(root, step, int(number))
     except OpenwrightError as error:
-        words = {"found": error.found, "expected": error.expected, "where": error.where, "next": error.next_command}
-        _tell(Path(root), step, number, words)
+        told = {"found": error.found, "expected": error.expected, "where": error.where, "next": error.next_command}
     except OSError as error:
-        told: dict[str, Json] = {
-            "errno": error.errno,
-            "strerror": error.strerror,
-            "filename": str(error.filename or ""),
-        }
-        _tell(Path(root), step, number, told)
+        told = {"errno": error.errno, "strerror": error.strerror, "filename": str(error.filename or "")}
+    except Exception as error:
+        _tell(Path(root), array, place, {"failed": f"{type(error).__name__}: {_last_line(str(error))}"})
+        raise  # its traceback is for the log
+    _tell(Path(root), array, place, told)
 
 
-def _tell(root: Path, step: str, number: int, told: Json) -> None:
-    path = _failures(root) / f"{step}-{number:05d}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _tell(root: Path, array: str, place: str, told: dict[str, Json]) -> None:
+    path = _told_path(root, array, place)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(told), encoding="utf-8")
     os.replace(partial, path)
 
 
-def _failures(root: Path) -> Path:
-    return root / SCRATCH / "failed"
+def _folder(root: Path) -> Path:
+    return root / SCRATCH / "slurm"
 
 
-def _raise_failure(root: Path, step: str, number: int) -> None:
-    path = _failures(root) / f"{step}-{number:05d}.json"
-    if not path.exists():
-        return
-    told = json.loads(path.read_text(encoding="utf-8"))
+def _told_path(root: Path, array: str, place: int | str) -> Path:
+    """How a job ended, which it alone writes: jobs of an earlier array may still be running."""
+    return _folder(root) / f"{array}_{place}.json"
+
+
+def _raise_told(told: dict[str, Json], root: Path, step: str, array: str, place: int, number: int) -> None:
+    if "failed" in told:
+        raise _lost(root, step, array, place, number, f"failed ({told['failed']})")
     if "errno" in told:
         raise OSError(told["errno"], told["strerror"], told["filename"])
-    raise DataError(told["found"], expected=told["expected"], where=told["where"], next_command=told["next"])
+    if told:
+        raise DataError(told["found"], expected=told["expected"], where=told["where"], next_command=told["next"])
 
 
-def _lost(step: str, number: int, job: Any, what: str) -> DataError:
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1]
+
+
+def _lost(root: Path, step: str, array: str, place: int, number: int, what: str) -> DataError:
     return DataError(
-        f"job {job.job_id}, task {number} of the step {step!r}, {what}",
+        f"job {array}_{place}, task {number} of the step {step!r}, {what}",
         expected="every job to end by itself; enough memory and time for it",
-        where=str(job.paths.stdout),
+        where=str(_folder(root) / f"{array}_{place}.log"),
         next_command="read that file, correct execution.slurm and run the same command again; what is done is kept",
     )
 
 
-def _array_ids(jobs: Any) -> list[str]:
-    return sorted({str(job.job_id).split("_")[0] for job in jobs})
+def _cancel(array: str) -> None:
+    """End an array and wait until no job of it writes any more, for half a minute at most."""
+    subprocess.run(["scancel", array], capture_output=True, check=False)
+    for _ in range(_MOST_POLLS_OF_CANCELLED):
+        if not _in_queue(array):
+            return
+        time.sleep(_POLL_SECONDS)
 
 
-def _in_queue(jobs: Any) -> bool:
-    asked = ["squeue", "--noheader", "--format=%i", "--jobs", ",".join(_array_ids(jobs))]
+def _in_queue(array: str) -> bool:
+    asked = ["squeue", "--noheader", "--format=%i", "--jobs", array]
     done = subprocess.run(asked, capture_output=True, text=True, check=False)
     return bool(done.stdout.strip())
