@@ -15,10 +15,10 @@ import numpy as np
 from jinja2 import TemplateError
 
 from data_recipes.chat_files import ChatExample, read_chats
-from data_recipes.chat_settings import ChatConfig
+from data_recipes.chat_settings import ChatConfig, Packing
 from data_recipes.conversations import require_marks, row_key
 from data_recipes.documents import write_dataset
-from data_recipes.packing import Labelled, Packing, RowShape, group, join
+from data_recipes.packing import Labelled, RowShape, group, join
 from data_recipes.policy import LicencePolicy
 from data_recipes.shards import TokenSequence, token_dtype, write_split
 from provenance.canonical import Json

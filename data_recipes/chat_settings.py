@@ -6,13 +6,14 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from data_recipes.local_files import DatasetFile
-from data_recipes.packing import Packing
 from data_recipes.row_settings import StatedLicence
 from data_recipes.source_terms import SourceTerms, check_names
 from provenance.canonical import Json
 from provenance.config import Config
 
 ChatKind = Literal["messages", "prompt-completion", "preference"]
+Packing = Literal["none", "best-fit"]
+"""A sequence per row; or several, each ended by the end-of-text token, at which document masking parts them."""
 
 
 class ChatSource(SourceTerms):

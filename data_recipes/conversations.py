@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_recipes.chat_settings import Packing
 from data_recipes.document import DocumentedFunction
 from data_recipes.documents import KeptDocument, write_dataset
-from data_recipes.packing import Labelled, Packing, RowShape, group, join
+from data_recipes.packing import Labelled, RowShape, group, join
 from data_recipes.settings import ConversationConfig, SpecialTokens
 from data_recipes.shards import TokenSequence
 from provenance.canonical import Json

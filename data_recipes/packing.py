@@ -3,13 +3,11 @@
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-Packing = Literal["none", "best-fit"]
-"""A sequence per row; or several, each ended by the end-of-text token, at which document masking parts them."""
+from data_recipes.chat_settings import Packing
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from data_recipes.document import ExtractedDocument
 from data_recipes.extract import extract_files
-from data_recipes.pypi import PypiSource, fetch_sdist, read_pypi_source
+from data_recipes.pypi import fetch_sdist, read_pypi_source
+from data_recipes.pypi_settings import PypiSource
 from data_recipes.reading import PartReport, ReadingContext, SourcePart
 from provenance.canonical import Json
 

@@ -5,14 +5,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from data_recipes.chat_settings import ChatConfig
+from data_recipes.chat_settings import ChatConfig, Packing
 from data_recipes.debian_settings import DebianSource
 from data_recipes.filters import QualityRules
 from data_recipes.hub_settings import HubSource
 from data_recipes.local_files import DatasetFile
-from data_recipes.packing import Packing
 from data_recipes.policy import LicencePolicy
-from data_recipes.pypi import PypiSource
+from data_recipes.pypi_settings import PypiSource
 from data_recipes.reading import ReadingLimits
 from data_recipes.row_settings import DatasetSource
 from data_recipes.rule_settings import DecontaminationRules, NearDuplicateRules, PersonalDataRules

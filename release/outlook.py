@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_recipes.pypi import PypiSource
+from data_recipes.pypi_settings import PypiSource
 from data_recipes.settings import CorpusConfig, Source
 from provenance.canonical import Json
 from provenance.errors import OpenwrightError

@@ -18,7 +18,8 @@ from pydantic import ValidationError
 
 from data_recipes import downloads
 from data_recipes.licence_match import TEXTS_DIRECTORY
-from data_recipes.pypi import PypiSource, fetch_sdist, read_pypi_source
+from data_recipes.pypi import fetch_sdist, read_pypi_source
+from data_recipes.pypi_settings import PypiSource
 from provenance.canonical import canonical_json
 from provenance.errors import ArchiveError, SourceError
 
