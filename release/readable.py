@@ -5,6 +5,7 @@ first, so that a record of another form is refused by file and field, before any
 has to expect one. Nothing here says that a record is true.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -101,19 +102,19 @@ class Records:
             return value
 
     def has(self, path: str) -> bool:
-        """Whether a plain file is there."""
+        """Whether a file is there, and a plain one: links could lead anywhere, and pipes would hang."""
         label, _, place = path.partition("/")
-        return label in self._trees and place in self._trees[label].files
+        if label not in self._trees:
+            return False
+        tree = self._trees[label]
+        with self._refusing():
+            is_plain = place in tree.files
+            require(is_plain or not os.path.lexists(tree.root / place), "is a link or no plain file", tree.place(place))
+        return is_plain
 
     def plain(self, pattern: str) -> list[Path]:
-        """Files that match a pattern, every one a plain file: links could lead anywhere, and pipes would hang."""
-        found = sorted(self._root.glob(pattern))
-        odd = [path for path in found if not self.has(path.relative_to(self._root).as_posix())]
-        with self._refusing():
-            require(
-                not odd, "is a link or no plain file", show(odd[0].relative_to(self._root).as_posix() if odd else "")
-            )
-        return found
+        """Files that match a pattern, every one a plain file."""
+        return [path for path in sorted(self._root.glob(pattern)) if self.has(path.relative_to(self._root).as_posix())]
 
     def _find(self, path: str) -> tuple[Tree, str]:
         label, _, place = path.partition("/")

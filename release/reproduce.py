@@ -6,7 +6,6 @@ difference means: `release.comparison` and `release.divergence`.
 """
 
 import secrets
-import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,12 +96,12 @@ def _require(bundle: Path) -> None:
 
 
 def _unless_unreadable(output: Path, verdict: str, reason: str) -> tuple[str, str]:
-    """A replay that wrote no records fails; what it wrote comes from the bundle's code and is removed unread."""
+    """A replay that wrote no records fails; what it wrote comes from the bundle's code and is put aside unread."""
     try:
         require_written(output)
         return verdict, reason
     except BundleError as error:
-        shutil.rmtree(output)
+        output.rename(Path(tempfile.mkdtemp(dir=output.parent)) / output.name)
         return "FAIL", reason or f"the replay wrote what is no record: {error.where}: {error.found}"
 
 

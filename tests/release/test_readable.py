@@ -221,6 +221,21 @@ def test_a_replay_that_writes_no_records_fails_and_the_file_is_named(
     assert result.segment.num_equal_steps == 0
 
 
+@pytest.mark.parametrize("name", ["", *WRITTEN])
+def test_what_a_replay_writes_as_a_link_is_not_followed(small: Path, replaying: Replaying, name: str) -> None:
+    """Whoever looks only at plain files, and reads what a name leads to, reads what was never looked at."""
+
+    def link(output: Path) -> None:
+        path, elsewhere = output / name, output.parent / "elsewhere"
+        path.rename(elsewhere)
+        (elsewhere if name else elsewhere / "environment.json").write_text("[1]\n")
+        path.symlink_to(elsewhere)
+
+    (small / "model" / "code" / "requirements" / "torch-cpu.lock").write_text("torch==1.0\n")
+    (result,) = replaying(small, link)
+    assert (result.verdict, result.segment.num_equal_steps) == ("FAIL", 0)
+
+
 def test_a_journal_that_begins_at_every_step_to_come_is_read_at_once(copy_of: Callable[[str], Path]) -> None:
     bundle = copy_of("retained")
     a_line(f"{RUN}/journal.jsonl", 0, kind="start", num_processes=4, shard_size=2)(bundle)
