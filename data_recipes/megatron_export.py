@@ -44,7 +44,9 @@ def export_megatron(corpus: Path, split: str, target: Path) -> dict[str, Json]:
     tokens = read_json(corpus / "tokens" / "tokens.json")
     where = str(corpus / "tokens" / "tokens.json")
     if tokens.get("format") != TOKENS_FORMAT or split not in tokens["splits"]:
-        raise DataError(f"no split {split!r}", expected=f"{TOKENS_FORMAT} with that split", where=where)
+        splits = ", ".join(sorted(tokens.get("splits", ())))
+        expected = f"{TOKENS_FORMAT} with that split; here are {splits}"
+        raise DataError(f"no split {split!r}", expected=expected, where=where, next_command="one of these as the split")
     entry = tokens["splits"][split]
     if entry["layout"] != "stream":
         raise DataError(
@@ -53,7 +55,9 @@ def export_megatron(corpus: Path, split: str, target: Path) -> dict[str, Json]:
     if tokens["vocab_size"] > 2**31:
         raise DataError(f"a vocabulary of {tokens['vocab_size']} tokens", expected="at most 2^31", where=where)
     if target.exists():
-        raise DataError("the directory exists", expected="a new one", where=str(target))
+        raise DataError(
+            "the directory exists", expected="a new one", where=str(target), next_command="name another directory"
+        )
     paths = [path for source in entry["sources"] for path in _token_files(corpus, source)]
     target.mkdir(parents=True)
     for source in entry["sources"]:

@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 
 from data_recipes.order import Order
-from openwright.configs import TRAINING_STAGES, config_model, kept_overrides
+from openwright.configs import RELEASE, TRAINING_STAGES, config_model, kept_overrides, require_directory
 from provenance.canonical import read_json
-from provenance.config import from_recipe, load_config
+from provenance.config import from_recipe, load_config, read_mapping
 from provenance.errors import ArtifactError, ConfigError
 from provenance.ledger import read_chain
 from release.code_copy import OVERRIDES_FILE
@@ -52,25 +52,31 @@ def write_branch(
 
     Raises:
         ArtifactError: when `run` is neither a run nor a bundle.
-        ConfigError: for a wrong value, a source that cannot be left out, or a directory that exists.
+        ConfigError: for a wrong value, a source that cannot be left out, a directory that exists, or a config
+            directory or file that does not.
         ResumeMismatch: when there is no such checkpoint, or the data order before it would be another one.
     """
     if target.exists():
-        raise ConfigError("the directory exists", expected="a new one", where=str(target))
+        raise ConfigError(
+            "the directory exists",
+            expected="a new one",
+            where=str(target),
+            next_command="the same command with another --to",
+        )
+    require_directory(config_dir)
     records, checkpoints = _find(run, stage)
     start = next(read_chain(records / "ledger.jsonl"))
     stage, order = str(start["stage"]), Order.from_json(start["order"])
     model: Any = config_model(stage)
     before: RunConfig = from_recipe(read_json(records / "recipe.json"), model)
-    release = yaml.safe_load((config_dir / "release.yaml").read_text(encoding="utf-8"))
-    point = keep_branch_point(checkpoints, step, store / str(release["name"]))
+    point = keep_branch_point(checkpoints, step, store / _release_name(config_dir / f"{RELEASE}.yaml"))
     phases, draws = before.phases, before.draws_before
     if without:
         phases, draws = leave_out(before, order, step, without)
     changes = {"branch": point.model_copy(update={"draws_before": draws}), "phases": phases}
     values = before.model_copy(update=changes).model_dump(mode="json", exclude={"execution"})
     values["skip_steps"] = sorted([*values["skip_steps"], *(list(skip) for skip in skips)])
-    own = yaml.safe_load((config_dir / f"{stage}.yaml").read_text(encoding="utf-8"))
+    own = read_mapping(config_dir / f"{stage}.yaml")
     if "execution" in own:
         values["execution"] = own["execution"]
     left_out = "".join(f", without source {name}" for name in without)
@@ -88,6 +94,13 @@ def write_branch(
         shutil.rmtree(target)
         raise
     return path
+
+
+def _release_name(path: Path) -> str:
+    name = read_mapping(path).get("name")
+    if not isinstance(name, str):
+        raise ConfigError("key 'name' is missing", expected="a name of the release", where=str(path))
+    return name
 
 
 def _find(run: Path, stage: str) -> tuple[Path, Path]:

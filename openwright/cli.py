@@ -429,7 +429,9 @@ def invoke(arguments: list[str]) -> int:
         if message.startswith("Usage:"):
             print(message, file=sys.stderr)
             return error.exit_code
-        return _show(ConfigError(message, where="command line", next_command="openwright --help"), arguments)
+        context = getattr(error, "ctx", None)
+        following = f"{context.command_path if context else 'openwright'} --help"
+        return _show(ConfigError(message, where="command line", next_command=following), arguments)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return EXIT_FAIL

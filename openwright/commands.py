@@ -296,7 +296,12 @@ def verify_bundle(
 ) -> None:
     """`verify`: all offline checks; exits 0, 1 or 3."""
     if expect is not None and not re.fullmatch(r"[0-9a-f]{64}", expect):
-        raise ConfigError(f"--expect {expect}", expected="64 hexadecimal digits", where="command line")
+        raise ConfigError(
+            f"--expect {expect}",
+            expected="64 hexadecimal digits",
+            where="command line",
+            next_command=f"openwright verify {bundle.place} --expect DIGEST, with the whole digest",
+        )
     from openwright.needs import fetch_everything
     from openwright.verdict_words import in_words
     from release.checks import verify_release
@@ -306,7 +311,10 @@ def verify_bundle(
         fetch_everything(found, is_lone_allowed=True)
         results = verify_release(found.path, expect=expect, tokens=tokens, key=key, attesters=attesters)
     results = [*found.checks(), *results]
-    _print_checks(found, results, f"openwright reproduce {found.argument}", as_json, lines=in_words(results))
+    following = f"openwright reproduce {found.argument}"
+    if any(result.verdict == "FAIL" for result in results):
+        following = "get the bundle again; if it fails again, send its publisher the lines with FAIL"
+    _print_checks(found, results, following, as_json, lines=in_words(results))
 
 
 def reproduce_bundle(bundle: BundleArgument, step: str | None, as_json: bool, **options: Any) -> None:

@@ -63,6 +63,21 @@ def config_model(stage: str) -> type[Config]:
     return model
 
 
+def require_directory(directory: Path) -> None:
+    """Refuse a config directory that is not there.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if not directory.is_dir():
+        raise ConfigError(
+            "no such config directory",
+            expected=f"a directory with {RELEASE}.yaml and one YAML file per stage",
+            where=str(directory),
+            next_command="openwright run configs/quickstart",
+        )
+
+
 def load_directory(directory: Path, overrides: Sequence[str] = (), *, to_plan: bool = False) -> StageConfigs:
     """Read release.yaml and the file of every stage it orders, before any work begins.
 
@@ -75,13 +90,7 @@ def load_directory(directory: Path, overrides: Sequence[str] = (), *, to_plan: b
         ConfigError: for a missing directory or file, a wrong value, an override of an unknown stage, a mixture of
             sources that the corpus will not have.
     """
-    if not directory.is_dir():
-        raise ConfigError(
-            "no such config directory",
-            expected=f"a directory with {RELEASE}.yaml and one YAML file per stage",
-            where=str(directory),
-            next_command="openwright run configs/quickstart",
-        )
+    require_directory(directory)
     overrides = [*kept_overrides(directory), *overrides]
     by_stage = _split_overrides(overrides)
     release: Any = load_config(directory / f"{RELEASE}.yaml", config_model(RELEASE), by_stage.pop(RELEASE, ()))
@@ -148,6 +157,7 @@ def stage_of(path: Path, allowed: Iterable[str]) -> str:
             f"{path.name} is not the config of such a stage",
             expected=f"one of {', '.join(f'{name}.yaml' for name in names)} in a config directory",
             where=str(path),
+            next_command=f"the same command with {path / f'{names[0]}.yaml' if path.is_dir() else 'such a file'}",
         )
     return path.stem
 
@@ -161,6 +171,7 @@ def _split_overrides(overrides: Sequence[str]) -> dict[str, list[str]]:
                 f"--set {override}",
                 expected=f"--set STAGE.KEY=VALUE with a stage of {', '.join(CONFIG_MODELS)}",
                 where="command line",
+                next_command="the same command with another --set",
             )
         by_stage.setdefault(stage, []).append(rest)
     return by_stage

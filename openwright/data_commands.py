@@ -126,7 +126,12 @@ def forget_documents(
     receipt = make_receipt(runs, tombstones)
     target = receipt_file or Path(f"receipt-{day}-{documents[0][:12]}.json")
     if target.exists():
-        raise ConfigError("the receipt exists", expected="a new file: --receipt FILE", where=str(target))
+        raise ConfigError(
+            "the receipt exists",
+            expected="a new file: --receipt FILE",
+            where=str(target),
+            next_command="the same command with another --receipt",
+        )
     write_tombstones(config_dir / TOMBSTONES_NAME, tombstones)
     write_json(target, receipt)
     following = f"openwright release build {config_dir}, with a new version in release.yaml"

@@ -4,6 +4,7 @@ Each step is a command that a stranger would type, in a process of its own; its 
 """
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -46,7 +47,7 @@ def main() -> None:
 
 def _openwright(*arguments: str) -> tuple[int, dict[str, Any]]:
     """Run a command with `--json`; returns its exit code and document, an empty one if it printed none."""
-    print(f"$ openwright {' '.join(arguments)}", file=sys.stderr, flush=True)
+    print(f"$ openwright {shlex.join(arguments)}", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", "openwright", *arguments, "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     return done.returncode, json.loads(done.stdout) if done.stdout.strip() else {}

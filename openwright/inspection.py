@@ -109,11 +109,14 @@ class Readings:
             ConfigError: when no document, or more than one, begins so.
             BundleError: for a stage that reads conversations.
         """
-        if not re.fullmatch(r"[0-9a-f]{4,64}", prefix) or len(self.lookup.index.find(prefix)) != 1:
+        is_form = re.fullmatch(r"[0-9a-f]{4,64}", prefix) is not None
+        num_found = len(self.lookup.index.find(prefix)) if is_form else 0
+        if num_found != 1:
             raise ConfigError(
-                f"{prefix!r} begins no document id, or several",
+                f"{num_found} documents have an id that begins with {prefix!r}" if is_form else f"id {prefix!r}",
                 expected="the beginning of one document id, at least 4 hexadecimal digits",
                 where=str(self.bundle.dataset / "documents"),
+                next_command="more digits of the id; openwright inspect step and inspect text print ids",
             )
         row = self.lookup.find(prefix)
         found = self._table_row(row)

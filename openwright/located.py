@@ -86,7 +86,7 @@ class BundleArgument:
         """Find the bundle; on the Hub its manifest is fetched and read.
 
         Raises:
-            ConfigError: for a name that is none, or `--dataset` beside a directory.
+            ConfigError: for a name that is none, a directory that is not there, or `--dataset` beside a directory.
             BundleError: when the Hub has no such bundle.
         """
         if self.is_remote:
@@ -100,6 +100,7 @@ class BundleArgument:
                 expected="hf:ORG/NAME as the bundle; in a directory the dataset is dataset/",
                 where="command line",
             )
+        _require_there(self.place)
         return LocalBundle(self.place)
 
 
@@ -107,8 +108,19 @@ def own_directory(place: Path) -> Path:
     """A bundle that is about to be changed by its maker: a directory.
 
     Raises:
-        ConfigError: for one on the Hub.
+        ConfigError: for one on the Hub, or a directory that is not there.
     """
     if BundleArgument(place).is_remote:
         raise ConfigError(f"{place} is on the Hub", expected="the directory of your own bundle", where="command line")
+    _require_there(place)
     return place
+
+
+def _require_there(place: Path) -> None:
+    if not place.is_dir():
+        raise ConfigError(
+            "no such directory",
+            expected=f"a bundle: a directory with model/ and dataset/, or {PREFIX}ORG/NAME[@REVISION]",
+            where=str(place),
+            next_command="openwright run CONFIG_DIR, which prints where its bundle lies",
+        )

@@ -18,6 +18,8 @@ from provenance.canonical import Json, hex_float, parse_hex_float
 from provenance.errors import ConfigError
 
 EXECUTION_SECTION = "execution"
+_MEND = "mend the file there and run the same command again"
+_OTHER_SET = "the same command with another --set"
 _HEX_FLOAT = re.compile(r"-?0x[01]\.[0-9a-f]+p[+-][0-9]+")
 
 
@@ -51,6 +53,15 @@ def load_config(path: Path, model: type[ConfigType], overrides: Sequence[str] = 
     """
     values, lines = _read_yaml(path)
     return _validated(values, model, overrides, lines, path)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read the keys of a YAML file, by no model: for a command that passes a config on.
+
+    Raises:
+        ConfigError: for a missing file, bad YAML and duplicate keys.
+    """
+    return _read_yaml(path)[0]
 
 
 def override_config(values: dict[str, Any], model: type[ConfigType], overrides: Sequence[str]) -> ConfigType:
@@ -113,9 +124,17 @@ def _hashable(value: Any) -> Json:
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[str | int, ...], int]]:
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except FileNotFoundError:
         raise ConfigError(
-            f"cannot read the config ({error})", expected="a YAML file in UTF-8", where=str(path)
+            "there is no such config file",
+            expected="a YAML file in UTF-8",
+            where=str(path),
+            next_command=f"write {path.name}; configs/ has one of every kind to copy from",
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(
+            f"cannot read the config ({reason})", expected="a YAML file in UTF-8", where=str(path), next_command=_MEND
         ) from None
     lines: dict[tuple[str | int, ...], int] = {}
     try:
@@ -126,9 +145,11 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[str | int, ...], 
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(str(getattr(error, "problem", error)), expected="valid YAML", where=where) from None
+        problem = str(getattr(error, "problem", error))
+        raise ConfigError(problem, expected="valid YAML", where=where, next_command=_MEND) from None
     if not isinstance(values, dict):
-        raise ConfigError(f"found {type(values).__name__}", expected="a mapping of keys", where=str(path))
+        found = "the file is empty" if values is None else f"found {type(values).__name__}"
+        raise ConfigError(found, expected="a mapping of keys", where=str(path), next_command=_MEND)
     return values, lines
 
 
@@ -142,7 +163,10 @@ def _collect_lines(
             line = key_node.start_mark.line + 1
             if child in lines:
                 raise ConfigError(
-                    f"key {key_node.value!r} appears twice", expected="each key once", where=f"{path}:{line}"
+                    f"key {key_node.value!r} appears twice",
+                    expected="each key once",
+                    where=f"{path}:{line}",
+                    next_command=_MEND,
                 )
             lines[child] = line
             _collect_lines(value_node, child, lines, path)
@@ -154,7 +178,7 @@ def _collect_lines(
 def _apply_override(values: dict[str, Any], override: str, lines: dict[tuple[str | int, ...], int], path: Path) -> None:
     dotted, separator, text = override.partition("=")
     if not separator or not dotted:
-        raise ConfigError(f"override {override!r}", expected="--set key.key=value", where=str(path))
+        raise _wrong_override(f"override {override!r}", path)
     keys = dotted.split(".")
     target: Any = values
     for key in keys[:-1]:
@@ -163,15 +187,19 @@ def _apply_override(values: dict[str, Any], override: str, lines: dict[tuple[str
         elif isinstance(target, dict):
             target = target.setdefault(key, {})
         else:
-            raise ConfigError(f"override {override!r} goes through a value", where=str(path))
+            raise _wrong_override(f"override {override!r} goes through a value", path)
     try:
         value = _YamlLoader(text).get_single_data()
     except yaml.YAMLError:
-        raise ConfigError(f"override {override!r}", expected="a YAML value after =", where=str(path)) from None
+        raise _wrong_override(f"override {override!r}", path, "a YAML value after =") from None
     if not isinstance(target, dict):
-        raise ConfigError(f"override {override!r} does not end in a key", where=str(path))
+        raise _wrong_override(f"override {override!r} does not end in a key", path)
     target[keys[-1]] = value
     lines[tuple(keys)] = 0
+
+
+def _wrong_override(found: str, path: Path, expected: str = "--set key.key=value") -> ConfigError:
+    return ConfigError(found, expected=expected, where=str(path), next_command=_OTHER_SET)
 
 
 def _explain(
@@ -184,16 +212,25 @@ def _explain(
     line = lines[known[0]] if known else 1
     where = f"{path}:{line}" if line else f"--set {'.'.join(map(str, location))}"
     dotted = ".".join(str(part) for part in location) or "the config"
-    if first["type"] == "extra_forbidden":
-        nearest = difflib.get_close_matches(str(location[-1]), _keys_at(model, location[:-1]), n=1, cutoff=0.0)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else "no keys here"
-        return ConfigError(f"unknown key {dotted!r}", expected=hint, where=where)
-    if first["type"] == "missing":
-        return ConfigError(f"key {dotted!r} is missing", expected="a value for it", where=where)
     message = first["msg"].removeprefix("Value error, ")
-    if not location:
-        return ConfigError("values that do not go together", expected=message, where=where)
-    return ConfigError(f"{dotted} = {first.get('input')!r}", expected=message, where=where)
+    found, expected = f"{dotted} = {first.get('input')!r}", message
+    if first["type"] == "extra_forbidden":
+        found, expected = f"unknown key {dotted!r}", _nearest_key(model, location)
+    elif first["type"] == "missing":
+        found, expected = f"key {dotted!r} is missing", "a value for it"
+    elif not location:
+        found = "values that do not go together"
+    return ConfigError(found, expected=expected, where=where, next_command=_MEND if line else _OTHER_SET)
+
+
+def _nearest_key(model: type[Config], location: tuple[str | int, ...]) -> str:
+    """Say which key an unknown one may stand for: its like in the same place, or the same name in a section."""
+    key, keys = str(location[-1]), _keys_at(model, location[:-1])
+    if len(location) == 1:
+        inner = [f"{section}.{key}" for section in keys if key in _keys_at(model, (section,))]
+        keys = inner or keys
+    nearest = difflib.get_close_matches(key, keys, n=1, cutoff=0.0)
+    return f"did you mean {nearest[0]!r}?" if nearest else "no keys here"
 
 
 def _keys_at(model: type[Config], location: tuple[str | int, ...]) -> list[str]:

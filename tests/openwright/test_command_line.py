@@ -21,8 +21,10 @@ def check(verdict, name="files"):
 
 
 @pytest.fixture
-def verdicts(monkeypatch):
+def verdicts(monkeypatch, tmp_path):
     """Stand in for the checks of the release package, to test what the command makes of their results."""
+    (tmp_path / "some" / "bundle").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
 
     def use(*results):
         calls = []
@@ -89,8 +91,12 @@ def test_starting_stages_and_replays_does_not_load_torch():
         (["release"], "Usage"),
         (["release", "statement", "OSAID-1"], "--bundle"),
         (["release", "sign", "x"], "--key"),
-        (["release", "sign", "x", "--key", "no-such-key.pem"], "cannot read the key"),
-        (["verify", "x", "--key", "no-such-key.pem"], "cannot read the key"),
+        (["release", "sign", "configs", "--key", "no-such-key.pem"], "cannot read the key"),
+        (["release", "sign", "x", "--key", "no-such-key.pem"], "no such directory"),
+        (["verify", "configs", "--key", "no-such-key.pem"], "cannot read the key"),
+        (["verify", "x"], "no such directory"),
+        (["inspect", "step", "1", "--in", "x"], "no such directory"),
+        (["reproduce", "x"], "no such directory"),
         (["attest", "x", "--key", "k.pem"], "--report"),
     ],
 )
@@ -126,7 +132,8 @@ def test_verdicts_decide_the_exit_code(verdicts, capsys, results, code):
     assert calls == [(Path("some/bundle"), DIGEST, "all", Path("pub.pem"), [Path("a.pem"), Path("b.pem")])]
     printed = capsys.readouterr().out
     assert all(word in printed for word in results)
-    assert printed.splitlines()[-1] == "next: openwright reproduce some/bundle"
+    following = "get the bundle again" if code == 1 else "openwright reproduce some/bundle"
+    assert printed.splitlines()[-1].startswith(f"next: {following}")
 
 
 def test_json_stands_alone_on_standard_output(verdicts, capfd):
@@ -191,14 +198,14 @@ def test_nothing_checked_is_not_a_pass():
 def test_a_note_is_shown_and_neither_counted_nor_in_the_exit_code(verdicts, capfd):
     note = SimpleNamespace(check="note", name="aa.json", verdict="UNVERIFIED", detail="by a stranger", where="")
     verdicts(check("PASS"), note)
-    assert cli.invoke(["verify", "b", "--json"]) == 0
+    assert cli.invoke(["verify", "some/bundle", "--json"]) == 0
     document = json.loads(capfd.readouterr().out)
     assert document["counts"] == {"PASS": 1, "FAIL": 0, "UNVERIFIED": 0}
     assert document["checks"][1]["check"] == "note"
-    assert cli.invoke(["verify", "b"]) == 0
+    assert cli.invoke(["verify", "some/bundle"]) == 0
     assert "note        aa.json       by a stranger" in capfd.readouterr().out
     verdicts(note)
-    assert cli.invoke(["verify", "b"]) == 3, "nothing was checked"
+    assert cli.invoke(["verify", "some/bundle"]) == 3, "nothing was checked"
 
 
 def test_tables_line_up():

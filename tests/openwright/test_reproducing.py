@@ -54,8 +54,10 @@ def test_what_is_told_before_it_runs():
 
 
 @pytest.fixture
-def planned(monkeypatch):
+def planned(monkeypatch, tmp_path):
     """A plan of two segments in place of a bundle's; running it notes that it ran."""
+    (tmp_path / "b").mkdir()
+    monkeypatch.chdir(tmp_path)
     ran = []
     choice = SimpleNamespace(seed="7", how="seed given", num_segments=2, num_segments_in_all=4)
     plan = SimpleNamespace(choice=choice, lines=lambda: ["pretrain steps 1 to 3, from step-00000000"])
