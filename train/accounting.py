@@ -13,7 +13,8 @@ import torch
 from provenance.errors import ConfigError
 from train.model import build_model
 from train.optimizers import is_hidden_matrix
-from train.settings import CheckpointConfig, ModelConfig, RunConfig
+from train.retention import CheckpointPlan, kept_checkpoints
+from train.settings import ModelConfig, RunConfig
 
 FLOPS_PER_MULTIPLY_ADD = 2
 BACKWARD_PER_FORWARD = 2  # one product for the gradient of the inputs, one for that of the weights
@@ -266,28 +267,6 @@ def heldout_steps(config: RunConfig) -> Iterator[int]:
 # -------------------------------------------------------------------------------------------------------- checkpoints
 
 
-@dataclass(frozen=True)
-class CheckpointPlan:
-    """Checkpoints that a finished run keeps, and their bytes.
-
-    Attributes:
-        weights_steps: steps whose checkpoint holds weights only.
-        full_steps: steps whose checkpoint also holds the optimizer.
-        weights_bytes: one checkpoint of weights, in fp32.
-        full_bytes: one full checkpoint.
-    """
-
-    weights_steps: tuple[int, ...]
-    full_steps: tuple[int, ...]
-    weights_bytes: int
-    full_bytes: int
-
-    @property
-    def total_bytes(self) -> int:
-        """Bytes kept in all."""
-        return len(self.weights_steps) * self.weights_bytes + len(self.full_steps) * self.full_bytes
-
-
 def optimizer_elements(shape: ModelShape, optimizer: str) -> int:
     """Elements of the optimizer's state: two per parameter for AdamW, one for a matrix under Muon."""
     if optimizer == "muon":
@@ -300,28 +279,3 @@ def plan_checkpoints(shape: ModelShape, config: RunConfig) -> CheckpointPlan:
     size = FP32_BYTES * shape.num_parameters
     state = FP32_BYTES * optimizer_elements(shape, config.optimizer.name)
     return kept_checkpoints(config, size, size + state)
-
-
-def kept_checkpoints(config: RunConfig, weights_bytes: int, full_bytes: int) -> CheckpointPlan:
-    """Which checkpoints the schedule and the retention of a config leave, given the sizes of the two kinds.
-
-    A branch makes none before the step with whose checkpoint it begins, and none falls on a step that is left out.
-    """
-    settings, last = config.checkpoints, config.num_steps
-    first = config.branch.step if config.branch else 0
-    every = range(settings.full_every_steps, last, settings.full_every_steps)
-    made = [step for step in every if step > first and not config.is_skipped(step)]
-    kept = {last, first} - {0} | {step for step in made if step in settings.published_full_steps}
-    kept |= set(made if settings.keep_last_full is None else made[-settings.keep_last_full :])
-    weights = {step for step in _weights_steps(settings, last) if step >= first and not config.is_skipped(step)}
-    return CheckpointPlan(tuple(sorted(weights - kept)), tuple(sorted(kept)), weights_bytes, full_bytes)
-
-
-def _weights_steps(settings: CheckpointConfig, last: int) -> Iterator[int]:
-    yield 0
-    step = 1
-    while step <= min(settings.weights_until_step, last - 1):
-        yield step
-        step *= 2
-    if settings.weights_every_steps:
-        yield from range(settings.weights_every_steps, last, settings.weights_every_steps)

@@ -24,9 +24,9 @@ from provenance.digests import tagged_digest
 from provenance.environment import platform_record
 from provenance.errors import TrainingError
 from provenance.fingerprint import library_versions, sources_digest
-from train.accounting import CheckpointPlan
 from train.checkpoint_records import CHECKPOINTS, requeue_name
 from train.layout import World
+from train.retention import CheckpointPlan
 
 _SAMPLED_FILES = 32
 _SAMPLE_BYTES = 4096

@@ -4,7 +4,7 @@ Nothing here needs torch or the models of configs: the process that writes check
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from train.checkpoint_records import (
 )
 
 if TYPE_CHECKING:
-    from train.settings import RunConfig
+    from train.settings import CheckpointConfig, RunConfig
 
 
 @dataclass(frozen=True)
@@ -114,3 +114,50 @@ def _remove_optimizer_of_weights(directory: Path) -> None:
     if directory.is_dir() and read_record(directory).kind == "weights":
         for path in directory.glob(f"{OPTIMIZER_STEM}*.safetensors*"):
             path.unlink()
+
+
+@dataclass(frozen=True)
+class CheckpointPlan:
+    """Checkpoints that a finished run keeps, and their bytes.
+
+    Attributes:
+        weights_steps: steps whose checkpoint holds weights only.
+        full_steps: steps whose checkpoint also holds the optimizer.
+        weights_bytes: one checkpoint of weights, in fp32.
+        full_bytes: one full checkpoint.
+    """
+
+    weights_steps: tuple[int, ...]
+    full_steps: tuple[int, ...]
+    weights_bytes: int
+    full_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes kept in all."""
+        return len(self.weights_steps) * self.weights_bytes + len(self.full_steps) * self.full_bytes
+
+
+def kept_checkpoints(config: "RunConfig", weights_bytes: int, full_bytes: int) -> CheckpointPlan:
+    """Which checkpoints the schedule and the retention of a config leave, given the sizes of the two kinds.
+
+    A branch makes none before the step with whose checkpoint it begins, and none falls on a step that is left out.
+    """
+    settings, last = config.checkpoints, config.num_steps
+    first = config.branch.step if config.branch else 0
+    every = range(settings.full_every_steps, last, settings.full_every_steps)
+    made = [step for step in every if step > first and not config.is_skipped(step)]
+    kept = {last, first} - {0} | {step for step in made if step in settings.published_full_steps}
+    kept |= set(made if settings.keep_last_full is None else made[-settings.keep_last_full :])
+    weights = {step for step in _weights_steps(settings, last) if step >= first and not config.is_skipped(step)}
+    return CheckpointPlan(tuple(sorted(weights - kept)), tuple(sorted(kept)), weights_bytes, full_bytes)
+
+
+def _weights_steps(settings: "CheckpointConfig", last: int) -> Iterator[int]:
+    yield 0
+    step = 1
+    while step <= min(settings.weights_until_step, last - 1):
+        yield step
+        step *= 2
+    if settings.weights_every_steps:
+        yield from range(settings.weights_every_steps, last, settings.weights_every_steps)

@@ -16,7 +16,6 @@ from provenance.canonical import hex_float, write_json
 from provenance.environment import environment_record
 from provenance.errors import OpenwrightError, TrainingError
 from provenance.lifetime import die_with_parent
-from train.accounting import kept_checkpoints
 from train.checkpoint import whole_bytes
 from train.job import OUTCOME, STOP_REQUEST, TrainingJob
 from train.jobs import LIBRARIES, PACKAGES
@@ -24,6 +23,7 @@ from train.launcher import LAUNCHER_MODULE
 from train.layout import World, make_layout
 from train.loop import TrainingRun, run_steps
 from train.preflight import checkpoint_bytes_to_come, preflight
+from train.retention import kept_checkpoints
 from train.run_directory import disk_error, lock_directory, report_outcome, unlock_directory
 from train.settings import RunConfig
 from train.trackers import StepListener, check_installed, start_trackers, tracker_dir

@@ -14,7 +14,6 @@ import train.worker
 from provenance.errors import TrainingError
 from provenance.fingerprint import library_versions, sources_digest
 from train import preflight as preflight_module
-from train.accounting import kept_checkpoints
 from train.layout import Layout, World
 from train.loop import TrainingRun
 from train.preflight import (
@@ -28,6 +27,7 @@ from train.preflight import (
     preflight,
     sampled_data_digest,
 )
+from train.retention import kept_checkpoints
 
 PACKAGES = ("provenance", "data_recipes", "train")
 LIBRARIES = ("torch", "numpy")
