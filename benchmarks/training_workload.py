@@ -14,9 +14,9 @@ from data_recipes.tokenizer_engine import LibraryEngine
 from data_recipes.tokenizer_proof import encode_texts
 from provenance.config import load_config, recipe_of
 from provenance.digests import sha256_bytes, sha256_file
-from train.batch import build_order, open_windows
 from train.job import TrainingJob
 from train.model import build_model, derive_seed
+from train.run_order import build_order, open_windows
 from train.settings import PretrainConfig
 
 QUICKSTART = Path(__file__).resolve().parent.parent / "configs" / "quickstart" / "pretrain.yaml"

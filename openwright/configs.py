@@ -124,6 +124,7 @@ def _check_mixtures(models: Mapping[str, Any], directory: Path) -> None:
         if not known:
             continue  # splits of rows are made from conversations, whose sources are known when they are read
         named = [(f"phases.{number}.mixture", phase.mixture) for number, phase in enumerate(phases)]
+        named += [(f"phases.{number}.epochs", phase.epochs) for number, phase in enumerate(phases)]
         for key, sources in (*named, ("data.max_epochs", data.max_epochs)):
             unknown = sorted(set(sources) - set(known)) if isinstance(sources, Mapping) else []
             if unknown:

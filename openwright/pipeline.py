@@ -16,6 +16,7 @@ from provenance.errors import ReleaseError
 from provenance.fingerprint import CodeIdentity, code_identity, require_clean
 from provenance.stage import StageContext
 from train.records import differences
+from train.settings import RunConfig
 
 LAST_RUN_NAME = "last_run.json"
 LAST_RUN_FORMAT = "openwright-last-run/1"
@@ -62,6 +63,8 @@ def run_directory(
         started = time.time()
         with PeakMemory() as memory:
             artifacts[stage] = run_one(stage, configs, context, artifacts)
+            if stage == "corpus":
+                _check_phases(configs, artifacts[stage])
         records.append(_stage_record(artifacts[stage], started, memory.peak_bytes))
     _write_last_run(context.store, records, code)
     return artifacts
@@ -138,6 +141,20 @@ def run_one(
     return build_release(config, context, artifacts, configs.directory, configs.overrides, tolerances)
 
 
+def _check_phases(configs: StageConfigs, corpus: Artifact) -> None:
+    """Refuse a phase of any training stage that does not fit the corpus, before the first of them begins.
+
+    Raises:
+        ConfigError, DataError: as the stage itself would, later.
+    """
+    from train.run_order import build_order, open_windows, settle_phases
+
+    for config in map(configs.models.__getitem__, configs.order):
+        if isinstance(config, RunConfig):
+            settled = settle_phases(config, corpus.path)
+            build_order(settled, open_windows(settled, corpus.path))
+
+
 def _stages_until(configs: StageConfigs, until: str) -> tuple[str, ...]:
     stages = (*configs.order, RELEASE)
     if not until:
@@ -165,8 +182,13 @@ def _check_lineage(artifacts: Mapping[str, Artifact]) -> None:
 
 
 def _check_recipes(configs: StageConfigs, artifacts: Mapping[str, Artifact]) -> None:
+    from train.run_order import settle_phases
+
     for stage, artifact in artifacts.items():
-        table = differences(artifact.recipe, recipe_of(configs.models[stage]))
+        config = configs.models[stage]
+        if isinstance(config, RunConfig):
+            config = settle_phases(config, artifacts["corpus"].path)
+        table = differences(artifact.recipe, recipe_of(config))
         if table:
             raise ReleaseError(
                 f"the newest {stage} was made by another recipe than the configs say: {table[0]}",

@@ -24,10 +24,10 @@ from train.accounting import (
     plan_checkpoints,
     training_flops,
 )
-from train.batch import build_order, open_windows
 from train.devices import ASSUMED_MFU, Device, find_device
 from train.jobs import default_processes
 from train.memory import measure_activations, memory_parts, peak_bytes, resident_bytes, snapshot_bytes
+from train.run_order import build_order, open_windows, settle_phases
 from train.settings import ModelConfig, RunConfig
 
 PLAN_FORMAT = "openwright-plan/1"
@@ -150,6 +150,8 @@ def _stage(
     device: Device | None,
     options: PlanOptions,
 ) -> dict[str, Any]:
+    if corpus is not None:
+        config = settle_phases(config, corpus.path)
     shape = model_shape(meta_model(model, vocab_size, config.longest_window))
     flops = training_flops(shape, config, model.attention)
     num_processes = config.execution.num_processes or default_processes(config.num_logical_replicas)
@@ -161,7 +163,7 @@ def _stage(
         "num_tokens": tokens,
         "tokens_per_step": sorted({p.sequences_per_step * config.window_tokens_of(p) for p in config.phases}),
         "epochs": None if corpus is None else _epochs(config, corpus),
-        "mixtures": [phase.mixture for phase in config.phases],
+        "mixtures": [phase.mixture if phase.epochs is None else None for phase in config.phases],
         "flops": {"model": flops.model, "computed": flops.computed, "heldout": flops.heldout},
         "layout": {
             "num_processes": num_processes,

@@ -10,7 +10,8 @@ The rule, for all configs alike:
 * **Context.** Windows of 48 tokens (127 for conversations), 96 in phases whose windows are longer than the usual ones
   and 24 where they are shorter; sliding windows of 16, 256 positions.
 * **Batch.** At most 4 logical replicas with one window each; two in phases whose batch grows.
-* **Steps.** One per phase, at least 3 in all, the first phase taking what is missing; a full checkpoint at step 2;
+* **Steps.** One per phase (of the same sources in equal parts, where it is given by epochs), at least 3 in all, the
+  first phase taking what is missing; a full checkpoint at step 2;
   warm-up, decay and a skipped stretch are one step long where they exist.
 * **Processes.** At most 2, sharded over 2 where the real run is sharded.
 * **Data.** As many sources as the real corpus has, with the same names, splits, licences and classes of data, made
@@ -117,13 +118,19 @@ def _phases(config: RunConfig, replicas: int) -> list[dict[str, Any]]:
         {
             "num_steps": 1,
             "sequences_per_step": replicas * (2 if phase.sequences_per_step > smallest else 1),
-            "mixture": phase.mixture if isinstance(phase.mixture, str) else dict(phase.mixture),
+            "mixture": _mixture(phase),
             "window_tokens": _window_tokens(config, phase),
         }
         for phase in config.phases
     ]
     phases[0]["num_steps"] += max(0, MIN_STEPS - len(phases))
     return phases
+
+
+def _mixture(phase: PhaseConfig) -> str | dict[str, int]:
+    if phase.epochs is not None:
+        return dict.fromkeys(phase.epochs, 1)
+    return phase.mixture if isinstance(phase.mixture, str) else dict(phase.mixture)
 
 
 def _window_tokens(config: RunConfig, phase: PhaseConfig) -> int | None:

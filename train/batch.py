@@ -1,138 +1,15 @@
 """What one step reads, and what the ledger says of it."""
 
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from fractions import Fraction
-from itertools import accumulate
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from data_recipes.interleave import largest_remainder
-from data_recipes.order import Draw, Order, OrderSource, Phase
+from data_recipes.order import Draw, Order
 from data_recipes.pools import WindowPools
 from data_recipes.windows import Mask, TokenIds, token_digest
-from provenance.canonical import Json, read_json
-from provenance.errors import ConfigError, TrainingError
-from train.settings import DrawsBefore, PhaseConfig, RunConfig
-
-
-def open_windows(config: RunConfig, corpus: Path) -> WindowPools:
-    """The windows that a config reads, at every length of its phases.
-
-    Raises:
-        ConfigError: for preference pairs, and for conversations that share rows without `data.document_masking`.
-        DataError: as `TokenWindows`.
-    """
-    _check_rows(config, corpus)
-    return WindowPools(corpus, config.data.split, config.window_lengths)
-
-
-def _check_rows(config: RunConfig, corpus: Path) -> None:
-    """Refuse rows of the corpus recipe's section `chats` that would be trained as something else than they are."""
-    split = config.data.split
-    if split.startswith("preference"):
-        raise ConfigError(
-            f"data.split {split}: each row holds a chosen and a rejected answer",
-            expected="a split of conversations or documents",
-        )
-    summary = corpus / "corpus.json"
-    if split.startswith(("chat", "sft")) and summary.is_file() and not config.data.document_masking:
-        values = read_json(summary)
-        section = values["chats"] if split.startswith("chat") else values["conversations"].get("parameters", {})
-        if (packing := section.get("packing", "none")) != "none":
-            raise ConfigError(
-                f"data.split {split}: conversations share rows (packing {packing})",
-                expected="data.document_masking: true, so that none attends to another",
-            )
-
-
-def build_order(config: RunConfig, windows: WindowPools) -> Order:
-    """Turn the phases of a config into an order over the windows of a split.
-
-    It is an `order/1` unless a phase has a window length of its own or draws were made before it.
-
-    Raises:
-        ConfigError: when a mixture names a source that the split lacks, draws before do not fit the phases, or a source
-            would be read more often than `data.max_epochs` allows.
-    """
-    order = _order_of(config, windows)
-    _check_epochs(order, config.data.max_epochs, windows.source_names)
-    return order
-
-
-def _order_of(config: RunConfig, windows: WindowPools) -> Order:
-    phases = [
-        _build_phase(phase, config.window_tokens_of(phase), windows, f"phases.{number}.mixture")
-        for number, phase in enumerate(config.phases)
-    ]
-    pools, start, usual = windows.pools, config.draws_before, config.data.window_tokens
-    if start is None and config.window_lengths == (usual,):
-        sources = tuple(OrderSource(pool.name, pool.num_windows) for pool in pools)
-        plain = tuple(replace(phase, window_tokens=None) for phase in phases)
-        return Order(windows.tokens_digest, config.seed, sources, plain)
-    first_step = 1
-    if start is not None:
-        first_step = start.step + 1
-        ends = list(accumulate(phase.num_steps for phase in phases))
-        past = phases[: ends.index(start.step) + 1]
-        pools, phases = _with_draws(pools, start, past), phases[len(past) :]
-    return Order(windows.tokens_digest, config.seed, pools, tuple(phases), usual, first_step)
-
-
-def _check_epochs(order: Order, limits: float | Mapping[str, float] | None, names: list[str]) -> None:
-    """Refuse a run that reads a source more often than its limit: all phases together, at every window length."""
-    if limits is None:
-        return
-    unknown = sorted(set(limits) - set(names)) if isinstance(limits, Mapping) else []
-    if unknown:
-        raise ConfigError(f"data.max_epochs names {unknown[0]!r}", expected=f"sources of the split: {names}")
-    epochs: dict[str, Fraction] = {}
-    for pool, draws in zip(order.sources, order.draws_until(order.num_steps), strict=True):
-        epochs[pool.name] = epochs.get(pool.name, Fraction(0)) + Fraction(draws, max(1, pool.num_windows))
-    for name, found in epochs.items():
-        limit = limits.get(name) if isinstance(limits, Mapping) else limits
-        if limit is not None and found > limit:
-            raise ConfigError(
-                f"source {name!r} would be read {float(found):.2f} times over",
-                expected=f"at most {limit:g} times, as data.max_epochs says",
-                next_command="give it less weight in phases[].mixture, train fewer steps, or raise data.max_epochs",
-            )
-
-
-def _build_phase(phase: PhaseConfig, window_tokens: int, windows: WindowPools, where: str) -> Phase:
-    own = [pool for pool in windows.pools if pool.window_tokens == window_tokens]
-    if phase.mixture == "proportional":
-        weights: Mapping[str, int] = {pool.name: pool.num_windows for pool in own}
-    else:
-        weights = phase.mixture
-        unknown = sorted(set(weights) - set(windows.source_names))
-        if unknown:
-            raise ConfigError(f"{where} names {unknown[0]!r}", expected=f"sources of the split: {windows.source_names}")
-    spread = [weights.get(pool.name, 0) if pool.window_tokens == window_tokens else 0 for pool in windows.pools]
-    counts = largest_remainder(phase.num_steps * phase.sequences_per_step, spread)
-    return Phase(phase.num_steps, phase.sequences_per_step, counts, window_tokens)
-
-
-def _with_draws(pools: tuple[OrderSource, ...], start: DrawsBefore, past: list[Phase]) -> tuple[OrderSource, ...]:
-    """The pools with the draws before an order, which have to be as many as the phases before it read."""
-    draws: dict[tuple[str, int | None], int] = {(d.source, d.window_tokens): d.num_draws for d in start.pools}
-    known = {(pool.name, pool.window_tokens) for pool in pools}
-    read: Counter[int | None] = Counter()
-    told: Counter[int | None] = Counter()
-    for phase in past:
-        read[phase.window_tokens] += phase.num_sequences
-    for drawn in start.pools:
-        told[drawn.window_tokens] += drawn.num_draws
-    if len(draws) != len(start.pools) or not known.issuperset(draws) or told != read:
-        raise ConfigError(
-            f"branch.draws_before up to step {start.step} of {sorted(draws.items())}",
-            expected=f"each source of the split once per window length, and windows in all by length: {dict(read)}",
-            next_command="openwright branch RUN --at STEP --without source:NAME, which writes them",
-        )
-    return tuple(replace(pool, draws_before=draws.get((pool.name, pool.window_tokens), 0)) for pool in pools)
+from provenance.canonical import Json
+from provenance.errors import TrainingError
 
 
 @dataclass(frozen=True)

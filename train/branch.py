@@ -142,7 +142,12 @@ def _refuse(names: Sequence[str], found: str, expected: str) -> ConfigError:
 
 
 def phase_weights(config: RunConfig, order: Order, phase: PhaseConfig) -> Mapping[str, int]:
-    """Weights of the sources in a phase of a recipe, over the windows that an order counts."""
+    """Weights of the sources in a phase of a recipe, over the windows that an order counts.
+
+    Those of a phase that is still given by epochs say no more than which sources it reads.
+    """
+    if phase.epochs is not None:
+        return dict.fromkeys(phase.epochs, 1)
     if phase.mixture != "proportional":
         return phase.mixture
     length, usual = config.window_tokens_of(phase), config.data.window_tokens
@@ -150,9 +155,21 @@ def phase_weights(config: RunConfig, order: Order, phase: PhaseConfig) -> Mappin
 
 
 def cut_phases(phases: Sequence[PhaseConfig], step: int) -> tuple[tuple[PhaseConfig, ...], tuple[PhaseConfig, ...]]:
-    """Phases up to a step and those after it; one that holds the step is cut in two."""
+    """Phases up to a step and those after it; one that holds the step is cut in two.
+
+    Raises:
+        ConfigError: when a phase up to the step is still given by epochs: in a recipe of a run it has its steps.
+    """
     past, later, left = [], [], step
-    for phase in phases:
+    for number, phase in enumerate(phases):
+        if left and phase.epochs is not None:
+            raise ConfigError(
+                f"phases.{number} is given by epochs and begins before step {step} of the branch",
+                expected="its steps and mixture as the run that the branch comes from has them",
+            )
+        if phase.epochs is not None:
+            later.append(phase)
+            continue
         num_past = min(left, phase.num_steps)
         if num_past:
             past.append(phase.model_copy(update={"num_steps": num_past}))

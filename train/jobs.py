@@ -27,6 +27,7 @@ from train.identity import begin_or_go_on, run_identity
 from train.job import OUTCOME, STOP_REQUEST, TrainingJob
 from train.launcher import HERE, Launcher, load_launcher
 from train.run_directory import lock_directory, naming_disk_errors, read_outcome
+from train.run_order import settle_phases
 from train.settings import PretrainConfig, RunConfig, SftConfig
 from train.watchdog import OUTCOME_HUNG
 
@@ -63,7 +64,12 @@ def _train(
     *,
     base_checkpoint: str,
 ) -> Artifact:
-    recipe = recipe_of(config)
+    settled = settle_phases(config, corpus.path)
+    for stated, phase in zip(config.phases, settled.phases, strict=True):
+        if stated.epochs is not None and not isinstance(phase.mixture, str):
+            left = sum(phase.mixture.values()) - phase.num_steps * phase.sequences_per_step
+            fact(f"{spec.kind}: {phase.num_steps:,} steps of {stated.epochs} epochs; {left} windows are left over")
+    config, recipe = settled, recipe_of(settled)
 
     def body(work: Path) -> None:
         identity = run_identity(recipe, parents, spec.packages, spec.libraries, context.code.commit)

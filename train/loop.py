@@ -21,7 +21,7 @@ from provenance.environment import platform_record
 from provenance.errors import ArtifactError, ResumeMismatch, TrainingError
 from provenance.ledger import ChainPlace, Journal
 from train.anomalies import WATCHED_STEPS, LossWatch, anomaly_record, refuse
-from train.batch import StepBatch, build_order, open_windows, read_batch
+from train.batch import StepBatch, read_batch
 from train.checkpoint import make_record, optimizer_parts, restore_checkpoint
 from train.checkpoint_records import (
     CHECKPOINTS,
@@ -44,6 +44,7 @@ from train.optimizers import build_optimizer
 from train.records import RUN_FORMAT, check_same_run, enter_segment, ledger_totals, recent_losses, start_record
 from train.retention import Retention, remove_old_checkpoints
 from train.routing import RouterLoads
+from train.run_order import build_order, open_windows
 from train.schedule import learning_rate
 from train.settings import PretrainConfig
 from train.sharding import prepare_model

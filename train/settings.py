@@ -1,12 +1,14 @@
 """Configs of the training stages: `pretrain.yaml` and `sft.yaml`."""
 
 from bisect import bisect_left
+from fractions import Fraction
 from itertools import accumulate
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from provenance.config import Config
+from provenance.errors import ConfigError
 
 
 class ModelConfig(Config):
@@ -26,22 +28,40 @@ class ModelConfig(Config):
     router_bias_update_rate: float = Field(default=0.0, ge=0)
 
 
+Epochs = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def exact_epochs(epochs: float) -> Fraction:
+    """The number that a recipe wrote: 0.7 is seven tenths, and not the float a little below it."""
+    return Fraction(str(epochs))
+
+
 class PhaseConfig(Config):
     """A stretch of steps with one batch size, one window length and one data mix.
 
     Attributes:
+        num_steps: optimizer steps; left out where `epochs` give it.
         mixture: `proportional` (by windows), or integer weights per source.
+        epochs: in the place of a mixture: how often the phase reads each source that it names, such as
+            `{books: 2, web: 0.5}`. The number of steps follows from the corpus (or is refused where it does not); what
+            does not fill a last batch is not read.
         window_tokens: number of trained positions of a window; None for that of `data`. A source is read at each
             length by itself, in epochs of its own: what was read at one length counts as unread at another.
     """
 
-    num_steps: int = Field(gt=0)
+    num_steps: int = Field(default=0, ge=0)
     sequences_per_step: int = Field(gt=0)
     mixture: Literal["proportional"] | dict[str, int] = "proportional"
+    epochs: dict[str, Epochs] | None = Field(default=None, min_length=1)
     window_tokens: int | None = Field(default=None, gt=0)
 
-
-Epochs = Annotated[float, Field(gt=0)]
+    @model_validator(mode="after")
+    def _states_its_steps(self) -> Self:
+        if self.epochs is None and not self.num_steps:
+            raise ValueError("a phase needs num_steps of 1 or more, or epochs, from which they follow")
+        if self.epochs is not None and self.mixture != "proportional":
+            raise ValueError("a phase has a mixture or epochs, not both")
+        return self
 
 
 class DataConfig(Config):
@@ -235,7 +255,18 @@ class RunConfig(Config):
 
     @property
     def num_steps(self) -> int:
-        """Steps of all phases."""
+        """Steps of all phases.
+
+        Raises:
+            ConfigError: when the steps of a phase are still to follow from its epochs.
+        """
+        for number, phase in enumerate(self.phases):
+            if not phase.num_steps:
+                raise ConfigError(
+                    f"phases.{number} is given by epochs: its steps are known once the corpus is built",
+                    expected="a corpus, or num_steps beside the epochs",
+                    next_command="openwright run CONFIG_DIR --until corpus",
+                )
         return sum(phase.num_steps for phase in self.phases)
 
     @property
@@ -278,10 +309,26 @@ class RunConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _check_epochs(self) -> Self:
+        asked: dict[str, Fraction] = {}
+        for name, epochs in (pair for phase in self.phases for pair in (phase.epochs or {}).items()):
+            asked[name] = asked.get(name, Fraction(0)) + exact_epochs(epochs)
+        limits = self.data.max_epochs
+        for name, epochs_in_all in asked.items():
+            limit = limits.get(name) if isinstance(limits, dict) else limits
+            if limit is not None and epochs_in_all > exact_epochs(limit):
+                raise ValueError(
+                    f"the phases ask for {float(epochs_in_all):g} epochs of {name!r}, data.max_epochs allows {limit:g}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _check_steps(self) -> Self:
         schedule = self.schedule
         if schedule.name != "wsd" and schedule.decay_steps:
             raise ValueError(f"schedule.decay_steps belongs to wsd; {schedule.name} decays to the last step")
+        if not all(phase.num_steps for phase in self.phases):
+            return self  # until the steps of all phases follow from the corpus: settle_phases looks again
         if schedule.warmup_steps + schedule.decay_steps > self.num_steps:
             raise ValueError(f"warm-up and decay are longer than the {self.num_steps} steps of all phases")
         branch_step = 0 if self.branch is None else self.branch.step

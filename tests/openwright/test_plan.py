@@ -109,6 +109,7 @@ def test_a_model_that_does_not_fit_and_never_runs_is_planned_all_the_same(tmp_pa
         ('phases=[{"num_steps": 600, "sequences_per_step": 64}, '
          '{"num_steps": 1, "sequences_per_step": 64, "mixture": {"Django": 1, "scrapy": 1}}]',
          r"phases\.1\.mixture names 'scrapy'"),
+        ('phases=[{"sequences_per_step": 64, "epochs": {"scrapy": 1}}]', r"phases\.0\.epochs names 'scrapy'"),
         ('data.max_epochs={"beets": 2.0}', r"data\.max_epochs names 'beets'"),
     ],
 )  # fmt: skip
@@ -117,6 +118,18 @@ def test_a_late_phase_over_a_source_that_is_not_trained_on_is_refused_before_any
         load_directory(ROOT / "configs" / "quickstart", [f"pretrain.{override}"])
     assert "Django" in refused.value.expected
     assert refused.value.where.endswith("pretrain.yaml")
+
+
+def test_a_phase_by_epochs_is_planned_where_its_steps_are_stated_or_the_corpus_is_there(tmp_path):
+    def planned(phase):
+        overrides = [f"pretrain.phases=[{phase}]", "pretrain.schedule={warmup_steps: 1}"]
+        return plan("quickstart", tmp_path, PlanOptions(), overrides)
+
+    with pytest.raises(ConfigError, match=r"phases\.0 is given by epochs: its steps are known once"):
+        planned("{sequences_per_step: 8, epochs: {Django: 0.5}}")
+    stated = planned("{num_steps: 3, sequences_per_step: 8, epochs: {Django: 0.5}}")
+    assert (stated["stages"][0]["num_steps"], stated["stages"][0]["mixtures"]) == (3, [None])
+    assert any("unknown until the corpus is built" in line for line in plan_lines(stated))
 
 
 def test_memory_and_tokens_of_phases_with_longer_windows(tmp_path):

@@ -198,12 +198,13 @@ def test_a_twin_keeps_longer_and_shorter_windows_apart_and_begins_where_a_branch
     overrides = [
         *("model.fields.max_position_embeddings=512", "schedule.warmup_steps=1", "schedule.decay_steps=0"),
         "phases=[{num_steps: 5, sequences_per_step: 8}, {num_steps: 5, sequences_per_step: 8, window_tokens: 512},"
-        " {num_steps: 5, sequences_per_step: 8, window_tokens: 64}, {num_steps: 5, sequences_per_step: 8}]",
+        " {num_steps: 5, sequences_per_step: 8, window_tokens: 64}, {sequences_per_step: 8, epochs: {Django: 0.5}}]",
         f"branch={{ledger_head: {'a' * 64}, step: 5, state_digest: {'b' * 64}, draws_before: {draws}}}",
     ]
     real = load_directory(ROOT / "configs" / "quickstart", [f"pretrain.{text}" for text in overrides], to_plan=True)
     twin = load_directory(write_twin(real, tmp_path)).models["pretrain"]
     assert [twin.window_tokens_of(phase) for phase in twin.phases] == [48, 96, 24, 48]
+    assert [(phase.num_steps, phase.mixture) for phase in twin.phases][2:] == [(1, "proportional"), (1, {"Django": 1})]
     assert twin.branch is None
 
 

@@ -9,7 +9,7 @@ from tiny_runs import WINDOW_TOKENS, pretrain_config
 
 from data_recipes.shards import TokenSequence, write_split, write_tokens_json
 from provenance.errors import ConfigError
-from train.batch import open_windows
+from train.run_order import open_windows
 
 
 def _corpus(root: Path, split: str, packing: str) -> Path:

@@ -12,7 +12,7 @@ from small_jobs import records, run_here, small_config, small_job, stop_after
 from data_recipes.order import Order
 from data_recipes.windows import TokenWindows
 from provenance.errors import ConfigError, DataError
-from train.batch import build_order, open_windows
+from train.run_order import build_order, open_windows
 from train.settings import PretrainConfig
 
 SHORT, LONG = tiny_runs.WINDOW_TOKENS, 2 * tiny_runs.WINDOW_TOKENS
