@@ -7,8 +7,8 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from data_recipes.local_files import pinned_path
-from data_recipes.settings import TokenizerConfig
+from data_recipes.local_files import pinned_file
+from data_recipes.settings import ExecutionConfig, TakenTokenizer, TokenizerConfig
 from data_recipes.windows import token_num_bytes
 from provenance.canonical import read_json, write_json
 from provenance.errors import DataError
@@ -71,19 +71,29 @@ def train_tokenizer(texts: Iterable[str], num_texts: int, config: TokenizerConfi
     return tokenizer
 
 
-def take_tokenizer(config: TokenizerConfig, data_dir: Path) -> Tokenizer:
+def taken_path(file: TakenTokenizer, execution: ExecutionConfig) -> Path:
+    """Return where the tokenizer of a recipe lies, once it is seen to be the pinned one.
+
+    Raises:
+        SourceError: when the file is missing, or another one.
+    """
+    place = execution.tokenizer_file or execution.data_dir / file.path
+    return pinned_file(place.expanduser(), file.sha256, "tokenizer.file", "a tokenizer.json")
+
+
+def take_tokenizer(config: TokenizerConfig, execution: ExecutionConfig) -> Tokenizer:
     """Take the tokenizer of a file: with special tokens that it lacks, without what would add tokens to a text.
 
     Args:
         config: names the file, by path and digest.
-        data_dir: directory that the path is relative to.
+        execution: says where it lies.
 
     Raises:
         SourceError: when the file is missing, or another one.
         DataError: when it is no byte-level BPE tokenizer, or has another size than the config says.
     """
     assert config.file is not None
-    path = pinned_path(config.file, data_dir, "tokenizer.file", "a tokenizer.json")
+    path = taken_path(config.file, execution)
     values = read_json(path)
     _check_taken(values, path)
     # A template would put tokens before each text; shards hold texts as they are, and so must every later reader.

@@ -29,7 +29,7 @@ from data_recipes.gather_step import num_buckets_of_shard, rows_path
 from data_recipes.part_files import read_columns
 from data_recipes.readers import open_source, reading_context
 from data_recipes.reading import PartReport
-from data_recipes.settings import CorpusConfig
+from data_recipes.settings import TAKEN_TOKENIZER, CorpusConfig
 from data_recipes.shards import split_entry, token_dtype, write_split, write_tokens_json
 from data_recipes.slurm_arrays import SlurmArrays
 from data_recipes.steps import run_task
@@ -278,7 +278,10 @@ class CorpusBuild:
         }
         locks = [reader.lock(reports[name]) for name, reader in self._readers.items()]
         locks += chats.locks if chats is not None else []
-        write_json(self._work / "sources.lock", {"format": SOURCES_FORMAT, "sources": locks})
+        lock: dict[str, Json] = {"format": SOURCES_FORMAT, "sources": locks}
+        if (file := self._config.tokenizer.file) is not None:
+            lock["tokenizer"] = file.lock_entry((self._work / TAKEN_TOKENIZER).stat().st_size)
+        write_json(self._work / "sources.lock", lock)
         totals: dict[str, list[Json]] = defaultdict(list)
         for record in self._tokenized:
             for source, values in record.report["sources"].items():

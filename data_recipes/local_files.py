@@ -35,12 +35,16 @@ def pinned_path(file: DatasetFile, data_dir: Path, user: str, kind: str) -> Path
     Raises:
         SourceError: when it is missing, or another one.
     """
-    path = data_dir / file.path
+    return pinned_file(data_dir / file.path, file.sha256, user, kind)
+
+
+def pinned_file(path: Path, sha256: str, user: str, kind: str) -> Path:
+    """Return a path, once the file is seen to be the pinned one; else as `pinned_path`."""
     found = sha256_file(path) if path.is_file() else "no file"
-    if found != file.sha256:
+    if found != sha256:
         raise SourceError(
             f"{user}: {found}",
-            expected=f"{kind} with sha256 {file.sha256}",
+            expected=f"{kind} with sha256 {sha256}",
             where=str(path),
             next_command="put the pinned file there, or --set corpus.execution.data_dir=DIRECTORY",
         )

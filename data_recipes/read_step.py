@@ -63,7 +63,7 @@ def control_tokens(config: CorpusConfig) -> tuple[str, ...]:
     """Every string that the tokenizer will read as a control token: a document that spells one is dropped."""
     if config.tokenizer.file is None:
         return config.tokenizer.special_tokens.in_order()
-    return special_tokens_of(take_tokenizer(config.tokenizer, config.execution.data_dir.expanduser()))
+    return special_tokens_of(take_tokenizer(config.tokenizer, config.execution))
 
 
 def _documents(build: Build, source: Source, part: SourcePart, report: PartReport) -> Any:

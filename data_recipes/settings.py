@@ -13,12 +13,16 @@ from data_recipes.local_files import DatasetFile
 from data_recipes.policy import LicencePolicy
 from data_recipes.pypi_settings import PypiSource
 from data_recipes.reading import ReadingLimits
-from data_recipes.row_settings import DatasetSource
+from data_recipes.row_settings import DatasetSource, StatedLicence
 from data_recipes.rule_settings import DecontaminationRules, NearDuplicateRules, PersonalDataRules
 from data_recipes.slurm_settings import SlurmExecution
 from data_recipes.source_terms import check_names
 from data_recipes.token_settings import TokensSource
+from provenance.canonical import Json
 from provenance.config import Config
+
+TAKEN_TOKENIZER = "taken-tokenizer/tokenizer.json"
+"""Place in a corpus of the exact file that `tokenizer.file` names."""
 
 
 class ForgottenDocument(Config):
@@ -48,6 +52,24 @@ class SpecialTokens(Config):
         return (self.end_of_text, self.pad, self.user, self.assistant, self.end)
 
 
+class TakenTokenizer(DatasetFile):
+    """A `tokenizer.json` made elsewhere; the corpus carries the exact file.
+
+    Attributes:
+        obtained_from: where a stranger gets it, with the version.
+        licence: its licence, with the text that says so; a release without one does not pass for open.
+    """
+
+    obtained_from: str = ""
+    licence: StatedLicence | None = None
+
+    def lock_entry(self, size_bytes: int) -> dict[str, Json]:
+        """Return what `sources.lock` says of it."""
+        licence = self.licence and {"spdx": self.licence.spdx, "declared": self.licence.evidence}
+        entry = {"path": self.path, "sha256": self.sha256, "size_bytes": size_bytes}
+        return {**entry, "obtain": self.obtained_from, "licence": licence}
+
+
 class TokenizerConfig(Config):
     """A byte-level BPE tokenizer: trained on the kept training documents, or taken from a file.
 
@@ -59,7 +81,7 @@ class TokenizerConfig(Config):
 
     vocab_size: int = Field(ge=261, le=2**32)
     max_token_length: int = Field(default=16, ge=1)
-    file: DatasetFile | None = None
+    file: TakenTokenizer | None = None
     special_tokens: SpecialTokens = SpecialTokens()
     chat_template: Literal["turns"] = "turns"
 
@@ -93,6 +115,7 @@ class ExecutionConfig(Config):
         cache_dir: where fetched archives are kept.
         index_url: package index to fetch from; None for the default one.
         data_dir: directory that the paths of `dataset` sources are relative to.
+        tokenizer_file: where the file of `tokenizer.file` lies; None for its path below `data_dir`.
         debian_archive: address above `pool/` of the Debian archive to fetch from; there is no default one.
         keep_fetched: whether files of the Hub stay in the cache once their rows are read.
     """
@@ -103,6 +126,7 @@ class ExecutionConfig(Config):
     cache_dir: Path = Field(default=Path("~/.cache/openwright/sources"), strict=False, validate_default=False)
     index_url: str | None = None
     data_dir: Path = Field(default=Path(), strict=False, validate_default=False)
+    tokenizer_file: Path | None = Field(default=None, strict=False)
     debian_archive: str | None = None
     keep_fetched: bool = True
 

@@ -5,11 +5,12 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from data_recipes.bpe import TOKENIZER_DIR, save_tokenizer, take_tokenizer, train_tokenizer
+from data_recipes.bpe import TOKENIZER_DIR, save_tokenizer, take_tokenizer, taken_path, train_tokenizer
 from data_recipes.build import Build
 from data_recipes.documents import TEXT_SPLITS
 from data_recipes.gather_step import text_path
 from data_recipes.part_files import read_columns
+from data_recipes.settings import TAKEN_TOKENIZER
 from data_recipes.tasks import SCRATCH, Outputs
 from data_recipes.tokenizer_proof import choose_engine
 from provenance.canonical import Json
@@ -29,7 +30,9 @@ def train(build: Build, value: Json, outputs: Outputs) -> Json:
     """
     config = build.config.tokenizer
     if config.file is not None:
-        tokenizer = take_tokenizer(config, build.config.execution.data_dir.expanduser())
+        tokenizer = take_tokenizer(config, build.config.execution)
+        with outputs.file(TAKEN_TOKENIZER) as target:
+            shutil.copyfile(taken_path(config.file, build.config.execution), target)
     else:
         num_texts = sum(counts.get("train", 0) for counts in value["texts"])
         tokenizer = train_tokenizer(_texts(build.root, value["texts"], ["train"]), num_texts, config)

@@ -19,6 +19,7 @@ from provenance.console import fact
 from provenance.digests import sha256_file
 from provenance.errors import ReleaseError
 from provenance.fingerprint import project_root
+from provenance.made_model import made_model
 from provenance.stage import StageContext, StageSpec, run_stage
 from release.code_copy import STATEMENTS_FOLDER, config_files, copy_code
 from release.components import component_table, write_licence_texts
@@ -31,7 +32,7 @@ from release.rule_table import RULES_FILE
 from release.secret_scan import find_secrets
 from release.settings import ReleaseConfig
 from release.shipping import check_shipping, copy_corpus
-from release.sources import source_locks
+from release.sources import source_locks, taken_tokenizer, tokenizer_licence
 from release.tolerance import TOLERANCE_NAME
 
 SPEC = StageSpec(
@@ -146,7 +147,8 @@ def _write_bundle(
     _copy_model(artifacts[config.released_stage], artifacts["corpus"], model)
     copy_code(project_root(), config_dir, model / "code", context.code.commit, overrides)
     shutil.copyfile(project_root() / "release" / "verify.py", model / "verify.py")
-    write_json(model / "openness" / "components.json", component_table(config, dev=context.dev))
+    tokenizer = tokenizer_licence(taken_tokenizer(artifacts["corpus"].path))
+    write_json(model / "openness" / "components.json", component_table(config, tokenizer, dev=context.dev))
     shutil.copyfile(RULES_FILE, model / "openness" / "rules.yaml")
     _copy_statements(config_dir, model)
     facts = BundleFacts(bundle)
@@ -184,7 +186,7 @@ def _copy_stage(stage: str, artifact: Artifact, bundle: Path) -> None:
 
 def _copy_model(run: Artifact, corpus: Artifact, model: Path) -> None:
     """Copy the final checkpoint's weights, config and tokenizer to the place where `from_pretrained` looks."""
-    final = run.path / read_json(run.path / "run.json")["final"]["path"]
+    final = run.path / made_model(run.path).path
     names = [path.name for path in final.glob("model*.safetensors*")]
     names += [name for name in ("config.json", "generation_config.json", *_TOKENIZER_FILES) if (final / name).is_file()]
     for name in sorted(names):

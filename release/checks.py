@@ -14,17 +14,20 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from data_recipes.settings import TAKEN_TOKENIZER
 from data_recipes.tombstones import TOMBSTONES_NAME
 from eval.rescore import rescore
 from provenance.canonical import read_json
 from provenance.digests import sha256_bytes
 from provenance.errors import OpenwrightError
 from provenance.fingerprint import PACKAGES, sources_digest
+from release.average_check import check_average, has_average
 from release.bundle_limits import obstacle, unread_ledger
 from release.documents import dataset_documents, model_documents, terms_documents
 from release.facts import BundleFacts
 from release.known_formats import unknown_version
 from release.order_check import compare_order
+from release.tokenizer_check import check_taken_tokenizer
 from release.tolerance_check import check_tolerance, tolerance_files
 from release.tombstone_check import check_tombstones
 from release.verify import CheckResult, verify_bundle
@@ -64,6 +67,10 @@ def verify_release(
     barred = obstacle(bundle, results)
     if (bundle / "dataset" / TOMBSTONES_NAME).is_file():
         checks.append(("tombstones", "dataset/tombstones.json", ("dataset/",), check_tombstones))
+    if (bundle / "dataset" / TAKEN_TOKENIZER).is_file():
+        checks.append(("taken tokenizer", f"dataset/{TAKEN_TOKENIZER}", ("dataset/",), check_taken_tokenizer))
+    if has_average(bundle):
+        checks.append(("average recomputed", "model/training/average", ("model/training/average/",), check_average))
     if tolerance_files(bundle):
         checks.append(("tolerance", "model/training", ("model/training/",), check_tolerance))
     for name, where, reads, check in checks:

@@ -7,14 +7,18 @@ from provenance.canonical import Json, read_json, write_json
 from release.facts import BundleFacts
 from release.licence_terms import licence_ids
 from release.settings import ReleaseConfig
+from release.sources import taken_tokenizer, tokenizer_licence
 
 COMPONENTS_FORMAT = "openwright-components/1"
+TOKENIZER = "tokenizer"
+"""The component that a tokenizer is which was made elsewhere."""
 
 
-def component_table(config: ReleaseConfig, *, dev: bool) -> dict[str, Json]:
+def component_table(config: ReleaseConfig, tokenizer: str, *, dev: bool) -> dict[str, Json]:
     """Return `components.json`: the declared facts of a release, from which every document is generated.
 
     Args:
+        tokenizer: licence of a tokenizer that was made elsewhere; empty where it was trained on the corpus.
         dev: whether a dirty tree makes this bundle.
     """
     licences = config.licences
@@ -31,6 +35,7 @@ def component_table(config: ReleaseConfig, *, dev: bool) -> dict[str, Json]:
             _component("code", licences.code, ["model/code"]),
             _component("weights", licences.weights, ["model/model.safetensors", "model/checkpoints"]),
             _component("data_information", licences.data_information, _DATA_INFORMATION),
+            *([_component(TOKENIZER, tokenizer, ["dataset/taken-tokenizer"])] if tokenizer else []),
         ],
         "languages": list(config.languages),
         "intended_use": config.intended_use,
@@ -111,6 +116,7 @@ def notice_text(facts: BundleFacts) -> str:
         "",
         assertion(components),
         f"Code: {licence_of(components, 'code')}. Data information: {licence_of(components, 'data_information')}.",
+        *_tokenizer_notice(facts),
         "Documents of the training data keep their own licences, named below with the copyright lines found in them.",
         "The texts of all licences lie in openness/LICENSES/.",
     ]
@@ -121,6 +127,14 @@ def notice_text(facts: BundleFacts) -> str:
         lines += [f"Licence: {licence} ({_documents(count)})" for licence, count in sorted(source.licences.items())]
         lines += source.copyright or ["No copyright line was found in the kept documents."]
     return "\n".join(lines) + "\n"
+
+
+def _tokenizer_notice(facts: BundleFacts) -> list[str]:
+    taken = taken_tokenizer(facts.dataset)
+    if taken is None:
+        return []
+    place = taken["obtain"] or "a place that the recipe does not state"
+    return [f"The tokenizer was made elsewhere and comes from {place}: {tokenizer_licence(taken)}."]
 
 
 def _documents(count: int) -> str:

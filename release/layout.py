@@ -46,9 +46,12 @@ LAYOUT: tuple[tuple[str, str], ...] = (
     ("model/special_tokens_map.json", "result"),
     ("model/chat_template.jinja", "result"),
     ("model/checkpoints/*/step-*/*", "result"),
+    ("model/checkpoints/average/averaged/*", "result"),
     ("model/training/*/recipe.json", "result"),
     ("model/training/*/run.json", "result"),
+    ("model/training/average/average.json", "result"),
     ("model/training/*/ledger.jsonl", "result"),
+    ("model/training/*/order.bin", "result"),
     ("model/training/*/journal.jsonl", "observation"),
     ("model/training/*/environment.json", "observation"),
     ("model/training/*/accelerate.yaml", "observation"),
@@ -88,6 +91,7 @@ LAYOUT: tuple[tuple[str, str], ...] = (
     ("dataset/preferences/*.parquet", "result"),
     ("dataset/conversations/*.parquet", "result"),
     ("dataset/tokenizer/*", "result"),
+    ("dataset/taken-tokenizer/tokenizer.json", "result"),
     ("dataset/tokens/**", "result"),
 )
 """Patterns in order, the first match counts: `*` within one path part, a final `**` for everything below."""

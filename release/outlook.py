@@ -23,7 +23,7 @@ from release.rule_checks import FAIL, NEEDS_STATEMENT, PASS, Finding, failed, pa
 from release.rule_table import Rule, RuleTable, load_rules
 from release.rules import CHECKS, NOTICE, RuleResult, Verdict
 from release.settings import ReleaseConfig
-from release.sources import class_of, pin_of
+from release.sources import class_of, pin_of, tokenizer_licence
 from release.statements import statement_command
 
 LATER = "later"
@@ -53,7 +53,9 @@ class DeclaredFacts(BundleFacts):
 
     def __init__(self, corpus: CorpusConfig, release: ReleaseConfig, empty: Path, *, worst: bool) -> None:
         super().__init__(empty)
-        self.components = component_table(release, dev=False)
+        file = corpus.tokenizer.file
+        taken = None if file is None else file.lock_entry(size_bytes=0)
+        self.components = component_table(release, tokenizer_licence(taken), dev=False)
         allowed = corpus.policy.identifiers()
         free = [spdx for spdx in allowed if read_terms(spdx).verdict != "not-open" and not is_copyleft(spdx)]
         likely = allowed if worst or not free else free

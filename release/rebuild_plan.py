@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_recipes.settings import TAKEN_TOKENIZER
 from provenance.canonical import read_json
 from provenance.errors import BundleError
 from release.code_copy import RELEASE_FILE
@@ -125,6 +126,8 @@ def _overrides(bundle: Path, work: Path, options: RebuildOptions) -> Iterator[st
         places["data_dir"] = str(options.data_dir.resolve())
     if options.index_url is not None:
         places["index_url"] = options.index_url
+    if (taken := bundle / "dataset" / TAKEN_TOKENIZER).is_file():
+        places["tokenizer_file"] = str(taken.resolve())
     for name, value in places.items():
         yield f"corpus.execution.{name}={json.dumps(value)}"
     for stage in training_stages(bundle):
@@ -154,7 +157,7 @@ def _obstacles(bundle: Path, options: RebuildOptions) -> Iterator[CheckResult]:
             detail = f"{begins}, which is not in this bundle: replay its steps instead"
             yield CheckResult(CHECK, stage, "UNVERIFIED", detail, "")
     sources = read_json(bundle / "dataset" / "sources.lock")["sources"]
-    local = [source for source in sources if source["type"] in ("dataset", "tokens")]
+    local = [source for source in sources if source["type"] in ("chat", "dataset", "tokens")]
     if options.data_dir is None:
         for source in local:
             told = f"the files of source {source['name']} cannot be fetched by a program"

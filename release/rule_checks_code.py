@@ -4,10 +4,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_recipes.document import UNRESOLVED
+from data_recipes.settings import TAKEN_TOKENIZER
 from provenance.canonical import read_json
 from provenance.digests import sha256_file, tagged_digest
-from release.components import licence_of, licence_text
+from release.components import TOKENIZER, licence_of, licence_text
 from release.facts import BundleFacts
+from release.licence_terms import read_terms
 from release.rule_checks import (
     NOT_APPLICABLE,
     UNKNOWN,
@@ -17,6 +20,7 @@ from release.rule_checks import (
     passed,
     terms_of,
 )
+from release.sources import taken_tokenizer, tokenizer_licence
 from release.weights import num_parameters
 
 _BUFFERS = ("e_score_correction_bias",)
@@ -97,12 +101,32 @@ def supporting_libraries(facts: BundleFacts) -> Finding:
         return failed("tokenizer.json is missing")
     if sha256_file(tokenizer) != facts.token_table.get("tokenizer_sha256"):
         return failed("tokenizer.json is not the one that made the tokens")
+    if problem := _taken_problem(facts):
+        return failed(problem)
     names, unhashed = locked_libraries(facts)
     if not {"torch", "transformers", "tokenizers"} <= names:
         return failed("requirements/*.lock does not lock torch, transformers and tokenizers")
     if unhashed:
         return failed(f"{unhashed} is locked without a hash")
     return passed(f"the tokenizer of the tokens; {len(names)} libraries locked with hashes (torch by version)")
+
+
+def _taken_problem(facts: BundleFacts) -> str:
+    """What is wrong with a tokenizer that was made elsewhere; empty where nothing is."""
+    entry = taken_tokenizer(facts.dataset)
+    licence = tokenizer_licence(entry)
+    declared = [part["licence"] for part in facts.components["components"] if part["name"] == TOKENIZER]
+    if declared != [licence] * (entry is not None):
+        return f"components.json and sources.lock do not agree on the tokenizer: {', '.join(declared) or 'none'}"
+    if entry is None:
+        return ""
+    path = facts.dataset / TAKEN_TOKENIZER
+    if not path.is_file() or sha256_file(path) != entry["sha256"]:
+        return f"dataset/{TAKEN_TOKENIZER} is not the file that sources.lock names"
+    if licence == UNRESOLVED:
+        return "the tokenizer was made elsewhere and the recipe states no licence of it (tokenizer.file.licence)"
+    terms = read_terms(licence)
+    return f"the tokenizer was made elsewhere: {terms.reason}" if terms.verdict == "not-open" else ""
 
 
 def search_code(facts: BundleFacts) -> Finding:
@@ -168,9 +192,9 @@ def parameters_present(facts: BundleFacts) -> Finding:
         if not (facts.model / name).is_file():
             return failed(f"{name} is missing")
     count = num_parameters(files, without=_BUFFERS)
-    stated = facts.run(facts.released_stage)["num_parameters"]
+    stated = facts.released_model.num_parameters
     if count != stated:
-        return failed(f"the files hold {count} parameters, run.json states {stated}")
+        return failed(f"the files hold {count} parameters, the record of {facts.released_stage} states {stated}")
     return passed(f"{count:,} parameters, as stated")
 
 

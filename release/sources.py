@@ -3,12 +3,26 @@
 from pathlib import Path
 from typing import Any
 
+from data_recipes.document import UNRESOLVED
 from provenance.canonical import read_json
 
 
 def source_locks(corpus: Path) -> dict[str, dict[str, Any]]:
     """Entries of `sources.lock` by source name."""
     return {entry["name"]: entry for entry in read_json(corpus / "sources.lock")["sources"]}
+
+
+def taken_tokenizer(corpus: Path) -> dict[str, Any] | None:
+    """What `sources.lock` says of a tokenizer that was made elsewhere; None where it was trained on the corpus."""
+    entry = read_json(corpus / "sources.lock").get("tokenizer")
+    return None if entry is None else dict(entry)
+
+
+def tokenizer_licence(entry: dict[str, Any] | None) -> str:
+    """Licence of such a tokenizer; NOASSERTION where none is stated, empty where it was trained on the corpus."""
+    if entry is None:
+        return ""
+    return str(entry["licence"]["spdx"]) if entry.get("licence") else UNRESOLVED
 
 
 def pin_of(entry: dict[str, Any]) -> str:

@@ -9,13 +9,14 @@ from corpus_fixtures import tiny_context, tiny_corpus_values
 
 import data_recipes.train_step
 from data_recipes.corpus import build_corpus
-from data_recipes.settings import CorpusConfig
+from data_recipes.settings import TAKEN_TOKENIZER, CorpusConfig
 from data_recipes.tokenizer_engine import COMPILED_NAME, LIBRARY_NAME
 from data_recipes.tokenizer_proof import choose_engine
 from data_recipes.windows import TokenWindows
 from provenance.artifacts import Artifact
 from provenance.canonical import read_json
 from provenance.digests import sha256_file
+from provenance.errors import SourceError
 from provenance.ledger import read_chain
 
 
@@ -51,11 +52,21 @@ def test_a_corpus_takes_the_tokenizer_of_another_and_drops_what_spells_its_contr
     first = build(tmp_path, values, "first")
     text = (first.path / "tokenizer" / "tokenizer.json").read_text().replace('"<|user|>"', '"window small"')
     (tmp_path / "tokenizer.json").write_text(text)
-    pin = {"path": "tokenizer.json", "sha256": sha256_file(tmp_path / "tokenizer.json")}
-    second = build(tmp_path, values | {"tokenizer": {"file": pin, "vocab_size": 321}}, "second")
+    pin = {"path": "tokenizer.json", "sha256": sha256_file(tmp_path / "tokenizer.json"), "obtained_from": "a test"}
+    values["tokenizer"] = {"file": {**pin, "licence": {"spdx": "MIT", "evidence": "its card"}}, "vocab_size": 321}
+    second = build(tmp_path, values, "second")
     assert TokenWindows(second.path, "train", 8).vocab_size == 321
     dropped = read_json(second.path / "corpus.json")["sources"]
     assert sum(source["dropped_by_rule"].get("max_num_special_tokens", 0) for source in dropped) > 0
     steps = read_json(second.path / "corpus.json")["steps"]
     (taken,) = [step for step in steps if step["name"] == "tokenizer training"]
-    assert taken["parameters"]["file"] == pin
+    assert taken["parameters"]["file"]["sha256"] == pin["sha256"]
+    assert (second.path / TAKEN_TOKENIZER).read_text() == text
+    lock = read_json(second.path / "sources.lock")["tokenizer"]
+    assert lock["licence"] == {"spdx": "MIT", "declared": "its card"}
+    assert (lock["sha256"], lock["size_bytes"], lock["obtain"]) == (pin["sha256"], len(text.encode()), "a test")
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(SourceError, match="no file"):
+        build(tmp_path, values, "third")
+    values["execution"]["tokenizer_file"] = str(second.path / TAKEN_TOKENIZER)
+    assert build(tmp_path, values, "third").content_digest == second.content_digest

@@ -23,7 +23,7 @@ from data_recipes.bpe import (
     token_id,
     train_tokenizer,
 )
-from data_recipes.settings import SpecialTokens, TokenizerConfig
+from data_recipes.settings import ExecutionConfig, SpecialTokens, TokenizerConfig
 from data_recipes.tokenizer_engine import LibraryEngine
 from data_recipes.tokenizer_proof import encode_texts
 from provenance.errors import DataError, SourceError
@@ -167,7 +167,7 @@ def foreign_file(directory, change=lambda values: None):
 
 def test_a_tokenizer_made_elsewhere_is_taken(tmp_path):
     config = TokenizerConfig.model_validate(foreign_file(tmp_path))
-    taken = take_tokenizer(config, tmp_path)
+    taken = take_tokenizer(config, ExecutionConfig(data_dir=tmp_path))
     assert num_ids(taken) == taken.get_vocab_size() == 304
     assert special_tokens_of(taken) == ("<s>", "<|assistant|>", "<|endoftext|>", "<|end|>", "<|pad|>", "<|user|>")
     assert token_id(taken, "<|endoftext|>") == 1
@@ -197,16 +197,16 @@ def set_key(*keys, value):
 def test_a_tokenizer_of_another_kind_is_refused(tmp_path, change, message):
     config = TokenizerConfig.model_validate(foreign_file(tmp_path, change))
     with pytest.raises(DataError, match=message):
-        take_tokenizer(config, tmp_path)
+        take_tokenizer(config, ExecutionConfig(data_dir=tmp_path))
 
 
 def test_a_tokenizer_file_is_the_pinned_one_and_of_the_size_that_the_recipe_says(tmp_path):
-    values = foreign_file(tmp_path)
+    values, execution = foreign_file(tmp_path), ExecutionConfig(data_dir=tmp_path)
     with pytest.raises(DataError, match="304 ids") as refused:
-        take_tokenizer(TokenizerConfig.model_validate(values | {"vocab_size": 300}), tmp_path)
+        take_tokenizer(TokenizerConfig.model_validate(values | {"vocab_size": 300}), execution)
     assert refused.value.next_command == "set tokenizer.vocab_size to 304"
     with pytest.raises(SourceError, match="no file"):
-        take_tokenizer(TokenizerConfig.model_validate(values), tmp_path / "nowhere")
+        take_tokenizer(TokenizerConfig.model_validate(values), ExecutionConfig(data_dir=tmp_path / "nowhere"))
     (tmp_path / "elsewhere.json").write_text("{}")
     with pytest.raises(SourceError, match="sha256"):
-        take_tokenizer(TokenizerConfig.model_validate(values), tmp_path)
+        take_tokenizer(TokenizerConfig.model_validate(values), execution)

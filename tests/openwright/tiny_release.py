@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 AS_OF = "2026-11-01"
@@ -105,6 +106,26 @@ def make_rows(data_dir: Path, seed: int) -> dict[str, Any]:
     }
 
 
+def make_tokenizer(data_dir: Path, seed: int) -> dict[str, Any]:
+    """Write a tokenizer made elsewhere, with one of the five control tokens; returns the section of corpus.yaml."""
+    rng = random.Random(seed)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=396,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([sentence(rng) for _ in range(200)], trainer)
+    data = tokenizer.to_str().encode()
+    (data_dir / "tokenizer.json").write_bytes(data)
+    licence = {"spdx": "MIT", "evidence": "the test that makes it"}
+    pin = {"path": "tokenizer.json", "sha256": hashlib.sha256(data).hexdigest(), "obtained_from": "made by a test"}
+    return {"vocab_size": 400, "file": {**pin, "licence": licence}}
+
+
 def training(seed: int, split: str, heldout: str, num_steps: int, window_tokens: int) -> dict[str, Any]:
     """What both training stages share."""
     return {
@@ -141,7 +162,7 @@ def write_configs(directory: Path, scratch: Path, seed: int = 77) -> Path:
         "corpus": {
             "sources": sources,
             "policy": {"allow": ["MIT", "CC0-1.0"]},
-            "tokenizer": {"vocab_size": 400},
+            "tokenizer": make_tokenizer(scratch / "data", 5),
             "conversations": {"window_tokens": 127},
             "execution": {"cache_dir": str(scratch / "cache"), "data_dir": str(scratch / "data"), "num_workers": 1},
         },

@@ -155,6 +155,14 @@ def test_what_an_error_means(rebuilding: Any, document: Any, verdict: str, words
     assert words in found.results[0].detail
 
 
+def test_a_source_that_the_bundle_carries_and_that_is_another_is_the_bundles_fault(
+    rebuilding: Any, built: Built
+) -> None:
+    where = str(built.bundle / "dataset" / "taken-tokenizer" / "tokenizer.json")
+    document = {"error": "SourceError", "found": "tokenizer.file: another", "where": where}
+    assert verdicts(rebuilding(answers={"corpus": (1, document)}))[0] == ("corpus", "FAIL")
+
+
 def test_code_that_tells_nothing_fails(rebuilding: Any) -> None:
     assert verdicts(rebuilding(answers={"corpus": (0, {"artifacts": {}})}))[0] == ("corpus", "FAIL")
 
