@@ -11,6 +11,7 @@ from provenance.canonical import Json, read_json
 from provenance.digests import hash_files, sha256_file
 from provenance.errors import EvaluationError
 from provenance.fingerprint import library_versions
+from provenance.made_model import made_model
 
 EVALUATION_FORMAT = "openwright-evaluation/1"
 LIBRARIES = ("accelerate", "datasets", "lm-eval", "numpy", "pyarrow", "tokenizers", "torch", "transformers")
@@ -65,21 +66,22 @@ def evaluation_record(
 
 
 def _model(job: ModelJob, artifact: Artifact, output: Json) -> Json:
-    run = read_json(artifact.path / "run.json")["final"]
-    checkpoint = read_json(job.checkpoint / "checkpoint.json")
-    if checkpoint["weights_digest"] != run["weights_digest"]:
-        raise EvaluationError(
-            f"the final checkpoint of {job.name} has weights {checkpoint['weights_digest']}",
-            expected=f"{run['weights_digest']}, as run.json says",
-            where=str(job.checkpoint),
-        )
+    made = made_model(artifact.path)
+    if made.step is not None:  # an average is no checkpoint of a step: its own record alone says what it is
+        checkpoint = read_json(job.checkpoint / "checkpoint.json")
+        if checkpoint["weights_digest"] != made.weights_digest:
+            raise EvaluationError(
+                f"the final checkpoint of {job.name} has weights {checkpoint['weights_digest']}",
+                expected=f"{made.weights_digest}, as run.json says",
+                where=str(job.checkpoint),
+            )
     files = [path for path in job.checkpoint.iterdir() if path.name.startswith("model") or path.name == "config.json"]
     return {
         "name": job.name,
         "content_digest": artifact.content_digest,
-        "checkpoint": run["path"],
-        "step": run["step"],
-        "weights_digest": run["weights_digest"],
+        "checkpoint": made.path,
+        "step": made.step,
+        "weights_digest": made.weights_digest,
         "files": {entry.path: entry.sha256 for entry in hash_files(job.checkpoint, files)},
         "tokenizer_sha256": sha256_file(job.checkpoint / "tokenizer.json"),
         "chat_template_sha256": output["chat_template_sha256"],

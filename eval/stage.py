@@ -34,6 +34,7 @@ from provenance.console import fact
 from provenance.environment import environment_record
 from provenance.errors import EvaluationError
 from provenance.ledger import Journal
+from provenance.made_model import made_model
 from provenance.stage import StageContext, StageSpec, run_stage
 
 SPEC = StageSpec(
@@ -47,13 +48,13 @@ AGREEMENT = 1e-9
 
 
 def evaluate(config: EvalConfig, context: StageContext, corpus: Artifact, models: Mapping[str, Artifact]) -> Artifact:
-    """Evaluate the final models of training stages on the corpus's held-out projects.
+    """Evaluate what stages made, their final weights, on the corpus's held-out projects.
 
     Args:
         config: what to evaluate and how.
         context: the release.
         corpus: artifact of the stage `corpus`.
-        models: artifacts of training stages by name; those that the config names are evaluated.
+        models: artifacts of the stages that make models, by name; those that the config names are evaluated.
 
     Raises:
         EvaluationError: for a missing model, no held-out text, too few items, a failure of lm-eval, or scores that
@@ -110,7 +111,7 @@ def _final_checkpoint(name: str, models: Mapping[str, Artifact]) -> Path:
             next_command="add the stage to release.yaml, or take the model out of eval.yaml",
         )
     artifact = models[name]
-    path = artifact.path / str(read_json(artifact.path / "run.json")["final"]["path"])
+    path = artifact.path / made_model(artifact.path).path
     if not (path / "config.json").is_file():
         raise EvaluationError(
             f"model {name} has no final checkpoint",

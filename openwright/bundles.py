@@ -11,6 +11,7 @@ from provenance.canonical import Json, read_json
 from provenance.digests import sha256_file
 from provenance.errors import BundleError
 from provenance.ledger import read_chain
+from provenance.made_model import AVERAGE, AVERAGE_RECORD
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class OpenBundle:
     @property
     def training_stages(self) -> list[str]:
         """Stages that trained, in order."""
-        return [e["stage"] for e in self.manifest["stages"] if (self.model / "training" / e["stage"]).is_dir()]
+        names = [str(entry["stage"]) for entry in self.manifest["stages"]]
+        return [name for name in names if (self.model / "training" / name / "ledger.jsonl").is_file()]
 
     def recipe(self, stage: str) -> Json:
         """The resolved recipe of a training stage."""
@@ -61,6 +63,13 @@ class OpenBundle:
     def run(self, stage: str) -> dict[str, Any]:
         """`run.json` of a training stage: parameters, steps, tokens, final weights, held-out loss."""
         values: dict[str, Any] = read_json(self._training(stage) / "run.json")
+        return values
+
+    @cached_property
+    def average(self) -> dict[str, Any] | None:
+        """`average.json` where the model is an average of checkpoints, else None."""
+        path = self.model / "training" / AVERAGE / AVERAGE_RECORD
+        values: dict[str, Any] | None = read_json(path) if path.is_file() else None
         return values
 
     def ledger(self, stage: str) -> Iterator[dict[str, Any]]:
@@ -85,7 +94,7 @@ class OpenBundle:
 
     def _training(self, stage: str) -> Path:
         path = self.model / "training" / stage
-        if not path.is_dir():
+        if stage not in self.training_stages:
             raise BundleError(
                 f"no training stage {stage!r}",
                 expected=f"one of {', '.join(self.training_stages)}",

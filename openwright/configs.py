@@ -8,15 +8,20 @@ from typing import Any
 
 from provenance.config import EXECUTION_SECTION, Config, load_config
 from provenance.errors import ConfigError
+from provenance.made_model import AVERAGE
 from release.code_copy import OVERRIDES_FILE
+from train.retention import kept_checkpoints
 
 RELEASE = "release"
 TRAINING_STAGES = ("pretrain", "sft")
+MODEL_STAGES = (*TRAINING_STAGES, AVERAGE)
+"""Stages that make a model: those that train, and an average of their checkpoints."""
 
 CONFIG_MODELS = {
     "corpus": ("data_recipes.settings", "CorpusConfig"),
     "pretrain": ("train.settings", "PretrainConfig"),
     "sft": ("train.settings", "SftConfig"),
+    AVERAGE: ("train.average_settings", "AverageConfig"),
     "eval": ("eval.settings", "EvalConfig"),
     RELEASE: ("release.settings", "ReleaseConfig"),
 }
@@ -26,6 +31,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "corpus": (),
     "pretrain": ("corpus",),
     "sft": ("corpus", "pretrain"),
+    AVERAGE: ("corpus", "pretrain"),
     "eval": ("corpus", "pretrain"),
 }
 """Stages that must come earlier in the order that release.yaml gives."""
@@ -108,6 +114,8 @@ def load_directory(directory: Path, overrides: Sequence[str] = (), *, to_plan: b
         stage: load_config(directory / f"{stage}.yaml", config_model(stage), by_stage.get(stage, ())) for stage in order
     }
     _check_mixtures(models, directory)
+    if AVERAGE in models:
+        _check_average(models, directory)
     deciding = tuple(override for override in overrides if _decides_results(override))
     return StageConfigs(directory, str(release.name), order, {**models, RELEASE: release}, deciding)
 
@@ -133,6 +141,24 @@ def _check_mixtures(models: Mapping[str, Any], directory: Path) -> None:
                     expected=f"sources of split {data.split!r} in corpus.yaml: {', '.join(known)}",
                     where=str(directory / f"{stage}.yaml"),
                 )
+
+
+def _check_average(models: Mapping[str, Any], directory: Path) -> None:
+    """Refuse an average of checkpoints that no stage will keep, before any of them is made.
+
+    Raises:
+        ConfigError: naming stage and step.
+    """
+    where = str(directory / f"{AVERAGE}.yaml")
+    for stage, step in models[AVERAGE].checkpoints:
+        if stage not in models:
+            told = f"ingredients: {stage} is no stage of this release"
+            raise ConfigError(told, expected=f"one of {', '.join(models)}", where=where)
+        run, kept = models[stage], kept_checkpoints(models[stage], 0, 0).steps
+        # Phases that are given by epochs have no steps before the corpus is there: the stage itself looks again.
+        if step not in kept and all(phase.num_steps for phase in run.phases):
+            told = f"ingredients: {stage} keeps no checkpoint of step {step}"
+            raise ConfigError(told, expected=f"one of {', '.join(map(str, kept))}", where=where)
 
 
 def kept_overrides(directory: Path) -> list[str]:

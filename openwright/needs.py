@@ -13,10 +13,12 @@ from data_recipes.tombstones import TOMBSTONES_NAME
 from data_recipes.windows import REDACTED_FOLDER
 from openwright.located import LocalBundle, Located
 from provenance.canonical import read_json
-from release.readable import require_for_inspection, require_order
+from provenance.made_model import AVERAGE
+from release.readable import require_average, require_for_inspection, require_order
 from release.replay_segments import Segment, training_stages
 from release.reproduce import ReplayPlan
 from train.checkpoint_records import checkpoint_name
+from train.average import AVERAGED
 
 EVERYTHING = ("model/**", "dataset/**")
 """What `verify` reads: it says of every listed file that it is the listed one."""
@@ -78,6 +80,13 @@ def fetch_for_replay(bundle: Located, plan: ReplayPlan) -> None:
 
 def fetch_for_branch(bundle: Located, stage: str, step: int) -> None:
     """Fetch what a branch takes over: the run's records and one checkpoint."""
+def fetch_for_average(bundle: Located) -> None:
+    """Fetch what an average is made again from: its own weights, and those of its checkpoints."""
+    made, _ = require_average(bundle.path)
+    places = [f"{escape(part['stage'])}/{checkpoint_name(part['step'])}" for part in made["ingredients"]]
+    bundle.fetch(*(f"model/checkpoints/{place}/model*" for place in (*places, f"{AVERAGE}/{AVERAGED}")))
+
+
     folder, checkpoints = f"model/training/{stage}", f"model/checkpoints/{stage}"
     records = [f"{folder}/ledger.jsonl", f"{folder}/recipe.json", f"{checkpoints}/*/checkpoint.json"]
     bundle.fetch(*records, f"{checkpoints}/{checkpoint_name(step)}/**")

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
-from openwright.configs import RELEASE, TRAINING_STAGES, StageConfigs, load_directory
+from openwright.configs import MODEL_STAGES, RELEASE, StageConfigs, load_directory
 from openwright.peak_memory import PeakMemory
 from provenance.artifacts import MANIFEST_NAME, Artifact, latest_artifact
 from provenance.canonical import Json, read_json, write_json
@@ -14,6 +14,7 @@ from provenance.config import recipe_of
 from provenance.console import fact
 from provenance.errors import ReleaseError
 from provenance.fingerprint import CodeIdentity, code_identity, require_clean
+from provenance.made_model import AVERAGE
 from provenance.stage import StageContext
 from train.records import differences
 from train.settings import RunConfig
@@ -133,8 +134,12 @@ def run_one(
     if stage == "eval":
         from eval.stage import evaluate
 
-        models = {name: artifacts[name] for name in TRAINING_STAGES if name in artifacts}
+        models = {name: artifacts[name] for name in MODEL_STAGES if name in artifacts}
         return evaluate(config, context, artifacts["corpus"], models)
+    if stage == AVERAGE:
+        from train.average import average
+
+        return average(config, context, artifacts)
     assert stage == RELEASE, stage
     from release.bundle import build_release
 

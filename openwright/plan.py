@@ -15,6 +15,7 @@ from provenance.canonical import read_json
 from provenance.config import recipe_of
 from provenance.errors import ConfigError
 from provenance.fingerprint import stage_fingerprint
+from provenance.made_model import AVERAGE
 from train.accounting import (
     ModelShape,
     TrainingFlops,
@@ -104,6 +105,7 @@ def make_plan(configs: StageConfigs, store: Path, options: PlanOptions, *, comma
         "corpus": None if corpus is None else {"path": corpus.path.as_posix(), "content_digest": corpus.content_digest},
         "device": None if device is None else _device(device, options),
         "stages": stages,
+        "average": _average(configs, stages),
         "totals": _totals(stages),
         "thresholds": _thresholds(sum(stage["flops"]["model"] for stage in stages)),
         "openness": outlook,
@@ -235,6 +237,20 @@ def _checkpoints(shape: ModelShape, config: RunConfig) -> dict[str, Any]:
         "weights_bytes": plan.weights_bytes,
         "full_bytes": plan.full_bytes,
         "total_bytes": plan.total_bytes,
+    }
+
+
+def _average(configs: StageConfigs, stages: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """What an average of checkpoints reads and writes, where there is one; its time is that of reading the files."""
+    config = configs.models.get(AVERAGE)
+    if config is None:
+        return None
+    weights_bytes = {stage["stage"]: stage["checkpoints"]["weights_bytes"] for stage in stages}
+    return {
+        "kind": config.kind,
+        "ingredients": [{"stage": stage, "step": step} for stage, step in config.checkpoints],
+        "read_bytes": sum(weights_bytes[stage] for stage, _ in config.checkpoints),
+        "weights_bytes": weights_bytes[config.checkpoints[-1][0]],
     }
 
 

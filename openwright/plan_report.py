@@ -21,6 +21,8 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
         lines.append(f"on {device['name']} ({device['source']}): {memory}, {device['watts']} W")
     for stage in plan["stages"]:
         lines += ["", f"== {stage['stage']}", *_stage_lines(stage, plan["config_dir"])]
+    if average := plan["average"]:
+        lines += ["", "== average", *_average_lines(average)]
     lines += ["", "== in all", *_total_lines(plan)]
     lines += ["", "== openness: the best that this recipe can reach", *_openness_lines(plan["openness"])]
     return lines
@@ -66,6 +68,12 @@ def _stage_lines(stage: Mapping[str, Any], config_dir: str) -> Iterator[str]:
     full = f"{kept['num_full']} full, {large_size(kept['full_bytes'])} each"
     yield _row("checkpoints", f"{weights}; {full}; {large_size(kept['total_bytes'])} in all")
     yield _row("time", _time(stage["time"], config_dir, layout["num_processes"]))
+
+
+def _average_lines(average: Mapping[str, Any]) -> Iterator[str]:
+    named = ", ".join(f"{part['stage']} {part['step']:,}" for part in average["ingredients"])
+    yield _row("checkpoints", f"{named}; kind {average['kind']}")
+    yield _row("size", f"{large_size(average['read_bytes'])} read, {large_size(average['weights_bytes'])} written")
 
 
 def _flops(flops: Mapping[str, Any], *, recomputed: bool) -> str:

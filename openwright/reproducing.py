@@ -117,7 +117,8 @@ def _ready(bundle: Path, environment: "IsolatedEnvironment | None") -> "tuple[In
 
 
 def _replay(located: Located, options: ReproduceOptions, work: Path) -> Report:
-    from openwright.needs import fetch_for_planning, fetch_for_replay
+    from openwright.needs import fetch_for_average, fetch_for_planning, fetch_for_replay
+    from release.average_check import check_average, has_average
     from release.execution import execution_of
     from release.interpreters import THIS_PYTHON
     from release.replay_report import replay_report
@@ -140,6 +141,9 @@ def _replay(located: Located, options: ReproduceOptions, work: Path) -> Report:
     fetch_for_replay(located, plan)
     interpreter, checks = _ready(bundle, environment)
     results = run_replays(plan, interpreter)
+    if has_average(bundle):
+        fetch_for_average(located)
+        checks.append(check_average(bundle, "replay"))
     sampling, lines = _sampling(plan.choice)
     divergences = [result.divergence for result in results if result.divergence is not None]
     fields = {

@@ -6,6 +6,7 @@ from typing import Any
 from openwright.bundles import OpenBundle, open_bundle
 from openwright.report import table_lines
 from provenance.canonical import read_json
+from provenance.made_model import AVERAGE
 
 SHOWN_BASELINES = ("unigram", "trigram", "gzip")
 
@@ -18,6 +19,7 @@ def summarise(bundle_dir: Path) -> dict[str, Any]:
         "version": bundle.manifest["version"],
         "dev": bundle.manifest["dev"],
         "stages": [_stage(bundle, stage) for stage in bundle.training_stages],
+        "average": bundle.average,
         "heldout_bits_per_byte": _heldout(bundle),
         "evaluation": [_evaluation_row(row) for row in bundle.results],
         "openness": _openness(bundle),
@@ -80,6 +82,9 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
             f"{stage['stage']:<10} {stage['model_type']}, {stage['num_parameters']:,} parameters, "
             f"{stage['num_steps']:,} steps, {stage['num_tokens']:,} tokens"
         )
+    if average := summary["average"]:
+        steps = ", ".join(f"{part['stage']} {part['step']:,}" for part in average["ingredients"])
+        lines.append(f"{AVERAGE:<10} {average['kind']}, of the checkpoints {steps}")
     values = ", ".join(f"{name} {value:.3f}" for name, value in summary["heldout_bits_per_byte"].items())
     lines += [f"held-out   bits per byte: {values}", ""]
     lines += [*_evaluation_lines(summary["evaluation"]), ""]

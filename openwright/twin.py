@@ -16,6 +16,7 @@ The rule, for all configs alike:
 * **Processes.** At most 2, sharded over 2 where the real run is sharded.
 * **Data.** As many sources as the real corpus has, with the same names, splits, licences and classes of data, made
   by a seeded program (`openwright.twin_corpus`); a tokenizer of at most 400 tokens trained on them; no limit on epochs.
+* **Averages.** As many of the last checkpoints of each stage as the real average names, or all that the twin keeps.
 * **Evaluation.** At most 8 items and 6 documents per task.
 
 Everything else stays as it is: architecture, precision, loss, optimizer, schedule, masks, activation checkpointing,
@@ -32,7 +33,10 @@ import yaml
 from openwright.configs import RELEASE, StageConfigs, config_model
 from openwright.twin_corpus import write_twin_source
 from provenance.config import EXECUTION_SECTION
+from provenance.made_model import AVERAGE
 from train.accounting import meta_model, model_shape
+from train.average_settings import AverageConfig
+from train.retention import kept_checkpoints
 from train.settings import ModelConfig, PhaseConfig, RunConfig
 
 SUFFIX = "-twin"
@@ -61,10 +65,12 @@ def write_twin(configs: StageConfigs, store: Path) -> Path:
     root = store / f"{configs.name}{SUFFIX}"
     directory = root / CONFIG_FOLDER
     directory.mkdir(parents=True, exist_ok=True)
+    made: dict[str, Any] = {}
     for stage, config in configs.models.items():
         values = config.model_dump(mode="json")
-        twin = _TWINS[stage](values, config, root / SOURCES_FOLDER)
-        config_model(stage).model_validate(twin, strict=False)  # a twin that is no config is our mistake, found here
+        twin = twin_average(config, made) if stage == AVERAGE else _TWINS[stage](values, config, root / SOURCES_FOLDER)
+        # A twin that is no config is our mistake, found here.
+        made[stage] = config_model(stage).model_validate(twin, strict=False)
         header = f"# The twin of {configs.name}, written by openwright --twin; the rule is in openwright/twin.py.\n"
         text = header + yaml.safe_dump(twin, sort_keys=False, allow_unicode=True, width=110)
         (directory / f"{stage}.yaml").write_text(text, encoding="utf-8")
@@ -205,6 +211,17 @@ def _heads(real: Any) -> dict[str, int]:
     if getattr(real, "head_dim", None) is not None and not hasattr(real, "kv_lora_rank"):
         fields["head_dim"] = HEAD_SIZE
     return fields
+
+
+def twin_average(config: AverageConfig, twins: Mapping[str, RunConfig]) -> dict[str, Any]:
+    """An average: of the last checkpoints that the twins of its stages keep."""
+    groups, weights, place = [], list[int](), 0
+    for group in config.ingredients:
+        kept = kept_checkpoints(twins[group.stage], 0, 0).steps[-len(group.steps) :]
+        groups.append({"stage": group.stage, "steps": list(kept)})
+        weights += config.weights[place : place + len(kept)]
+        place += len(group.steps)
+    return {"kind": config.kind, "ingredients": groups, "weights": weights, "decay": config.decay}
 
 
 def twin_eval(values: dict[str, Any], *_: Any) -> dict[str, Any]:

@@ -212,17 +212,18 @@ def _batches(order: dict[str, Any]) -> list[dict[str, Any]]:
 
 def document_values(facts: BundleFacts) -> dict[str, Any]:
     """Values that the model card and the release page share."""
-    released = facts.run(facts.released_stage)
+    released = facts.released_model
     return {
         "components": facts.components,
         "dev": facts.dev,
         "content_digest": facts.content_digest,
         "dataset_digest": facts.dataset_manifest["content_digest"],
-        "num_parameters": released["num_parameters"],
-        "model_type": released["model_type"],
-        "is_small": is_small(released["num_parameters"]),
+        "num_parameters": released.num_parameters,
+        "model_type": released.model_type,
+        "is_small": is_small(released.num_parameters),
         "stages": [stage_row(facts, stage) for stage in facts.training_stages],
         "lineage": facts.stages,
+        "average": facts.average,
         "sources": [source_row(source) for source in facts.sources],
         "corpus": facts.corpus,
         "results": facts.results,

@@ -17,9 +17,10 @@ def stage_specs() -> dict[str, StageSpec]:
     """What every stage's fingerprint is made of besides recipe and parents."""
     from data_recipes.corpus import SPEC as CORPUS_SPEC  # heavy imports, and only needed where digests differ
     from eval.stage import SPEC as EVAL_SPEC
+    from train.average import SPEC as AVERAGE_SPEC
     from train.jobs import PRETRAIN_SPEC, SFT_SPEC
 
-    return {spec.kind: spec for spec in (CORPUS_SPEC, PRETRAIN_SPEC, SFT_SPEC, EVAL_SPEC)}
+    return {spec.kind: spec for spec in (CORPUS_SPEC, PRETRAIN_SPEC, SFT_SPEC, AVERAGE_SPEC, EVAL_SPEC)}
 
 
 def code_problem(facts: BundleFacts) -> str:

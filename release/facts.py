@@ -16,6 +16,7 @@ from data_recipes.windows import REDACTED_FOLDER
 from provenance.canonical import Json, parse_hex_float, read_json
 from provenance.digests import FileEntry, hash_files
 from provenance.ledger import read_chain
+from provenance.made_model import AVERAGE, AVERAGE_RECORD, MadeModel, made_model
 from release.layout import TEXT_FOLDERS, bundle_digest, bundle_files, role_of
 from release.sources import class_of, source_locks
 
@@ -128,13 +129,25 @@ class BundleFacts:
 
     @property
     def training_stages(self) -> list[str]:
-        """Training stages in order; the last one is the released model."""
-        return list(self.components["stages"][1:-1])
+        """Training stages in order."""
+        return [stage for stage in self.components["stages"][1:-1] if stage != AVERAGE]
 
     @property
     def released_stage(self) -> str:
         """The stage whose final weights are `model/`."""
-        return self.training_stages[-1]
+        return str(self.components["stages"][-2])
+
+    @property
+    def released_model(self) -> MadeModel:
+        """What the records of the released stage say of its model."""
+        return made_model(self.model / "training" / self.released_stage)
+
+    @cached_property
+    def average(self) -> dict[str, Any] | None:
+        """`average.json`, where the release has a stage `average`."""
+        if AVERAGE not in self.components["stages"]:
+            return None
+        return dict(read_json(self.model / "training" / AVERAGE / AVERAGE_RECORD))
 
     def stage_manifest(self, stage: str) -> dict[str, Any]:
         """Artifact manifest of a stage."""

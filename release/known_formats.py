@@ -27,6 +27,7 @@ from release.components import COMPONENTS_FORMAT
 from release.layout import DATASET_FORMAT
 from release.rule_table import RULES_FORMAT
 from release.tolerance import TOLERANCE_FORMAT
+from train.average import AVERAGE_FORMAT
 from train.records import LEDGER_FORMAT, RUN_FORMAT
 
 # Written out, since the modules that define them load what a check of versions does not need; a test compares them.
@@ -43,6 +44,7 @@ FORMATS = {
     "model/checkpoints/*/step-*/checkpoint.json": CHECKPOINT_FORMAT,
     "model/training/*/manifest.json": ARTIFACT_FORMAT,
     "model/training/*/run.json": RUN_FORMAT,
+    "model/training/average/average.json": AVERAGE_FORMAT,
     "model/training/*/ledger.jsonl": LEDGER_FORMAT,
     "model/training/*/tolerance.json": TOLERANCE_FORMAT,
     "model/evaluation/manifest.json": ARTIFACT_FORMAT,

@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 from data_recipes.documents import DOCUMENTS_SCHEMA
 from provenance.canonical import Json
 from provenance.errors import BundleError
+from provenance.made_model import AVERAGE, AVERAGE_RECORD
 from release.bundle import RECORD_NAME
 from release.bundle_limits import too_large
 from release.record_forms import (
@@ -236,6 +237,17 @@ def _fit_model(value: Json, model: type[RecordForm], where: str) -> None:
     except ValidationError as error:
         problem = error.errors()[0]
         raise Mismatch(f"field {show('.'.join(map(str, problem['loc'])))!r}: {problem['msg']}", where) from None
+
+
+def require_average(bundle: Path) -> tuple[Json, Json]:
+    """`average.json` and the recipe of a stage `average`, in their forms.
+
+    Raises:
+        BundleError: for a record of another form, naming file and field.
+    """
+    records, folder = Records(bundle, "model"), f"model/training/{AVERAGE}"
+    made = records.read(f"{folder}/{AVERAGE_RECORD}", "openwright-average/1")
+    return made, records.read(f"{folder}/recipe.json", "averaging")
 
 
 def require_for_replay(bundle: Path) -> None:

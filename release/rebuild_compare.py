@@ -6,6 +6,7 @@ from typing import Any
 
 from provenance.canonical import Json, parse_json, read_json
 from provenance.fingerprint import PACKAGES, sources_digest
+from provenance.made_model import AVERAGE
 from release.bundle import RECORD_NAME
 from release.code_identity import stage_specs
 from release.divergence import Divergence, find_divergence
@@ -150,6 +151,8 @@ def _environment(facts: BundleFacts, stage: str, rebuilt: Path) -> tuple[Environ
     code = facts.model / "code"
     if facts.stage_manifest(stage)["code"]["packages_digest"] != sources_digest(PACKAGES, code):
         return ()  # another source tree explains the difference, and is the bundle's own fault
+    if stage == AVERAGE:
+        return ()  # its arithmetic gives the same bits everywhere
     found = environment_differences(facts.environment(stage), _made_with(rebuilt), stage_specs()[stage].libraries)
     return tuple(d for d in found if not (stage == "corpus" and d.field.startswith(_PLATFORM)))
 

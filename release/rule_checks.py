@@ -78,7 +78,7 @@ def _artifact_problems(facts: BundleFacts) -> Iterator[str]:
             if held is not None and (held.size_bytes, held.sha256) != (entry.size_bytes, entry.sha256):
                 yield f"{place} is not the file that stage {stage} recorded"
     names = ("manifest.json", TOLERANCE_NAME)
-    made_here = {f"model/training/{stage}/{name}" for stage in facts.training_stages for name in names}
+    made_here = {f"model/training/{stage}/{name}" for stage in facts.components["stages"][1:-1] for name in names}
     made_here.add("model/evaluation/manifest.json")
     folders = ("dataset/", "model/training/", "model/checkpoints/", "model/evaluation/")
     for place in found:
@@ -162,13 +162,14 @@ def final_weights(facts: BundleFacts) -> Finding:
 
 
 def _final_weight_problems(facts: BundleFacts) -> Iterator[str]:
-    stage = facts.released_stage
-    final, ledger = facts.run(stage)["final"], facts.ledgers[stage]
-    checkpoint = facts.bundle / place_in_bundle(stage, final["path"])
-    if ledger.end.get("weights_digest") != final["weights_digest"] or ledger.end.get("step") != final["step"]:
-        yield f"run.json of {stage} and the end of its ledger name different weights"
-    if facts.checkpoint(stage, final["path"])["weights_digest"] != final["weights_digest"]:
-        yield f"the final checkpoint of {stage} states other weights than the run"
+    stage, made = facts.released_stage, facts.released_model
+    checkpoint = facts.bundle / place_in_bundle(stage, made.path)
+    if stage in facts.training_stages:
+        end = facts.ledgers[stage].end
+        if end.get("weights_digest") != made.weights_digest or end.get("step") != made.step:
+            yield f"run.json of {stage} and the end of its ledger name different weights"
+        if facts.checkpoint(stage, made.path)["weights_digest"] != made.weights_digest:
+            yield f"the final checkpoint of {stage} states other weights than the run"
     weights = sorted(p.name for p in checkpoint.glob("model*.safetensors*"))
     if weights != sorted(p.name for p in facts.model.glob("model*.safetensors*")):
         yield "the released weight files are not those of the final checkpoint"
@@ -176,8 +177,8 @@ def _final_weight_problems(facts: BundleFacts) -> Iterator[str]:
         if (facts.model / name).is_file() and sha256_file(facts.model / name) != sha256_file(checkpoint / name):
             yield f"model/{name} is not the file of the final checkpoint"
     computed = weights_digest(sorted(facts.model.glob("model*.safetensors")))
-    if computed != final["weights_digest"]:
-        yield f"the tensors of model/ are {computed[:12]}, the run ended with {final['weights_digest'][:12]}"
+    if computed != made.weights_digest:
+        yield f"the tensors of model/ are {computed[:12]}, {stage} ended with {made.weights_digest[:12]}"
 
 
 def replay(facts: BundleFacts) -> Finding:

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from provenance.config import Config
+from provenance.made_model import AVERAGE
 
 Shipping = Literal["text", "tokens", "index", "reference"]
 """What a bundle carries of a source: everything, no text, neither text nor tokens, or lock and index only."""
@@ -50,7 +51,7 @@ class ReleaseConfig(Config):
     """`release.yaml`.
 
     Attributes:
-        stages: stages in order, from `corpus` to `eval`; the last training stage makes the released model.
+        stages: stages in order, from `corpus` to `eval`; the one before `eval` makes the released model.
         shipping: per source what the bundle carries; sources that are not named ship their text.
         distribution: where the release is offered and whether access is gated there.
         acceptable_use: a binding acceptable-use policy, or empty for none (OSAID 1.0 asks for none).
@@ -80,6 +81,8 @@ class ReleaseConfig(Config):
             raise ValueError("each stage once")
         if stages[:1] != ["corpus"] or stages[-1:] != ["eval"] or len(stages) < 3:
             raise ValueError("corpus first, then at least one training stage, eval last")
+        if AVERAGE in stages[:-2]:
+            raise ValueError("average stands right before eval: no stage goes on from an average")
         return stages
 
     @model_validator(mode="after")
@@ -89,11 +92,6 @@ class ReleaseConfig(Config):
         return self
 
     @property
-    def training_stages(self) -> list[str]:
-        """Stages that train, in order."""
-        return self.stages[1:-1]
-
-    @property
     def released_stage(self) -> str:
         """The stage whose final weights are released."""
-        return self.training_stages[-1]
+        return self.stages[-2]

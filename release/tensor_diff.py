@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from provenance.canonical import Json
 from provenance.errors import BundleError
-from release.weights import header_problem, read_header
+from release.weights import header_problem
+from train.weight_files import read_header
 
 _STEMS = ("model", "optimizer")
 _CHUNK_ELEMENTS = 2**22

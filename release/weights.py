@@ -7,26 +7,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from provenance.canonical import canonical_json, parse_json
+from provenance.canonical import canonical_json
 from provenance.errors import BundleError
-
-_MAX_HEADER_BYTES = 100_000_000
-
-
-def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """Header of a safetensors file without its metadata, and the number of bytes before the tensor data.
-
-    Raises:
-        BundleError: for a header that is longer than the file or no strict JSON.
-    """
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > min(path.stat().st_size, _MAX_HEADER_BYTES):
-            raise BundleError("the header is longer than the file", where=path.name)
-        header = parse_json(file.read(length), path.name)
-    if not isinstance(header, dict):
-        raise BundleError("the header is no object", where=path.name)
-    return {name: value for name, value in header.items() if name != "__metadata__"}, 8 + length
+from train.weight_files import read_header
 
 
 def header_problem(path: Path) -> str:

@@ -133,6 +133,11 @@ class CheckpointPlan:
     full_bytes: int
 
     @property
+    def steps(self) -> tuple[int, ...]:
+        """Steps of both kinds, in order."""
+        return tuple(sorted((*self.weights_steps, *self.full_steps)))
+
+    @property
     def total_bytes(self) -> int:
         """Bytes kept in all."""
         return len(self.weights_steps) * self.weights_bytes + len(self.full_steps) * self.full_bytes

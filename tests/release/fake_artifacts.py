@@ -84,7 +84,7 @@ def make_artifacts(
     pretrain, weights = make_run(context, pretraining, corpus, [corpus.as_parent("corpus")], initial_weights(300))
     parents = [corpus.as_parent("corpus"), pretrain.as_parent("base")]
     sft, _ = make_run(context, FakeRun("sft", "sft", seed=2, num_steps=2), corpus, parents, weights)
-    evaluation = _make_evaluation(context, corpus, {"pretrain": pretrain, "sft": sft})
+    evaluation = make_evaluation(context, corpus, {"pretrain": pretrain, "sft": sft})
     return context, {"corpus": corpus, "pretrain": pretrain, "sft": sft, "eval": evaluation}
 
 
@@ -363,7 +363,8 @@ def _write_summary(work: Path, documents: Sequence[tuple[FakeSource, Document]],
     write_json(work / "corpus.json", summary)
 
 
-def _make_evaluation(context: StageContext, corpus: Artifact, runs: Mapping[str, Artifact]) -> Artifact:
+def make_evaluation(context: StageContext, corpus: Artifact, runs: Mapping[str, Artifact]) -> Artifact:
+    """Make the artifact of an evaluation of `runs`."""
     work = start_stage(context, "eval")
     write_evaluation(work, [d.text[:200] for s, d in _documents() if s.split == "heldout"], corpus, runs)
     parents = [corpus.as_parent("corpus"), *(run.as_parent(name) for name, run in runs.items())]

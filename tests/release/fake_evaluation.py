@@ -7,8 +7,9 @@ from typing import Any
 from eval.rescore import rebuild_results
 from eval.samples import sample_line
 from provenance.artifacts import Artifact
-from provenance.canonical import canonical_json, hex_float, read_json, write_json
+from provenance.canonical import canonical_json, hex_float, write_json
 from provenance.digests import sha256_file
+from provenance.made_model import made_model
 
 
 def write_evaluation(work: Path, texts: Sequence[str], corpus: Artifact, runs: Mapping[str, Artifact]) -> None:
@@ -82,7 +83,7 @@ def _record(work: Path, corpus: Artifact, runs: Mapping[str, Artifact], tasks: S
             {
                 "name": name,
                 "content_digest": run.content_digest,
-                "weights_digest": read_json(run.path / "run.json")["final"]["weights_digest"],
+                "weights_digest": made_model(run.path).weights_digest,
                 "tasks": list(tasks),
             }
             for name, run in runs.items()
