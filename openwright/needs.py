@@ -17,8 +17,8 @@ from provenance.made_model import AVERAGE
 from release.readable import require_average, require_for_inspection, require_order
 from release.replay_segments import Segment, training_stages
 from release.reproduce import ReplayPlan
-from train.checkpoint_records import checkpoint_name
 from train.average import AVERAGED
+from train.checkpoint_records import checkpoint_name
 
 EVERYTHING = ("model/**", "dataset/**")
 """What `verify` reads: it says of every listed file that it is the listed one."""
@@ -78,8 +78,6 @@ def fetch_for_replay(bundle: Located, plan: ReplayPlan) -> None:
     bundle.fetch(*dict.fromkeys(patterns))
 
 
-def fetch_for_branch(bundle: Located, stage: str, step: int) -> None:
-    """Fetch what a branch takes over: the run's records and one checkpoint."""
 def fetch_for_average(bundle: Located) -> None:
     """Fetch what an average is made again from: its own weights, and those of its checkpoints."""
     made, _ = require_average(bundle.path)
@@ -87,6 +85,8 @@ def fetch_for_average(bundle: Located) -> None:
     bundle.fetch(*(f"model/checkpoints/{place}/model*" for place in (*places, f"{AVERAGE}/{AVERAGED}")))
 
 
+def fetch_for_branch(bundle: Located, stage: str, step: int) -> None:
+    """Fetch what a branch takes over: the run's records and one checkpoint."""
     folder, checkpoints = f"model/training/{stage}", f"model/checkpoints/{stage}"
     records = [f"{folder}/ledger.jsonl", f"{folder}/recipe.json", f"{checkpoints}/*/checkpoint.json"]
     bundle.fetch(*records, f"{checkpoints}/{checkpoint_name(step)}/**")

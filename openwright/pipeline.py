@@ -131,15 +131,15 @@ def run_one(
         from train.jobs import finetune
 
         return finetune(config, context, artifacts["corpus"], artifacts["pretrain"])
+    if stage == AVERAGE:
+        from train.average import average
+
+        return average(config, context, artifacts)
     if stage == "eval":
         from eval.stage import evaluate
 
         models = {name: artifacts[name] for name in MODEL_STAGES if name in artifacts}
         return evaluate(config, context, artifacts["corpus"], models)
-    if stage == AVERAGE:
-        from train.average import average
-
-        return average(config, context, artifacts)
     assert stage == RELEASE, stage
     from release.bundle import build_release
 

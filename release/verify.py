@@ -49,9 +49,9 @@ ORDER_VERSIONS, PHASE = ("order/1", "order/2"), ("num_steps", "sequences_per_ste
 Pool = namedtuple("Pool", "name window_tokens num_windows draws_before first_id")  # a source at one length
 PACKAGES = ("provenance/", "data_recipes/", "train/", "eval/", "release/", "openwright/")
 INDEX_ROW, UNSIGNED = struct.Struct("<32s32sIHHHBBI"), {1: "B", 2: "H", 4: "I", 8: "Q"}
-BLOCK_BYTES, MASK_64, OPTIMIZER_PARTS = 1 << 20, 2**64 - 1, ("exp_avg", "exp_avg_sq", "momentum_buffer")
 # An average of checkpoints: what its weights may add up to, and how many products one run recomputes.
 ARITHMETIC, DENOMINATOR, MAX_INGREDIENTS, MAX_PRODUCTS, AVERAGE_BLOCK = "weighted-sum/1", 2**29, 1000, 2**25, 2**18
+BLOCK_BYTES, MASK_64, OPTIMIZER_PARTS = 1 << 20, 2**64 - 1, ("exp_avg", "exp_avg_sq", "momentum_buffer")
 SIZES = {1: "BOOL U8 I8 F8_E4M3 F8_E5M2", 2: "U16 I16 F16 BF16", 4: "U32 I32 F32", 8: "U64 I64 F64"}
 DTYPE_BYTES = {dtype: size for size, dtypes in SIZES.items() for dtype in dtypes.split()}
 IS_RESULT = re.compile(r"code/.*|(generation_)?config.json|tokenizer[^/]*|chat_template.jinja|model[^/]*.safetensors.*")
@@ -217,13 +217,13 @@ OBJECTS = {
     "heldout": "first:scores last:scores *:any",
     "scores": "step:count loss:float bits_per_byte:float num_tokens:positive num_bytes:positive",
     "openwright-checkpoint/1": "kind:text *:any",
-    "openwright-evaluation/1": "corpus:read models:[evaluated] *:any",
     "openwright-average/1": "stage:text kind:text arithmetic:text denominator:positive ingredients:[ingredient]"
     " final:averaged *:any",
     "ingredient": "stage:text step:count numerator:positive weights_digest:sha256",
     "averaged": "path:text weights_digest:sha256",
     "averaging": "kind:uniform|weights|ema ingredients:[group] weights:[positive] decay:float|null",
     "group": "stage:text steps:[count]",
+    "openwright-evaluation/1": "corpus:read models:[evaluated] *:any",
     "read": "content_digest:sha256 *:any",
     "evaluated": "name:any content_digest:sha256 weights_digest:sha256 *:any",
     "openwright-ledger/1": "*:any",
@@ -690,6 +690,46 @@ def tensor_digest(file: BinaryIO, name: str, entry: Json, num_bytes: int, where:
     return digest.digest()
 
 
+def tensor_places(tree: Tree, directory: str) -> dict[str, tuple[str, int, Json]]:
+    """Path, first byte and header entry of each tensor of weights that `Tree.tensors` has read."""
+    found: dict[str, tuple[str, int, Json]] = {}
+    for path in (path for path in tree.below(f"{directory}model") if path.endswith(".safetensors")):
+        with tree.open(path) as file:
+            begin = 8 + int.from_bytes(file.read(8), "little")
+            header = parse_json(file.read(begin - 8), tree.place(path))
+        header.pop("__metadata__", None)
+        found |= {name: (path, begin + entry["data_offsets"][0], entry) for name, entry in header.items()}
+    return found
+
+
+def floats(data: bytes) -> array[float]:
+    """Little-endian binary32 numbers."""
+    found = array("f", data)
+    if sys.byteorder == "big":
+        found.byteswap()
+    return found
+
+
+def weighted_sum(rows: Sequence[Sequence[float]], numerators: Sequence[int]) -> array[float]:
+    """The average `weighted-sum/1`; never `sum`, which starts with 0 and corrects its rounding in newer versions."""
+    total = [numerators[0] * x for x in rows[0]]
+    for numerator, row in zip(numerators[1:], rows[1:], strict=True):
+        total = [t + numerator * x for t, x in zip(total, row, strict=True)]
+    denominator = float(sum(numerators))
+    return array("f", [t / denominator for t in total])
+
+
+def numerators_of(recipe: Json, num_ingredients: int) -> list[int]:
+    """The whole numbers with which the checkpoints of an average count, as its recipe gives them."""
+    if recipe["kind"] != "ema":
+        return list(recipe["weights"]) if recipe["kind"] == "weights" else [1] * num_ingredients
+    decay, last = Fraction(float.fromhex(recipe["decay"] or "0x0p+0")), num_ingredients - 1
+    require(0 < decay < 1 and decay.denominator <= 2**64, f"decay {float(decay)} does not lie between 0.001 and 1")
+    keep, whole = decay.numerator, decay.denominator
+    exact = [keep ** (last - i) * ((whole - keep) * whole ** (i - 1) if i else 1) for i in range(num_ingredients)]
+    return shares(DENOMINATOR, exact)
+
+
 def state_digest(*parts: dict[str, bytes]) -> str:
     """Digest `state/1` over the tensors of several files."""
     tensors = {name: digest for part in parts for name, digest in part.items()}
@@ -731,46 +771,6 @@ def check_record(line: ChainLine) -> str:
     fit({key: value for key, value in record.items() if key not in ("kind", "previous")}, f"ledger {kind}", where)
     if kind == "step":
         total = sum(record["tokens_by_source"].values())
-def tensor_places(tree: Tree, directory: str) -> dict[str, tuple[str, int, Json]]:
-    """Path, first byte and header entry of each tensor of weights that `Tree.tensors` has read."""
-    found: dict[str, tuple[str, int, Json]] = {}
-    for path in (path for path in tree.below(f"{directory}model") if path.endswith(".safetensors")):
-        with tree.open(path) as file:
-            begin = 8 + int.from_bytes(file.read(8), "little")
-            header = parse_json(file.read(begin - 8), tree.place(path))
-        header.pop("__metadata__", None)
-        found |= {name: (path, begin + entry["data_offsets"][0], entry) for name, entry in header.items()}
-    return found
-
-
-def floats(data: bytes) -> array[float]:
-    """Little-endian binary32 numbers."""
-    found = array("f", data)
-    if sys.byteorder == "big":
-        found.byteswap()
-    return found
-
-
-def weighted_sum(rows: Sequence[Sequence[float]], numerators: Sequence[int]) -> array[float]:
-    """The average `weighted-sum/1`; never `sum`, which starts with 0 and corrects its rounding in newer versions."""
-    total = [numerators[0] * x for x in rows[0]]
-    for numerator, row in zip(numerators[1:], rows[1:], strict=True):
-        total = [t + numerator * x for t, x in zip(total, row, strict=True)]
-    denominator = float(sum(numerators))
-    return array("f", [t / denominator for t in total])
-
-
-def numerators_of(recipe: Json, num_ingredients: int) -> list[int]:
-    """The whole numbers with which the checkpoints of an average count, as its recipe gives them."""
-    if recipe["kind"] != "ema":
-        return list(recipe["weights"]) if recipe["kind"] == "weights" else [1] * num_ingredients
-    decay, last = Fraction(float.fromhex(recipe["decay"] or "0x0p+0")), num_ingredients - 1
-    require(0 < decay < 1 and decay.denominator <= 2**64, f"decay {float(decay)} does not lie between 0.001 and 1")
-    keep, whole = decay.numerator, decay.denominator
-    exact = [keep ** (last - i) * ((whole - keep) * whole ** (i - 1) if i else 1) for i in range(num_ingredients)]
-    return shares(DENOMINATOR, exact)
-
-
         require(record["num_trained_tokens"] <= total, "more trained tokens than tokens", where)
         for layer in record["router"]["layers"] if "router" in record else ():
             least, most = (layer["num_experts"] * layer[key] for key in ("smallest_load", "largest_load"))
@@ -909,6 +909,7 @@ class Verifier:
     root: Any = None
     stages: list[Stage] = field(default_factory=list)
     trained: list[Stage] = field(default_factory=list)
+    averages: dict[str, Json] = field(default_factory=dict)
     splits: dict[str, Split] = field(default_factory=dict)
     ledgers: dict[str, Ledger] = field(default_factory=dict)
 
@@ -949,9 +950,12 @@ class Verifier:
                 name = body.__name__.removeprefix("check_")
                 if name != "branch" or (stage.name in self.ledgers and self.ledgers[stage.name].first_step):
                     self._check(RECORDS, f"{stage.name} {name}", f"model/training/{stage.name}", partial(body, stage))
+        for stage in (stage for stage in self.stages if stage.name == "average"):
+            for body in (self.check_ingredients, self.check_average):
+                name = f"average {'ingredients' if body == self.check_ingredients else 'weights'}"
+                self._check(RECORDS, name, "model/training/average", partial(body, stage))
         self._check(RECORDS, "final weights", "model/model.safetensors", self.check_final_weights)
         self._check(RECORDS, "evaluation", "model/evaluation/record.json", self.check_evaluation)
-    averages: dict[str, Json] = field(default_factory=dict)
         return self.results
 
     def _check(self, check: str, name: str, where: str, body: Callable[[], str]) -> None:
@@ -992,10 +996,6 @@ class Verifier:
         refuse_first(problems, "problems")
         return f"{sum(len(tree.files) for tree in self.trees.values())} plain files, no links, no odd names"
 
-        for stage in (stage for stage in self.stages if stage.name == "average"):
-            for body in (self.check_ingredients, self.check_average):
-                name = f"average {'ingredients' if body == self.check_ingredients else 'weights'}"
-                self._check(RECORDS, name, "model/training/average", partial(body, stage))
     def check_identity(self) -> str:
         """Compare the manifest digest with the expected one."""
         digest = self.model.sha256("manifest.json")
@@ -1462,60 +1462,6 @@ class Verifier:
         odd = sorted(optimizer.keys() - known - {"optimizer.step"})
         require(not odd, f"{show(odd[:1])} is the state of no tensor of the model", where)
 
-    def check_final_weights(self) -> str:
-        """The released weights are those of the last stage that made some."""
-        makers = [stage for stage in self.stages if len(stage.folders) > 1]
-        require(makers, "no stage made these weights")
-        stage, expected = makers[-1], self._made(makers[-1])
-        is_same = state_digest(self.model.tensors("", "model")) == expected
-        require(is_same, f"the released tensors are not the final ones of {show(stage.name)}")
-        made = "averaged" if stage.name == "average" else f"step-{self._ledger(stage).order.num_steps:08d}"
-        config = f"checkpoints/{stage.name}/{made}/config.json"
-        require(self.model.sha256("config.json") == self.model.sha256(config), "is not the final one", "config.json")
-        return f"state/1 {expected}, the end of {show(stage.name)}"
-
-    def check_evaluation(self) -> str:
-        """The evaluation names the weights and the corpus of this bundle."""
-        record = self.model.json("evaluation/record.json", "openwright-evaluation/1")
-        require(record["corpus"]["content_digest"] == self.root["dataset"]["content_digest"], "it read another corpus")
-        stages = {stage.content_digest: stage for stage in self.trained}
-        for model in record["models"]:
-            need(model["content_digest"] in stages, f"model {show(model['name'])} is of no stage of this bundle")
-            stage = stages[model["content_digest"]]
-            is_same = model["weights_digest"] == self._made(stage)
-            require(is_same, f"the evaluated weights are not the final ones of {show(stage.name)}")
-        return f"{len(record['models'])} models, each with the final weights of its stage; scores are not recomputed"
-
-
-def index_rows(tree: Tree) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """Rows of the document index with the place of each."""
-    paths = [path for path in tree.below("documents/index-") if path.endswith(".bin")]
-    require(paths, "there is no document index", tree.place("documents/index-00000.bin"))
-    for path in paths:
-        require(tree.files[path] % INDEX_ROW.size == 0, "its size is not that of whole rows", tree.place(path))
-        rows = (row for block in tree.blocks(path, INDEX_ROW.size * 8192) for row in INDEX_ROW.iter_unpack(block))
-        yield from ((f"{tree.place(path)}: row {number}", row) for number, row in enumerate(rows))
-
-
-# ---- entry points ---------------------------------------------------------------------------------------------------
-def verify_bundle(
-    bundle: Path, *, expect: str | None = None, tokens: str = "sample", rng_seed: int | None = None, report: Any = bool
-) -> list[CheckResult]:
-    """Run all checks on a bundle or a lone `model/`, and `report` each result; never raises for what it holds.
-
-    `tokens` says of how many steps token digests are recomputed: `sample` (up to 200 of a stage), `all` or `none`.
-    """
-    seed = secrets.randbits(48) if rng_seed is None else rng_seed
-    return Verifier(Path(bundle), expect, tokens, seed, report).run()
-
-
-def overall(results: Sequence[CheckResult]) -> str:
-    """FAIL if any check failed, UNVERIFIED if any is unverified or there are none, else PASS; notes do not count."""
-    verdicts = {result.verdict for result in results if result.check != NOTE}
-    return FAIL if FAIL in verdicts else UNVERIFIED if UNVERIFIED in verdicts or not verdicts else PASS
-
-
-def print_result(result: CheckResult) -> None:
     def check_ingredients(self, stage: Stage) -> str:
         """An average names checkpoints that the ledgers record, and counts them as its recipe says."""
         path = f"training/{stage.name}/average.json"
@@ -1581,6 +1527,7 @@ def print_result(result: CheckResult) -> None:
             return str(self._ledger(stage).end["weights_digest"])
         need(stage.name in self.averages, "not checked: average.json could not be read")
         return str(self.averages[stage.name]["final"]["weights_digest"])
+
     def check_final_weights(self) -> str:
         """The released weights are those of the last stage that made some."""
         makers = [stage for stage in self.stages if len(stage.folders) > 1]
@@ -1635,7 +1582,6 @@ def overall(results: Sequence[CheckResult]) -> str:
 
 
 def print_result(result: CheckResult) -> None:
-
     """Print one line for people."""
     place = f" [{result.where}]" if result.where else ""
     print(f"{result.verdict:<10}  {result.check}: {result.name:<24}  {result.detail}{place}", flush=True)
