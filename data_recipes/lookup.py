@@ -1,7 +1,7 @@
 """From a training step to the documents that it read, and from a document to the steps that read it.
 
-Both follow from the order, a formula, and from memory-mapped arrays: document ends, the document index and the row
-numbers of the split. No text and no Parquet file is read, and no list of all documents is made.
+Both follow from the order, a formula or a file, and from memory-mapped arrays: document ends, the document index and
+the row numbers of the split. No text and no Parquet file is read, and no list of all documents is made.
 """
 
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from data_recipes.document_index import DocumentIndex, IndexRow
 from data_recipes.order import Draw, Order
+from data_recipes.order_file import FileOrder
 from data_recipes.order_numpy import window_ids_numpy
 from data_recipes.pools import WindowPools
 from data_recipes.split_rows import RowNumbers, SplitRows
@@ -99,6 +100,8 @@ class Lookup:
         return pools, ids - offsets[pools]
 
     def _draws(self, step: int, pools: Numbers, windows: Numbers) -> list[Draw]:
+        if isinstance(self.order, FileOrder):
+            return self.order.step_draws(step)
         phase, slot = self.order.locate_step(step)
         drawn = self.order.first_draws(phase, slot)
         draws = []

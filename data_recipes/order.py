@@ -4,7 +4,8 @@ A pure function of (digest of the token shards, seed, sources, phases, place), i
 resuming costs nothing, and world size, workers and prefetch cannot change it. `docs/formats.md` specifies it.
 
 `order/2` is written where `order/1` cannot say it: phases with windows of another length, and runs that begin with
-draws made before. There a source at one window length is a pool, with epochs of its own.
+draws made before. There a source at one window length is a pool, with epochs of its own. An `order/3` is no function
+of these: a file gives it (`data_recipes.order_file`).
 """
 
 import hashlib
@@ -19,8 +20,9 @@ from data_recipes.permutation import permute, permute_inverse, round_keys
 from provenance.canonical import MAX_SAFE_INTEGER, Json
 from provenance.errors import DataError
 
-ORDER_1, ORDER_2 = "order/1", "order/2"
-ORDER_VERSIONS = (ORDER_1, ORDER_2)
+ORDER_1, ORDER_2, ORDER_3 = "order/1", "order/2", "order/3"
+FORMULAS = (ORDER_1, ORDER_2)
+ORDER_VERSIONS = (*FORMULAS, ORDER_3)
 
 
 @dataclass(frozen=True)
@@ -128,10 +130,10 @@ class Order:
         before = [source.draws_before for source in self.sources]
         if self.first_step < 1 or min(before, default=0) < 0:
             raise DataError(f"first step {self.first_step}, draws before it {before}", expected="1 or more; 0 or more")
-        if any(before) and (self.first_step == 1 or self.version == ORDER_1):
+        if any(before) and (self.first_step == 1 or self.window_tokens is None):
             raise DataError(f"draws {before} before the first step", expected="none, unless the run begins later")
-        if self.first_step > 1 and self.version == ORDER_1:
-            raise DataError(f"{ORDER_1} that begins with step {self.first_step}", expected=ORDER_2)
+        if self.first_step > 1 and self.window_tokens is None:
+            raise DataError(f"{self.version} that begins with step {self.first_step}", expected=ORDER_2)
 
     def _check_phase(self, phase: Phase, where: str) -> None:
         if phase.num_steps < 1 or phase.sequences_per_step < 1:
@@ -302,12 +304,14 @@ class Order:
     def from_json(cls, value: Json) -> "Order":
         """Read what `as_json` wrote; the ledger's further keys are left to the caller.
 
+        A ledger may state an order that a file gives: `read_order` of `data_recipes.order_file` reads any.
+
         Raises:
-            DataError: for an unknown version or a malformed value.
+            DataError: for a version that is no formula, or a malformed value.
         """
         version = value.get("version") if isinstance(value, dict) else type(value).__name__
-        if version not in ORDER_VERSIONS:
-            raise DataError(f"order of version {version!r}", expected=" or ".join(ORDER_VERSIONS))
+        if version not in FORMULAS:
+            raise DataError(f"order of version {version!r}", expected=" or ".join(FORMULAS))
         try:
             order = _read_order_1(value) if version == ORDER_1 else _read_order_2(value)
             is_same = all(value[key] == found for key, found in order.as_json().items())

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_recipes.order import Order
+from data_recipes.order_file import FileOrder
 from data_recipes.permutation import MIX_FACTOR_1, MIX_FACTOR_2, half_bits
 
 U64Array = npt.NDArray[np.uint64]
@@ -21,6 +22,8 @@ _PRODUCT_LIMIT = 2**62
 
 def window_ids_numpy(order: Order, first_step: int, last_step: int) -> list[U64Array]:
     """Window ids of steps `first_step` .. `last_step` (both included), one array in slot order for each step."""
+    if isinstance(order, FileOrder):
+        return [order.numbers_of(step) for step in range(first_step, last_step + 1)]
     ids: list[U64Array] = []
     for phase, block_first, block_last in _blocks(order, first_step, last_step):
         width = order.phases[phase].sequences_per_step

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_recipes.order import ORDER_1, Draw, Order, OrderSource
+from data_recipes.order import Draw, Order, OrderSource
 from data_recipes.windows import Mask, TokenIds, TokenWindows
 from provenance.errors import DataError
 
@@ -17,7 +17,7 @@ class WindowPools:
     """The windows of one split, cut at one length or several.
 
     A pool is a source at one length. Pools stand in the order of the lengths, and within a length in file order; an
-    order over one length (`order/1`) and one over several number them alike.
+    order over one length (`order/1`, `order/3`) and one over several number them alike.
 
     Args:
         corpus: the corpus directory (`dataset/` of a bundle).
@@ -52,7 +52,7 @@ class WindowPools:
             DataError: when shards, sources, window counts or lengths are others.
         """
         pools = list(self.pools)
-        if order.version == ORDER_1:
+        if order.window_tokens is None:
             pools = [replace(pool, window_tokens=None) for pool in pools]
         if order.tokens_digest != self.tokens_digest or [replace(s, draws_before=0) for s in order.sources] != pools:
             lengths = " and ".join(str(windows.window_tokens) for windows in self._by_length)

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from data_recipes.order import Order
+from data_recipes.order_file import read_order
 from openwright.configs import RELEASE, TRAINING_STAGES, config_model, kept_overrides, require_directory
 from provenance.canonical import read_json
 from provenance.config import from_recipe, load_config, read_mapping
@@ -66,7 +66,7 @@ def write_branch(
     require_directory(config_dir)
     records, checkpoints = _find(run, stage)
     start = next(read_chain(records / "ledger.jsonl"))
-    stage, order = str(start["stage"]), Order.from_json(start["order"])
+    stage, order = str(start["stage"]), read_order(start["order"], records)
     model: Any = config_model(stage)
     before: RunConfig = from_recipe(read_json(records / "recipe.json"), model)
     point = keep_branch_point(checkpoints, step, store / _release_name(config_dir / f"{RELEASE}.yaml"))

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from data_recipes.document_index import IndexRow
 from data_recipes.filters import rules_left_out
 from data_recipes.lookup import Lookup
-from data_recipes.order import Order
+from data_recipes.order_file import read_order
 from data_recipes.split_rows import KEPT_FROM_DOCUMENTS
 from data_recipes.tombstones import TOMBSTONES_NAME, duplicates_of, read_tombstones
 from openwright.bundles import open_bundle
@@ -54,7 +54,7 @@ class Readings:
     def __init__(self, bundle_dir: Path, stage: str = PRETRAIN, cache: Path = LOOKUP_CACHE) -> None:
         self.bundle = open_bundle(bundle_dir)
         start = next(self.bundle.ledger(stage))["order"]
-        self.order = Order.from_json(start)
+        self.order = read_order(start, self.bundle.model / "training" / stage)
         self.window_tokens = int(start["window_tokens"])
         self.cache = cache.expanduser()
         self.lookup = Lookup(self.bundle.dataset, self.order, str(start["split"]), self.window_tokens, self.cache)

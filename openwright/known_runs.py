@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data_recipes.order import Order
+from data_recipes.order_file import read_order
 from openwright.status import find_runs
 from provenance.artifacts import MANIFEST_NAME
 from provenance.canonical import canonical_json, read_json
@@ -52,7 +53,7 @@ class KnownRun:
     @cached_property
     def order(self) -> Order:
         """The order of its steps."""
-        return Order.from_json(self.start["order"])
+        return read_order(self.start["order"], self.place)
 
     def leaves_out(self, step: int) -> bool:
         """Whether a step was left out."""

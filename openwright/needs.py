@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from glob import escape
 from typing import Any
 
+from data_recipes.order_file import ORDER_FILE
 from data_recipes.tombstones import TOMBSTONES_NAME
 from data_recipes.windows import REDACTED_FOLDER
 from openwright.located import LocalBundle, Located
@@ -27,6 +28,7 @@ RECORDS = ("model/README.md", "model/index.html", "model/training/**", "model/ev
 """What notebooks read: everything but weights, checkpoints, code and data."""
 
 _TOKENS = "dataset/tokens/tokens.json"
+_RECORDED = ("ledger.jsonl", "recipe.json", ORDER_FILE)
 
 
 def fetch_everything(bundle: Located, *, is_lone_allowed: bool = False) -> None:
@@ -45,7 +47,7 @@ def fetch_for_inspection(bundle: Located, stage: str, *, with_text: bool) -> Non
     """
     folder = f"model/training/{stage}"
     tokenizer = ["model/tokenizer.json"] if with_text else []
-    bundle.fetch(f"{folder}/ledger.jsonl", f"{folder}/recipe.json", _TOKENS, *tokenizer)
+    bundle.fetch(*(f"{folder}/{name}" for name in _RECORDED), _TOKENS, *tokenizer)
     require_order(bundle.path, stage)
     split = _recipe(bundle, stage)["data"]["split"]
     is_stream = read_json(bundle.path / _TOKENS)["splits"][split]["layout"] == "stream"
@@ -88,8 +90,8 @@ def fetch_for_average(bundle: Located) -> None:
 def fetch_for_branch(bundle: Located, stage: str, step: int) -> None:
     """Fetch what a branch takes over: the run's records and one checkpoint."""
     folder, checkpoints = f"model/training/{stage}", f"model/checkpoints/{stage}"
-    records = [f"{folder}/ledger.jsonl", f"{folder}/recipe.json", f"{checkpoints}/*/checkpoint.json"]
-    bundle.fetch(*records, f"{checkpoints}/{checkpoint_name(step)}/**")
+    records = [f"{folder}/{name}" for name in _RECORDED]
+    bundle.fetch(*records, f"{checkpoints}/*/checkpoint.json", f"{checkpoints}/{checkpoint_name(step)}/**")
 
 
 def _checkpoints(bundle: Located, segment: Segment) -> Iterator[str]:

@@ -176,6 +176,7 @@ def stage_row(facts: BundleFacts, stage: str) -> dict[str, Any]:
         "tokens_read": sum(ledger.tokens_by_source.values()),
         "batches": _batches(order),
         "seed": order["seed"],
+        "order_file": order.get("file"),
         "num_logical_replicas": ledger.start["num_logical_replicas"],
         "reduction": ledger.start["reduction"],
         "promise": PROMISES[ledger.start["reduction"]],

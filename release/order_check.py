@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from data_recipes.order import Order
+from data_recipes.order_file import ORDER_FILE, FileOrder, read_order
 from data_recipes.order_numpy import order_digests
 from provenance.ledger import read_chain
 
@@ -21,14 +21,15 @@ def compare_order(path: Path) -> tuple[int, str | None]:
     """
     records = read_chain(path)
     start = next(records)
-    order = Order.from_json(start["order"])
+    order = read_order(start["order"], path.parent)
+    giver = ORDER_FILE if isinstance(order, FileOrder) else "the seed"
     skipped: list[int] = []
     num_steps = 0
     for stretch in _stretches(records, skipped):
         computed = order_digests(order, stretch[0][0], stretch[-1][0])
         for (step, digest), expected in zip(stretch, computed, strict=True):
             if digest != expected:
-                return num_steps, f"step {step} of {path.parent.name} has another order than the seed gives"
+                return num_steps, f"step {step} of {path.parent.name} has another order than {giver} gives"
         num_steps += len(stretch)
     begin = start["branch"]["step"] if "branch" in start else 0
     num_due = order.num_steps - begin - sum(skipped)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_recipes.order import Order
+from data_recipes.order_file import read_order
 from data_recipes.tombstones import TOMBSTONES_NAME, TokenRange, windows_of_pools
 from data_recipes.windows import shard_file
 from provenance.canonical import Json, read_json
@@ -17,7 +17,8 @@ def tokens_not_here(bundle: Path, segment: Segment) -> str:
     Args:
         segment: steps of a stage; the steps since its checkpoint are replayed as well.
     """
-    start = next(read_chain(bundle / "model" / "training" / segment.stage / "ledger.jsonl"))["order"]
+    folder = bundle / "model" / "training" / segment.stage
+    start = next(read_chain(folder / "ledger.jsonl"))["order"]
     split = read_json(bundle / "dataset" / "tokens" / "tokens.json")["splits"][start["split"]]
     dataset = bundle / "dataset"
     for source in split["sources"]:
@@ -25,7 +26,7 @@ def tokens_not_here(bundle: Path, segment: Segment) -> str:
             for file in shard["files"].values():
                 if not shard_file(dataset, file["path"]).is_file():
                     return f"the tokens of source {source['name']} are not shipped"
-    order = Order.from_json(start)
+    order = read_order(start, folder)
     blank: dict[int, list[range]] = {}
     for number, windows in windows_of_pools(order, int(start["window_tokens"]), split, _blank(dataset, start, split)):
         blank.setdefault(number, []).append(windows)

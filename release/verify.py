@@ -45,7 +45,8 @@ MAX_JSON_BYTES, MAX_JSON_ITEMS, MAX_LINE_BYTES, MAX_HEADER_BYTES = 64 * 2**20, 4
 MAX_JSON_DEPTH, MAX_SEQUENCES_PER_STEP, MAX_DIMENSIONS, MAX_SAFE_INTEGER = 64, 2**20, 16, 2**53 - 1
 # What one run recomputes of each ledger: beyond that a sample, and the check says so.
 MAX_ORDER_STEPS, MAX_ORDER_WORK, NUM_TOKEN_STEPS, MAX_STAGES = 10_000, 2**26, 200, 64
-ORDER_VERSIONS, PHASE = ("order/1", "order/2"), ("num_steps", "sequences_per_step", "window_tokens", "counts")
+ORDER_VERSIONS = ("order/1", "order/2", "order/3")
+PHASE = ("num_steps", "sequences_per_step", "window_tokens", "counts")
 Pool = namedtuple("Pool", "name window_tokens num_windows draws_before first_id")  # a source at one length
 PACKAGES = ("provenance/", "data_recipes/", "train/", "eval/", "release/", "openwright/")
 INDEX_ROW, UNSIGNED = struct.Struct("<32s32sIHHHBBI"), {1: "B", 2: "H", 4: "I", 8: "Q"}
@@ -236,6 +237,10 @@ OBJECTS = {
     "order/2": f"{ORDER_FIELDS} first_step:positive sources:[pool] phases:[stretch]",
     "pool": "name:text num_windows:count window_tokens:positive draws_before:count",
     "stretch": "num_steps:positive sequences_per_step:positive window_tokens:positive counts:[count]",
+    "order/3": f"{ORDER_FIELDS} sources:[windows] phases:[span] file:numbers",
+    "span": "num_steps:positive sequences_per_step:positive",
+    "numbers": "dtype:u32|u64 sha256:sha256",
+    "pinned": "dtype:u32|u64 sha256:sha256 tokens_digest:sha256 *:any",
     "ledger step": "step:count order_digest:sha256 token_digest:sha256 tokens_by_source:read_of"
     " num_trained_tokens:positive loss:float gradient_norm:float learning_rate:float parameter_checksum:checksum"
     " router?:routers",
@@ -483,37 +488,45 @@ def read_chain(tree: Tree, path: str) -> Iterator[ChainLine]:
             yield ChainLine(record, where, before, place)
 
 
-# ---- order/1 and order/2 --------------------------------------------------------------------------------------------
+# ---- order/1, order/2 and order/3 -----------------------------------------------------------------------------------
 class Order:
-    """The order of a run as a start record states it at `where`; `order/1` has a pool for each source."""
+    """The order of a run as a start record states it at `where`; only `order/2` has more than a pool for each source.
 
-    def __init__(self, stated: Json, where: str) -> None:
-        self.version, known = stated.get("version"), " and ".join(ORDER_VERSIONS)
+    The numbers of an `order/3` are in the file `path` of `tree`; without one its windows are not known.
+    """
+
+    def __init__(self, stated: Json, where: str, tree: Tree | None = None, path: str = "") -> None:
+        self.version, known = stated.get("version"), ", ".join(ORDER_VERSIONS)
         need(self.version in ORDER_VERSIONS, f"order {show(self.version)}; this program reads {known}", where)
         fit(stated, self.version, where)
         self.tokens_digest, self.split, self.seed = stated["tokens_digest"], stated["split"], stated["seed"]
         self.window_tokens, self.first_step = stated["window_tokens"], stated.get("first_step", 1)
         usual, self.pools = {"window_tokens": self.window_tokens}, list[Pool]()
+        self.file, self._tree, self._path = stated.get("file"), tree, path
+        self.pinned = self.file and {**self.file, "tokens_digest": self.tokens_digest}  # as the recipe has it
         width, number = max([p["sequences_per_step"] for p in stated["phases"]], default=0), len(stated["sources"])
         is_small = width <= MAX_SEQUENCES_PER_STEP and (width + 2 * number) * number <= MAX_ORDER_WORK
         need(is_small, f"{width} sequences in a step from {number} sources: more than this program reads", where)
         for source in stated["sources"]:
             first_id = sum(pool.num_windows for pool in self.pools)
             self.pools.append(Pool(**{**usual, "draws_before": 0, "first_id": first_id, **source}))
-        self.phases = [tuple({**usual, **phase}[key] for key in PHASE) for phase in stated["phases"]]
+        self.phases = [tuple({**usual, "counts": [], **phase}[key] for key in PHASE) for phase in stated["phases"]]
+        self.num_windows = sum(pool.num_windows for pool in self.pools)
         self.lengths = list(dict.fromkeys(pool.window_tokens for pool in self.pools))
         require(len({pool[:2] for pool in self.pools}) == len(self.pools), "a source stands twice in the order", where)
         require(self.phases, "an order without phases", where)
         self._drawn_before, self._first_steps = [[pool.draws_before for pool in self.pools]], [self.first_step - 1]
         require(self.first_step > 1 or not any(self._drawn_before[0]), "draws before step 1", where)
         for num_steps, width, length, counts in self.phases:
+            self._first_steps.append(self._first_steps[-1] + num_steps)
+            if self.file:
+                continue
             fits = len(counts) == len(self.pools) and sum(counts) == num_steps * width
             require(fits, f"counts that do not add up to {num_steps * width} sequences over all sources", where)
             drawn = zip(self.pools, counts, strict=True)
             is_possible = all(pool.num_windows and pool.window_tokens == length for pool, count in drawn if count)
             require(is_possible, "draws from a source without windows of the phase's length", where)
             self._drawn_before.append([sum(pair) for pair in zip(self._drawn_before[-1], counts, strict=True)])
-            self._first_steps.append(self._first_steps[-1] + num_steps)
         self.num_steps = self._first_steps[-1]
         work = sum(p[0] * p[1] for p in self.phases) * (number + 16) // sum(p[0] for p in self.phases) + 2 * number**2
         self.affordable_steps = max(1, MAX_ORDER_WORK // work)  # `work`: of a step, by choices of a source
@@ -522,6 +535,9 @@ class Order:
         """(pool, window) of every slot of a step."""
         phase = bisect_right(self._first_steps, step - 1) - 1
         _, width, _, counts = self.phases[phase]
+        if self.file:
+            before = sum(p[0] * p[1] for p in self.phases[:phase])
+            return self._numbered(before + (step - 1 - self._first_steps[phase]) * width, width)
         drawn = draws_before(counts, (step - 1 - self._first_steps[phase]) * width)
         windows = []
         for _ in range(width):
@@ -532,6 +548,31 @@ class Order:
             keys = round_keys(self.tokens_digest, self.seed, pool.name, r // pool.num_windows, other)
             windows.append((pool, permute(keys, pool.num_windows, r % pool.num_windows)))
         return windows
+
+    def _numbered(self, first: int, width: int) -> list[tuple[Pool, int]]:
+        """The windows at some places of the file."""
+        if self._tree is None:
+            raise Unverifiable("the file that gives the order is not here")
+        item, first_ids = self._item_bytes, [pool.first_id for pool in self.pools]
+        numbers = unpack(self._tree.read(self._path, first * item, width * item), item)
+        require(max(numbers) < self.num_windows, "a number that is no window", self._tree.place(self._path))
+        # Of pools that share a first window id, all but the last are without a window.
+        pools = [self.pools[bisect_right(first_ids, number) - 1] for number in numbers]
+        return [(pool, number - pool.first_id) for pool, number in zip(pools, numbers, strict=True)]
+
+    @property
+    def _item_bytes(self) -> int:
+        return 4 if self.file["dtype"] == "u32" else 8
+
+    def check_file(self, tree: Tree) -> None:
+        """The file of an `order/3` is the one that is stated: enough numbers, all of them windows."""
+        path, item, needed = self._path, self._item_bytes, sum(phase[0] * phase[1] for phase in self.phases)
+        where, size = tree.place(path), tree.files.get(path, 0)
+        require(tree.sha256(path) == self.file["sha256"], "is not the file that the ledger names", where)
+        fits = size % item == 0 and size >= item * needed
+        require(fits, f"{size} bytes, expected {needed} numbers of {item} bytes or more", where)
+        is_known = all(max(unpack(block, item)) < self.num_windows for block in tree.blocks(path))
+        require(is_known, f"a number that is none of the {self.num_windows} windows", where)
 
 
 @lru_cache(4096)
@@ -791,7 +832,8 @@ def read_ledger(tree: Tree, path: str) -> Ledger:
     check_format(start, "openwright-ledger/1", first.where)
     check_record(first)
     begin = start["branch"]["step"] if "branch" in start else 0
-    steps, order = array("q", [begin]), Order(start["order"], f"{first.where}: order")
+    file, where = f"{path.rpartition('/')[0]}/order.bin", f"{first.where}: order"
+    steps, order = array("q", [begin]), Order(start["order"], where, tree, file)
     ledger = Ledger(path, start, first.where, order, begin, steps)
     require(ledger.order.first_step <= begin + 1, "its order begins after its first step", first.where)
     places, num_steps = {"step": 0, "evaluation": 1, "checkpoint": 2, "end": 3}, ledger.order.num_steps
@@ -1292,6 +1334,10 @@ class Verifier:
         require(recipe == stage.manifest["recipe"], "is not the recipe of the stage's manifest", where)
         require(digest == start["recipe_digest"], "the ledger's recipe_digest is of another recipe", where)
         branch = recipe.get("branch") and {key: recipe["branch"].get(key) for key in SHAPES["branch"]}
+        file, pinned = recipe["data"].get("order"), None
+        if file is not None:
+            fit(file, "pinned", where, "order")
+            pinned = {key: file[key] for key in ("dtype", "sha256", "tokens_digest")}
         # Stretches that end before a branch begins are no part of its ledger.
         skips = [stretch for stretch in recipe["skip_steps"] if stretch[-1] > ledger.first_step]
         facts = {
@@ -1303,6 +1349,7 @@ class Verifier:
             "reduction": (recipe["reduction"], start["reduction"]),
             "branch": (branch, start.get("branch")),
             "skip_steps": (skips, ledger.skipped),
+            "data.order": (pinned, order.pinned),
         }
         for name, (said, follows) in facts.items():
             require(said == follows, f"{name} is {show(said)} in the recipe and {show(follows)} in the ledger", where)
@@ -1317,8 +1364,9 @@ class Verifier:
         stated = {pool[:2]: pool.draws_before for pool in order.pools if pool.draws_before}
         phases = [self._phase(phase, order, where) for phase in recipe["phases"]]
         ends, lengths = list(accumulate(p[0] for p in phases)), list(dict.fromkeys(p[2] for p in phases))
+        is_pooled = bool(drawn) or lengths != [order.window_tokens]
         return {
-            "order": (ORDER_VERSIONS[bool(drawn) or lengths != [order.window_tokens]], order.version),
+            "order": (ORDER_VERSIONS[2 if recipe["data"].get("order") else is_pooled], order.version),
             "window lengths": (lengths, order.lengths),
             "draws_before": ((begun["step"], drawn), (order.first_step - 1, stated)),
             "phases": ((ends[-1], phases[bisect_right(ends, begun["step"]) :]), (order.num_steps, order.phases)),
@@ -1326,7 +1374,11 @@ class Verifier:
 
     @staticmethod
     def _phase(phase: Json, order: Order, where: str) -> tuple[int, int, int, list[int]]:
+        num_steps, width = phase["num_steps"], phase["sequences_per_step"]
         length = phase.get("window_tokens") or order.window_tokens
+        if order.file:
+            require(phase["mixture"] == "proportional", "a mixture beside a file that gives the order", where)
+            return num_steps, width, length, []
         named = {pool.name: pool.num_windows for pool in order.pools if pool.window_tokens == length}
         if phase["mixture"] != "proportional":
             fit(phase["mixture"], "weights", where)
@@ -1334,7 +1386,6 @@ class Verifier:
             named = phase["mixture"]
         weights = [named.get(pool.name, 0) * (pool.window_tokens == length) for pool in order.pools]
         require(sum(weights), "a mixture without weight", where)
-        num_steps, width = phase["num_steps"], phase["sequences_per_step"]
         return num_steps, width, length, shares(num_steps * width, weights)
 
     def check_windows(self, stage: Stage) -> str:
@@ -1369,6 +1420,8 @@ class Verifier:
     def check_order(self, stage: Stage) -> str:
         """Recompute the order digest and the tokens per source of every step, or of a large sample."""
         ledger, order = self._ledger(stage), self._ledger(stage).order
+        if order.file:
+            order.check_file(self.model)
         lines, chosen = self._sampled(ledger, f"{stage.name} order", MAX_ORDER_STEPS)
         for line in lines:
             step, windows = line.record["step"], order.step_windows(line.record["step"])

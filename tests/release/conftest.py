@@ -106,6 +106,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "retained": {"num_steps": 10, "reduction": "native", "checkpoints": RETENTION, "demoted": (2,), "removed": (6,)},
     "longer": {"num_steps": 7, "long_steps": 3},
     "without": {"num_steps": 9, "branch_step": 4, "long_steps": 2, "leaves_out": True},
+    "by file": {"num_steps": 6, "by_file": True},
     "roomy": {"num_steps": 10, "checkpoints": RETENTION},
 }
 """Pretraining runs in the forms that a ledger may have, by name."""

@@ -18,6 +18,7 @@ from transformers import Olmo3Config, Olmo3ForCausalLM
 
 from data_recipes.interleave import largest_remainder
 from data_recipes.order import Order, OrderSource, Phase
+from data_recipes.order_file import open_order
 from provenance.artifacts import Artifact
 from provenance.canonical import canonical_json, hex_float, read_json, write_json
 from provenance.digests import Parent, tagged_digest
@@ -40,6 +41,7 @@ class FakeRun:
         branch_step: goes on from the full checkpoint of that step of another run; 0 for a run of its own.
         long_steps: how many of the last steps read windows of twice the usual length.
         leaves_out: the branch does without the split's last source, in the order that goes on from its step.
+        by_file: a file gives the order: windows from the last of the split on backwards, in strides.
         has_experts: records routers and holds a buffer that changes between checkpoints.
         sharded: tensors of a checkpoint in two files each.
         demoted: steps whose full checkpoint keeps its weights only; `removed`: steps of which nothing is kept.
@@ -57,6 +59,7 @@ class FakeRun:
     branch_step: int = 0
     long_steps: int = 0
     leaves_out: bool = False
+    by_file: bool = False
     has_experts: bool = False
     sharded: bool = False
     demoted: tuple[int, ...] = ()
@@ -86,7 +89,7 @@ class FakeRun:
         }
 
     def _phases(self, sources: Sequence[str]) -> Iterator[dict[str, Any]]:
-        mixture = dict.fromkeys(sources, 1)
+        mixture: Any = "proportional" if self.by_file else dict.fromkeys(sources, 1)
         begun = self.branch_step if self.leaves_out else 0
         if begun:
             yield {"num_steps": begun, "sequences_per_step": 2, "mixture": mixture}
@@ -160,7 +163,7 @@ def make_run(
     work = start_stage(context, shape.stage)
     entry = read_json(corpus.path / "tokens" / "tokens.json")["splits"][shape.split]
     recipe = shape.recipe([source["name"] for source in entry["sources"]])
-    order = _make_order(shape, recipe, entry)
+    order = _write_order(work, shape, recipe, entry) if shape.by_file else _make_order(shape, recipe, entry)
     weights = {name: tensor.clone() for name, tensor in weights.items()}
     if shape.has_experts:
         weights[BIAS] = torch.zeros(4)
@@ -242,6 +245,18 @@ def _make_order(shape: FakeRun, recipe: Mapping[str, Any], entry: Mapping[str, A
     return Order(entry["digest"], shape.seed, plain, tuple(replace(phase, window_tokens=None) for phase in phases))
 
 
+def _write_order(work: Path, shape: FakeRun, recipe: dict[str, Any], entry: Mapping[str, Any]) -> Order:
+    """Write the file of an `order/3`, with more windows than are read, and pin it in the recipe."""
+    sources = tuple(OrderSource(source["name"], (source["num_tokens"] - 1) // WINDOW) for source in entry["sources"])
+    total, phase = sum(source.num_windows for source in sources), recipe["phases"][0]
+    span = phase["num_steps"], phase["sequences_per_step"]
+    numbers = np.array([(total - 1 - 31 * place) % total for place in range(span[0] * span[1] + 3)], "<u4")
+    (work / "order.bin").write_bytes(numbers.tobytes())
+    pin = {"dtype": "u32", "sha256": hashlib.sha256(numbers.tobytes()).hexdigest(), "tokens_digest": entry["digest"]}
+    recipe["data"]["order"] = {"path": "orders/backwards.bin", **pin}
+    return open_order(work / "order.bin", **pin, seed=shape.seed, sources=sources, shape=[span])
+
+
 def _windows(corpus: Path, entry: Mapping[str, Any], order: Order, step: int) -> tuple[bytes, dict[str, int], int]:
     """Bytes that the token digest of a step is made of, tokens by source and number of trained tokens."""
     data, by_source, trained = b"", {source["name"]: 0 for source in entry["sources"]}, 0
@@ -275,7 +290,7 @@ def _start_record(shape: FakeRun, recipe: Any, order: Order, parents: Sequence[P
         "reduction": shape.reduction,
         "num_logical_replicas": 2,
         "order": {
-            "version": "order/2" if order.window_tokens else "order/1",
+            "version": order.version,
             "tokens_digest": order.tokens_digest,
             "split": shape.split,
             "seed": order.seed,
@@ -293,12 +308,13 @@ def _start_record(shape: FakeRun, recipe: Any, order: Order, parents: Sequence[P
                 {
                     "num_steps": phase.num_steps,
                     "sequences_per_step": phase.sequences_per_step,
-                    "counts": list(phase.counts),
+                    **({} if shape.by_file else {"counts": list(phase.counts)}),
                     **({"window_tokens": phase.window_tokens} if order.window_tokens else {}),
                 }
                 for phase in order.phases
             ],
             **({"first_step": order.first_step} if order.window_tokens else {}),
+            **({"file": {key: recipe["data"]["order"][key] for key in ("dtype", "sha256")}} if shape.by_file else {}),
         },
         "parents": [parent.as_json() for parent in sorted(parents)],
         **({"branch": branch} if branch else {}),
