@@ -56,6 +56,7 @@ class KeptDocument:
 
 _STRING_LIST = pa.list_(pa.string())
 _STATISTIC_COLUMNS = {int: pa.int64(), float: pa.float64(), str: pa.string()}
+REMOVED_TYPE = pa.struct([("rule", pa.string()), ("num_lines", pa.int64()), ("num_chars", pa.int64())])
 HIT_TYPE = pa.struct(
     [("set", pa.string()), ("item", pa.string()), *((name, pa.int64()) for name in ("start", "end", "num_runs"))]
 )
@@ -83,6 +84,8 @@ DOCUMENTS_SCHEMA = pa.schema(
         ("contamination_hits", pa.list_(HIT_TYPE)),
         ("personal_data", pa.list_(SPAN_TYPE)),
         ("redacted_from", pa.string()),
+        ("lines_removed", pa.list_(REMOVED_TYPE)),
+        ("lines_removed_from", pa.string()),
         *((f"stat_{name}", _STATISTIC_COLUMNS[kind]) for name, kind in STATISTIC_TYPES.items()),
     ]
 )
@@ -130,6 +133,8 @@ def document_row(
         "contamination_hits": [],
         "personal_data": [],
         "redacted_from": "",
+        "lines_removed": [],
+        "lines_removed_from": "",
         **{f"stat_{name}": value for name, value in vars(statistics).items()},
     }
 

@@ -3,9 +3,9 @@
 * `gopher-quality`, `gopher-repetition`: Rae et al. 2021, "Scaling Language Models: Methods, Analysis & Insights from
   Training Gopher" (arXiv 2112.11446), appendix A.1.1 and its table A1.
 * `c4`: Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer" (JMLR
-  21:140), section 2.2: pages with fewer than three sentences, with curly brackets or with placeholder text. C4 takes
-  single lines out as well (without terminal punctuation, naming JavaScript, about cookies and policies), for which
-  no share of a document is published: their thresholds are for the recipe to set. Its list of bad words is not used.
+  21:140), section 2.2: pages with fewer than three sentences, with curly brackets or with placeholder text. The single
+  lines that C4 takes out are those of `data_recipes/line_rules.py`; shares of such lines, for which nothing is
+  published, are for the recipe to bound. Its list of bad words is not used.
 * `fineweb`: Penedo et al. 2024, "The FineWeb Datasets" (arXiv 2406.17557), section 3.6. The filter of that name in
   datatrove drops from 0.01 of characters in repeated lines on, where the paper says 0.1.
 

@@ -9,6 +9,7 @@ from data_recipes.build import Build
 from data_recipes.decisions import Judge
 from data_recipes.document import ExtractedDocument
 from data_recipes.documents import document_row
+from data_recipes.line_rules import Thinned, take_lines_out
 from data_recipes.near_duplicates import signature
 from data_recipes.part_files import PartWriter
 from data_recipes.personal_data import redact
@@ -84,24 +85,42 @@ def _row(
     document = extracted.document
     if document.source != source.name:
         raise DataError(f"a document of source {document.source!r}", expected=source.name, where=document.path)
-    reading = read_text(document.text, special_tokens)
+    thinned = _thin(config, source, document.text)
+    if thinned is not None and thinned.removed:
+        extracted = _with_text(extracted, thinned.text)
+    reading = read_text(extracted.document.text, special_tokens)
     rules, redacted_from = config.personal_data, ""
     if rules.action == "redact" and any(span.kind in rules.kinds for span in reading.personal_data):
-        redaction = redact(document.text, reading.personal_data, rules.kinds)
+        redaction = redact(extracted.document.text, reading.personal_data, rules.kinds)
         redacted_from = redaction.sha256_before
-        text_sha256 = sha256_bytes(redaction.text.encode("utf-8"))
-        document = replace(document, text=redaction.text, text_sha256=text_sha256)
-        extracted = replace(extracted, document=document)
+        extracted = _with_text(extracted, redaction.text)
+    document = extracted.document
     decision, licence_chosen = judge.decide(extracted, reading.statistics)
     row = document_row(document, reading.statistics, decision, licence_chosen, source.split)
     row["text"], row["functions"] = (None, []) if decision.rule else (document.text, _functions(extracted))
     row["personal_data"] = [vars(span) for span in reading.personal_data]
     row["redacted_from"] = redacted_from
+    if thinned is not None and thinned.removed:
+        row["lines_removed"] = [vars(removed) for removed in thinned.removed]
+        row["lines_removed_from"] = thinned.sha256_before
     row["signature"] = None
     if config.near_duplicates is not None and not decision.rule:
         segments = segment(document.text) if redacted_from else reading.segments
         row["signature"] = signature(segments.terms.hashes, config.near_duplicates.shingle_words).tobytes()
     return row
+
+
+def _thin(config: CorpusConfig, source: Source, text: str) -> Thinned | None:
+    """The text without the lines that the recipe takes out; None where it leaves the source alone."""
+    rules = config.lines
+    if rules is None or (rules.sources is not None and source.name not in rules.sources):
+        return None
+    return take_lines_out(text, rules)
+
+
+def _with_text(extracted: ExtractedDocument, text: str) -> ExtractedDocument:
+    document = replace(extracted.document, text=text, text_sha256=sha256_bytes(text.encode("utf-8")))
+    return replace(extracted, document=document)
 
 
 def _functions(extracted: ExtractedDocument) -> list[dict[str, str]]:

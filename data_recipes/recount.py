@@ -20,13 +20,24 @@ from data_recipes.decisions import DUPLICATE
 from data_recipes.documents import KEPT
 from data_recipes.filters import ENGLISH_RULES, QUALITY_RULES, SPACED_RULES, QualityRules
 from data_recipes.quality_presets import thresholds_of
-from data_recipes.rule_settings import CONTAMINATED, NEAR_DUPLICATE, DecontaminationRules, NearDuplicateRules
+from data_recipes.rule_settings import (
+    CONTAMINATED,
+    NEAR_DUPLICATE,
+    DecontaminationRules,
+    LineRules,
+    NearDuplicateRules,
+)
 from provenance.canonical import read_json
 from provenance.config import Config, from_recipe, override_config
 from provenance.errors import ConfigError, DataError
 
 RECOUNT_FORMAT = "openwright-recount/1"
-_STEPS = {"quality": "quality rules", "decontamination": "decontamination", "near_duplicates": "near-duplicates"}
+_STEPS = {
+    "lines": "line rules",
+    "quality": "quality rules",
+    "decontamination": "decontamination",
+    "near_duplicates": "near-duplicates",
+}
 """Section of the recipe: step of `corpus.json` that records it."""
 
 _NUM_DIGESTS = 2
@@ -38,6 +49,7 @@ Mask = NDArray[np.bool_]
 class _Recipe(Config):
     """The part of a recipe that can be tried anew; `--set` names its keys."""
 
+    lines: LineRules | None = None
     quality: QualityRules
     decontamination: DecontaminationRules | None = None
     near_duplicates: NearDuplicateRules | None = None
@@ -149,6 +161,8 @@ def _overridden(recipe: _Recipe, overrides: Sequence[str]) -> _Recipe:
             rule: value for rule, value in values["quality"].items() if rule not in thresholds_of(chosen)
         }
     after = override_config(values, _Recipe, overrides)
+    if after.lines != recipe.lines:
+        raise _untold("a change of which lines are taken out of texts, of which only what is left was measured")
     if _without_thresholds(after) != _without_thresholds(recipe):
         raise _untold("a change of what documents were compared with, or how")
     if after.thresholds().get("min_jaccard", 1.0) < recipe.thresholds().get("min_jaccard", 0.0):

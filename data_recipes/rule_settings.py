@@ -16,6 +16,29 @@ Kind = Literal["email", "phone", "ip", "secret"]
 KINDS: tuple[Kind, ...] = ("email", "phone", "ip", "secret")
 
 
+LineRuleName = Literal["javascript", "policy", "terminal_mark", "min_num_words"]
+LINE_RULES: tuple[LineRuleName, ...] = ("javascript", "policy", "terminal_mark", "min_num_words")
+"""Rules that take single lines out of a text, in the order in which they are applied."""
+
+
+class LineRules(Config):
+    """Which lines are taken out of texts before anything is measured; the defaults are those of C4.
+
+    Attributes:
+        sources: sources whose texts are thinned; None for all. Made for web pages: headings, lists and code go too.
+        javascript: lines with the word JavaScript.
+        policy: lines with a phrase on terms of use, privacy policies or cookies.
+        terminal_mark: lines that do not end in a mark that ends a sentence or a quotation.
+        min_num_words: lines with fewer words.
+    """
+
+    sources: list[str] | None = None
+    javascript: bool = True
+    policy: bool = True
+    terminal_mark: bool = True
+    min_num_words: int = Field(default=5, ge=0)
+
+
 class NearDuplicateRules(Config):
     """When two documents are near-duplicates.
 

@@ -14,7 +14,7 @@ from data_recipes.policy import LicencePolicy
 from data_recipes.pypi_settings import PypiSource
 from data_recipes.reading import ReadingLimits
 from data_recipes.row_settings import DatasetSource, StatedLicence
-from data_recipes.rule_settings import DecontaminationRules, NearDuplicateRules, PersonalDataRules
+from data_recipes.rule_settings import DecontaminationRules, LineRules, NearDuplicateRules, PersonalDataRules
 from data_recipes.slurm_settings import SlurmExecution
 from data_recipes.source_terms import check_names
 from data_recipes.token_settings import TokensSource
@@ -141,6 +141,7 @@ class CorpusConfig(Config):
     limits: ReadingLimits = ReadingLimits()
     policy: LicencePolicy
     forget: list[ForgottenDocument] = Field(default=[])
+    lines: LineRules | None = None
     quality: QualityRules = QualityRules()
     personal_data: PersonalDataRules = PersonalDataRules()
     decontamination: DecontaminationRules | None = None
@@ -156,4 +157,8 @@ class CorpusConfig(Config):
         check_names(source.name for source in self.sources)
         if not any(source.split == "train" for source in self.sources):
             raise ValueError("at least one source with split: train")
+        named = [] if self.lines is None else self.lines.sources or []
+        unknown = sorted(set(named) - {source.name for source in self.sources})
+        if unknown:
+            raise ValueError(f"lines.sources names {unknown[0]!r}, which is no source")
         return self

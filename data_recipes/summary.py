@@ -8,7 +8,13 @@ from data_recipes.conversations import Conversations, EncodedRows
 from data_recipes.decisions import DUPLICATE, FORGOTTEN, LICENCE
 from data_recipes.filters import QUALITY_RULES
 from data_recipes.reading import PartReport
-from data_recipes.rule_settings import CONTAMINATED, NEAR_DUPLICATE, DecontaminationRules, NearDuplicateRules
+from data_recipes.rule_settings import (
+    CONTAMINATED,
+    NEAR_DUPLICATE,
+    DecontaminationRules,
+    LineRules,
+    NearDuplicateRules,
+)
 from data_recipes.settings import CorpusConfig
 from data_recipes.text import READING_RULES
 from data_recipes.totals import Totals, sum_of
@@ -108,6 +114,11 @@ def _kept(sources: Iterable[SourceSummary]) -> Json:
 _Step = tuple[str, str, Json, tuple[str, ...]]
 
 
+def _lines(rules: LineRules | None) -> Iterator[_Step]:
+    if rules is not None:
+        yield "line rules", "data_recipes/line_rules.py", recipe_of(rules), ()
+
+
 def _decontamination(rules: DecontaminationRules | None) -> Iterator[_Step]:
     if rules is not None:
         yield "decontamination", "data_recipes/decontamination.py", recipe_of(rules), (CONTAMINATED,)
@@ -138,6 +149,7 @@ def _steps(config: CorpusConfig, sources: Sequence[SourceSummary], everything: T
         ("takedown", "data_recipes/decisions.py", recipe_of(config)["forget"], (FORGOTTEN,)),
         ("decode", "data_recipes/text.py", recipe_of(config.limits), READING_RULES),
         ("licence policy", "data_recipes/policy.py", recipe_of(config.policy), (LICENCE,)),
+        *_lines(config.lines),
         ("quality rules", "data_recipes/filters.py", recipe_of(config.quality), QUALITY_RULES),
         ("personal data", "data_recipes/personal_data.py", recipe_of(config.personal_data), ()),
         ("exact de-duplication", "data_recipes/deduplicate.py", {"by": "text_sha256"}, (DUPLICATE,)),

@@ -9,7 +9,7 @@ import pyarrow as pa
 from data_recipes.decisions import LICENCE
 from provenance.canonical import Json
 
-_COLUMNS = ("source", "rule", "size_bytes", "num_tokens", "kind", "licence_spdx", "licence_chosen")
+_COLUMNS = ("source", "rule", "size_bytes", "num_tokens", "kind", "licence_spdx", "licence_chosen", "lines_removed")
 
 
 @dataclass
@@ -20,6 +20,7 @@ class Totals:
         dropped: dropped documents by rule.
         licences: SPDX expressions; `licences_chosen`, the alternatives of an OR that the policy took.
         licences_dropped: expressions that the policy refused.
+        lines_removed: lines that were taken out of kept documents, by rule.
     """
 
     num_kept: int = 0
@@ -30,6 +31,7 @@ class Totals:
     licences: Counter[str] = field(default_factory=Counter)
     licences_chosen: Counter[str] = field(default_factory=Counter)
     licences_dropped: Counter[str] = field(default_factory=Counter)
+    lines_removed: Counter[str] = field(default_factory=Counter)
 
     def as_json(self) -> dict[str, Json]:
         """Return the form that `corpus.json` holds."""
@@ -42,6 +44,7 @@ class Totals:
             "licences": _sorted(self.licences),
             "licences_chosen": _sorted(self.licences_chosen),
             "licences_dropped": _sorted(self.licences_dropped),
+            "lines_removed": _sorted(self.lines_removed),
         }
 
     def add(self, values: Json) -> None:
@@ -54,12 +57,13 @@ class Totals:
         self.licences.update(values["licences"])
         self.licences_chosen.update(values["licences_chosen"])
         self.licences_dropped.update(values["licences_dropped"])
+        self.lines_removed.update(values["lines_removed"])
 
 
 def add_rows(totals: dict[str, Totals], table: pa.Table) -> None:
     """Count rows of the documents table, by source."""
     columns = (table.column(name).to_pylist() for name in _COLUMNS)
-    for source, rule, size_bytes, num_tokens, kind, licence, chosen in zip(*columns, strict=True):
+    for source, rule, size_bytes, num_tokens, kind, licence, chosen, removed in zip(*columns, strict=True):
         found = totals.setdefault(source, Totals())
         if rule:
             found.dropped[rule] += 1
@@ -72,6 +76,8 @@ def add_rows(totals: dict[str, Totals], table: pa.Table) -> None:
         found.kinds[kind] += 1
         found.licences[licence] += 1
         found.licences_chosen[chosen] += 1
+        for taken_out in removed:
+            found.lines_removed[taken_out["rule"]] += taken_out["num_lines"]
 
 
 def sum_of(values: Iterable[Json]) -> Totals:

@@ -24,6 +24,7 @@ from corpus_fixtures import (
 from transformers import AutoTokenizer
 
 from data_recipes.corpus import build_corpus
+from data_recipes.recount import recount
 from data_recipes.settings import CorpusConfig
 from data_recipes.text import normalise
 from data_recipes.windows import TokenWindows
@@ -38,15 +39,17 @@ SHARED = prose(77).encode()
 ALIKE = [prose(66, num_paragraphs=8) + end for end in ("", "\nOne sentence more.\n")]
 LEAKED = prose(88, num_paragraphs=8)
 LEAK = f"{prose(5)}\n\n{LEAKED[200:500]}\n\n{prose(6)}"
+PAGE = ["Главная | О нас", "", *prose(500, script="cyrillic").splitlines(), "", "We use cookies.", ""]
 MAIL = f"{prose(7)}\n\nWrite to someone@openwright.dev today.\n"
 
 
 def rich_values(tmp_path):
     """A recipe in which every kind of decision occurs."""
     cache_dir = tmp_path / "cache"
+    texts = ["\n".join(PAGE), prose(501, script="cyrillic"), prose(502, script="cyrillic")]
     rows = "".join(
-        json.dumps({"text": prose(500 + number, script="cyrillic"), "licence": licence}, ensure_ascii=False) + "\n"
-        for number, licence in enumerate(["Apache-2.0", "GPL-3.0-only OR MIT", "unknown"])
+        json.dumps({"text": text, "licence": licence}, ensure_ascii=False) + "\n"
+        for text, licence in zip(texts, ["Apache-2.0", "GPL-3.0-only OR MIT", "unknown"], strict=True)
     )
     (tmp_path / "rows.jsonl").write_text(rows, encoding="utf-8")
     odd = {
@@ -67,6 +70,7 @@ def rich_values(tmp_path):
     item = json.dumps({"question": LEAKED, "id": "q1"}) + "\n"
     (tmp_path / "questions.jsonl").write_text(item, encoding="utf-8")
     values = tiny_corpus_values(tmp_path)
+    values["lines"] = {"sources": ["rows"]}
     values["near_duplicates"] = {"min_jaccard": 0.8}
     values["personal_data"] = {"action": "redact"}
     values["decontamination"] = {
@@ -189,6 +193,29 @@ def test_personal_data_is_replaced_and_its_place_kept(made, table):
     assert normalise(MAIL)[span["start"] : span["end"]] == "someone@openwright.dev"
     assert row["redacted_from"] == sha256_bytes(normalise(MAIL).encode())
     assert row["text_sha256"] == sha256_bytes(text.encode())
+
+
+def test_lines_that_are_taken_out_of_a_source_are_on_record(made, table):
+    row = one(table, "rows", "rows.jsonl#0")
+    (text,) = [entry["text"] for entry in read_rows(made, "text/train") if entry["document_id"] == row["document_id"]]
+    assert text == normalise("\n".join(PAGE[2:-3]))
+    assert row["lines_removed"] == [
+        {"rule": "policy", "num_lines": 1, "num_chars": len(PAGE[-2])},
+        {"rule": "terminal_mark", "num_lines": 1, "num_chars": len(PAGE[0])},
+    ]
+    assert row["lines_removed_from"] == sha256_bytes(normalise("\n".join(PAGE)).encode())
+    assert (row["text_sha256"], row["stat_num_chars"]) == (sha256_bytes(text.encode()), len(text))
+    assert all(not other["lines_removed"] and not other["lines_removed_from"] for other in table if other != row)
+    corpus = json.loads((made.path / "corpus.json").read_text())
+    removed = {source["name"]: source["lines_removed"] for source in corpus["sources"]}
+    assert removed.pop("rows") == {"policy": 1, "terminal_mark": 1}
+    assert set(map(len, removed.values())) == {0}
+    (step,) = [step for step in corpus["steps"] if step["name"] == "line rules"]
+    assert step["parameters"]["sources"] == ["rows"]
+    assert step["rows_in"] == step["rows_out"]
+    assert recount(made.path, ["quality.min_num_words=40"]).changed == {"min_num_words": (30, 40)}
+    with pytest.raises(ConfigError, match="which lines are taken out"):
+        recount(made.path, ["lines.terminal_mark=false"])
 
 
 def test_whole_projects_are_held_out(table):

@@ -120,6 +120,16 @@ def test_what_is_no_threshold_is_refused(corpora, override):
         recount(corpora["own"], [override])
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [("lines.min_num_words=3", "which lines are taken out"), ("near_duplicates.shingle_words=4", "compared with")],
+)
+def test_what_only_texts_can_tell_is_refused(corpora, override, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        recount(corpora["own"], [override])
+    assert caught.value.next_command.endswith("openwright data build")
+
+
 def test_a_corpus_without_the_statistic_is_told_so(corpora, tmp_path):
     (tmp_path / "documents").mkdir()
     for name in ("corpus.json", "documents/codes.json"):
