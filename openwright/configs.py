@@ -154,9 +154,10 @@ def _check_average(models: Mapping[str, Any], directory: Path) -> None:
         if stage not in models:
             told = f"ingredients: {stage} is no stage of this release"
             raise ConfigError(told, expected=f"one of {', '.join(models)}", where=where)
-        run, kept = models[stage], kept_checkpoints(models[stage], 0, 0).steps
-        # Phases that are given by epochs have no steps before the corpus is there: the stage itself looks again.
-        if step not in kept and all(phase.num_steps for phase in run.phases):
+        if not all(phase.num_steps for phase in models[stage].phases):
+            continue  # phases by epochs have no steps before the corpus is there: the stage itself looks again
+        kept = kept_checkpoints(models[stage], 0, 0).steps
+        if step not in kept:
             told = f"ingredients: {stage} keeps no checkpoint of step {step}"
             raise ConfigError(told, expected=f"one of {', '.join(map(str, kept))}", where=where)
 

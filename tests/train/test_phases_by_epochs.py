@@ -9,12 +9,13 @@ import small_jobs
 import tiny_runs
 
 from data_recipes.order import Order
-from openwright.configs import StageConfigs
+from openwright.configs import StageConfigs, _check_average
 from openwright.pipeline import _check_phases
 from provenance.artifacts import Artifact
 from provenance.errors import ConfigError, StoppedForRequeue
 from release import verify
 from train import jobs
+from train.average_settings import AverageConfig
 from train.branch import cut_phases, phase_weights
 from train.job import TrainingJob
 from train.run_order import build_order, open_windows, settle_phases
@@ -184,6 +185,16 @@ def test_later_stages_are_looked_at_as_soon_as_the_corpus_is_there(corpus: Artif
     _check_phases(configs(good, good), corpus)
     with pytest.raises(ConfigError, match=r"phases\.0\.num_steps 9"):
         _check_phases(configs(good, bad), corpus)
+
+
+def test_an_average_of_checkpoints_is_looked_at_where_the_steps_are_known() -> None:
+    settings = AverageConfig.model_validate(
+        {"kind": "uniform", "ingredients": [{"stage": "pretrain", "steps": [2, 5]}]}
+    )
+    known = {"pretrain": config_of({"num_steps": 4, "sequences_per_step": WIDTH}), "average": settings}
+    _check_average({**known, "pretrain": config_of(by_epochs({"beta": 1.0}))}, Path())
+    with pytest.raises(ConfigError, match="pretrain keeps no checkpoint of step 5"):
+        _check_average(known, Path())
 
 
 def test_before_the_corpus_is_built_the_steps_are_not_known() -> None:
