@@ -157,7 +157,7 @@ def _check_phases(configs: StageConfigs, corpus: Artifact) -> None:
     for config in map(configs.models.__getitem__, configs.order):
         if isinstance(config, RunConfig):
             settled = settle_phases(config, corpus.path)
-            build_order(settled, open_windows(settled, corpus.path))
+            build_order(settled, open_windows(settled, corpus.path), settled.order_source)
 
 
 def _stages_until(configs: StageConfigs, until: str) -> tuple[str, ...]:

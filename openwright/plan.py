@@ -194,7 +194,7 @@ def _model(shape: ModelShape) -> dict[str, Any]:
 
 def _epochs(config: RunConfig, corpus: Artifact) -> dict[str, float]:
     """How often the stage reads each source, at all window lengths together."""
-    order = build_order(config, open_windows(config, corpus.path))
+    order = build_order(config, open_windows(config, corpus.path), config.order_source)
     epochs = dict.fromkeys((source.name for source in order.sources), 0.0)
     for source, count in zip(order.sources, order.draws_until(order.num_steps), strict=True):
         epochs[source.name] += count / source.num_windows if source.num_windows else 0.0

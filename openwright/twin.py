@@ -92,7 +92,7 @@ def twin_corpus(values: dict[str, Any], _: Any, sources: Path) -> dict[str, Any]
 def twin_run(values: dict[str, Any], config: RunConfig, _: Path) -> dict[str, Any]:
     """A training stage: its model, batch, steps and layout divided."""
     replicas = min(MAX_REPLICAS, config.num_logical_replicas)
-    data = {**values["data"], "heldout_windows": 4, "heldout_every_steps": 2, "max_epochs": None}
+    data = {**values["data"], "heldout_windows": 4, "heldout_every_steps": 2, "max_epochs": None, "order": None}
     data["window_tokens"] = CONVERSATION_TOKENS if config.data.split.startswith("sft") else WINDOW_TOKENS
     twin = {
         **values,

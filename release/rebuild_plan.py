@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_recipes.order_file import ORDER_FILE
 from data_recipes.settings import TAKEN_TOKENIZER
 from provenance.canonical import read_json
 from provenance.errors import BundleError
@@ -17,7 +18,7 @@ from release.layout import bundle_files
 from release.readable import require_for_rebuild
 from release.replay_layout import recorded_layouts, reduction
 from release.replay_segments import Segment, training_stages
-from release.verify import CheckResult
+from release.verify import CheckResult, is_harmless, show
 
 CHECK = "rebuild"
 RELEASE = "release"
@@ -43,7 +44,7 @@ class RebuildPlan:
     """A rebuild, not begun.
 
     Attributes:
-        work: directory that it writes in: `code/`, `sources/`, `artifacts/`.
+        work: directory that it writes in: `code/`, `sources/`, `orders/`, `artifacts/`.
         config_dir: the bundle's configs, below `work`.
         stages: stages in order; the bundle itself is the last.
         overrides: `--set` texts that lay out the work here and change no result.
@@ -133,7 +134,29 @@ def _overrides(bundle: Path, work: Path, options: RebuildOptions) -> Iterator[st
     for stage in training_stages(bundle):
         yield f"{stage}.execution.trackers=[]"
         yield f"{stage}.execution.on_loss_spike=record"
+        if (orders := _place_order(bundle, stage, work / "orders" / stage)) is not None:
+            yield f"{stage}.execution.data_dir={json.dumps(str(orders))}"
         yield from _layout_overrides(bundle, stage, options.num_processes)
+
+
+def _place_order(bundle: Path, stage: str, target: Path) -> Path | None:
+    """Copy the file that gives a stage's order to where the stage looks for it below a directory; None without one.
+
+    Raises:
+        BundleError: when the recipe names no harmless path.
+    """
+    folder = bundle / "model" / "training" / stage
+    order = read_json(folder / "recipe.json")["data"].get("order")
+    if order is None:
+        return None
+    path = order.get("path") if isinstance(order, dict) else None
+    if not isinstance(path, str) or not is_harmless(path):
+        told = f"data.order names the file {show(path)}"
+        raise BundleError(told, expected="a relative path", where=str(folder / "recipe.json"))
+    if (folder / ORDER_FILE).is_file():  # without it the stage says what is missing
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / ORDER_FILE, target / path)
+    return target
 
 
 def _layout_overrides(bundle: Path, stage: str, num_processes: int | None) -> Iterator[str]:

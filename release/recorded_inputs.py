@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from data_recipes.order_file import ORDER_FILE
 from provenance.canonical import read_json
 from provenance.digests import hash_files, sha256_file, tagged_digest
 from provenance.fingerprint import PACKAGES as ALL_PACKAGES
@@ -42,15 +43,19 @@ def changed_code(bundle: Path, stage: str) -> list[str]:
 
 
 def changed_tokens(bundle: Path, stage: str) -> list[str]:
-    """Token shards of a stage that are not those which its ledger names; nothing where all are."""
-    order = _start(bundle / "model" / "training" / stage)["order"]
+    """Token shards and file of the order that are not those which a stage's ledger names; nothing where all are."""
+    folder = bundle / "model" / "training" / stage
+    order = _start(folder)["order"]
     split = read_json(bundle / "dataset" / "tokens" / "tokens.json")["splits"].get(order["split"], {})
     if split.get("digest") != order["tokens_digest"]:
         return [f"tokens.json describes other shards of {order['split']} than the ledger names"]
     files = [file for source in split["sources"] for shard in source["shards"] for file in shard["files"].values()]
     there = [file for file in files if (bundle / "dataset" / file["path"]).is_file()]
     changed = [file["path"] for file in there if sha256_file(bundle / "dataset" / file["path"]) != file["sha256"]]
-    return _first_few([f"dataset/{path} is not the file that tokens.json lists" for path in changed])
+    reasons = [f"dataset/{path} is not the file that tokens.json lists" for path in changed]
+    if "file" in order and sha256_file(folder / ORDER_FILE) != order["file"]["sha256"]:
+        reasons.insert(0, f"{ORDER_FILE} is not the file that the ledger names")
+    return _first_few(reasons)
 
 
 def _start(folder: Path) -> dict[str, Any]:

@@ -96,6 +96,8 @@ def leave_out(
         ConfigError: when the split has no such source, no later phase reads it, or a later phase would read nothing.
     """
     known = list(dict.fromkeys(source.name for source in order.sources))
+    if config.data.order is not None:
+        raise _refuse(names, "a file gives the order of this run, its sources among it", "a run with a mixture")
     past, later = cut_phases(config.phases, step)
     read: set[str] = set()
     phases = list(past)
@@ -199,6 +201,7 @@ def check_same_past(before: RunConfig, after: RunConfig, step: int, draws_before
         "seed": (before.seed, after.seed),
         "data.split": (before.data.split, after.data.split),
         "data.window_tokens": (before.data.window_tokens, after.data.window_tokens),
+        "data.order": (before.data.order, after.data.order),
         f"phases 0 to {keep - 1}": (old, new),
         "branch.draws_before": (draws_before, after.draws_before),
         "skip_steps before it": tuple(

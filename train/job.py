@@ -37,6 +37,7 @@ class TrainingJob:
         code: digest of the sources as the launching process sees them; empty where no process launched the job.
         libraries: versions of the libraries there.
         keep_checkpoints: a replay writes the checkpoints that it comes by, in place of their digests only.
+        order_file: where the file that the recipe's `data.order` pins lies; not looked at where it pins none.
     """
 
     stage: str
@@ -52,6 +53,7 @@ class TrainingJob:
     code: str = ""
     libraries: dict[str, str] = field(default_factory=dict)
     keep_checkpoints: bool = False
+    order_file: str = ""
 
     @property
     def config(self) -> RunConfig:

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from data_recipes.order_file import ORDER_FILE, keep_order
 from provenance.artifacts import Artifact
 from provenance.canonical import Json, read_json
 from provenance.config import recipe_of
@@ -74,6 +75,8 @@ def _train(
     def body(work: Path) -> None:
         identity = run_identity(recipe, parents, spec.packages, spec.libraries, context.code.commit)
         begin_or_go_on(work, identity, fresh=context.fresh)
+        if config.data.order is not None:
+            keep_order(config.order_source, config.data.order.sha256, work)
         job = TrainingJob(
             stage=spec.kind,
             recipe=recipe,
@@ -85,6 +88,7 @@ def _train(
             branch_from=str(find_branch_point(context.store, config.branch).resolve()) if config.branch else "",
             replay_from="",
             last_step=config.num_steps,
+            order_file=str(work.resolve() / ORDER_FILE),
         )
         execution = config.execution
         processes = execution.num_processes or default_processes(config.num_logical_replicas, execution.device)

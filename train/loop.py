@@ -70,7 +70,7 @@ class TrainingRun:
         tokenizer_dir = Path(job.corpus) / "tokenizer"
         data = self.config.data
         self.windows = open_windows(self.config, Path(job.corpus))
-        self.order = build_order(self.config, self.windows)
+        self.order = build_order(self.config, self.windows, Path(job.order_file))
         heldout = TokenWindows(Path(job.corpus), data.heldout_split, data.window_tokens)
         self.heldout = HeldoutSet(heldout, data.heldout_windows, token_num_bytes(tokenizer_dir / "tokenizer.json"))
 

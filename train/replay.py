@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_recipes.order_file import ORDER_FILE
 from provenance.canonical import read_json
 from provenance.errors import OpenwrightError
 from train.job import TrainingJob
@@ -26,7 +27,7 @@ class ReplayRequest:
 
     Attributes:
         stage: `pretrain` or `sft`.
-        recipe: path of the run's `recipe.json`.
+        recipe: path of the run's `recipe.json`; the file of its order, if it has one, lies beside it.
         corpus: path of the corpus.
         base_checkpoint: for fine-tuning, the weights that the run started from; else empty.
         from_checkpoint: checkpoint to start from: a full one, or that of step 0.
@@ -71,6 +72,7 @@ def replay(request: ReplayRequest) -> None:
         replay_from=request.from_checkpoint,
         last_step=request.last_step,
         keep_checkpoints=request.keep_checkpoints,
+        order_file=str(Path(request.recipe).with_name(ORDER_FILE)),
     )
     config = job.config
     launch(job, request.num_processes or default_processes(config.num_logical_replicas), config.threads_per_process)

@@ -15,10 +15,11 @@ from pydantic import ValidationError
 
 from data_recipes.interleave import largest_remainder
 from data_recipes.order import Order, OrderSource, Phase
+from data_recipes.order_file import open_order
 from data_recipes.pools import WindowPools
 from provenance.canonical import read_json
-from provenance.errors import ConfigError
-from train.settings import DrawsBefore, PhaseConfig, RunConfig, exact_epochs
+from provenance.errors import ConfigError, DataError
+from train.settings import DrawsBefore, OrderFile, PhaseConfig, RunConfig, exact_epochs
 
 RunType = TypeVar("RunType", bound=RunConfig)
 
@@ -113,16 +114,22 @@ def _check_names(named: Mapping[str, object], windows: WindowPools, where: str) 
         raise ConfigError(f"{where} names {unknown[0]!r}", expected=f"sources of the split: {windows.source_names}")
 
 
-def build_order(config: RunConfig, windows: WindowPools) -> Order:
+def build_order(config: RunConfig, windows: WindowPools, order_file: Path = Path()) -> Order:
     """Turn the settled phases of a config into an order over the windows of a split.
 
-    It is an `order/1` unless a phase has a window length of its own or draws were made before it.
+    It is an `order/1` unless a phase has a window length of its own or draws were made before it, and an `order/3`
+    where a file gives it.
+
+    Args:
+        order_file: where the file that `data.order` pins lies; not looked at where it pins none.
 
     Raises:
         ConfigError: when a mixture names a source that the split lacks, draws before do not fit the phases, or a source
             would be read more often than `data.max_epochs` allows.
+        DataError: when `data.order` numbers the windows of other shards, and as `open_order`.
     """
-    order = _order_of(config, windows)
+    stated = config.data.order
+    order = _order_of(config, windows) if stated is None else _order_of_file(config, windows, stated, order_file)
     _check_epochs(order, config.data.max_epochs, windows.source_names)
     return order
 
@@ -144,6 +151,25 @@ def _order_of(config: RunConfig, windows: WindowPools) -> Order:
         past = phases[: ends.index(start.step) + 1]
         pools, phases = _with_draws(pools, start, past), phases[len(past) :]
     return Order(windows.tokens_digest, config.seed, pools, tuple(phases), usual, first_step)
+
+
+def _order_of_file(config: RunConfig, windows: WindowPools, stated: OrderFile, path: Path) -> Order:
+    if windows.tokens_digest != stated.tokens_digest:
+        raise DataError(
+            f"data.order numbers the windows of shards with the digest {stated.tokens_digest}",
+            expected=f"{windows.tokens_digest}, that of split {windows.split!r}",
+            where=str(path),
+            next_command="train on the corpus that the order was made for, or make an order for this one",
+        )
+    return open_order(
+        path,
+        dtype=stated.dtype,
+        sha256=stated.sha256,
+        tokens_digest=windows.tokens_digest,
+        seed=config.seed,
+        sources=tuple(OrderSource(pool.name, pool.num_windows) for pool in windows.pools),
+        shape=[(phase.num_steps, phase.sequences_per_step) for phase in config.phases],
+    )
 
 
 def _check_epochs(order: Order, limits: float | Mapping[str, float] | None, names: list[str]) -> None:

@@ -3,10 +3,12 @@
 from bisect import bisect_left
 from fractions import Fraction
 from itertools import accumulate
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from data_recipes.local_files import DatasetFile
 from provenance.config import Config
 from provenance.errors import ConfigError
 
@@ -64,6 +66,19 @@ class PhaseConfig(Config):
         return self
 
 
+class OrderFile(DatasetFile):
+    """A file that gives the order of the run: the number of a window for each place, raw and little-endian.
+
+    Attributes:
+        dtype: type of the numbers.
+        tokens_digest: digest of the split whose windows are numbered, as `tokens/tokens.json` has it: over other shards
+            the same numbers are other windows.
+    """
+
+    dtype: Literal["u32", "u64"]
+    tokens_digest: str = Field(pattern="^[0-9a-f]{64}$")
+
+
 class DataConfig(Config):
     """Which splits of the corpus are read, and how.
 
@@ -76,6 +91,7 @@ class DataConfig(Config):
         document_masking: attention and positions begin anew at each document of a window.
         max_epochs: how often the run may read a source over, all phases together; one number for every source, or a
             number for each of some. None sets no limit. A run that would read more does not start.
+        order: a file that names the window of each place, in the place of mixtures and seed; None computes the order.
     """
 
     split: str
@@ -85,6 +101,7 @@ class DataConfig(Config):
     heldout_every_steps: int = Field(gt=0)
     document_masking: bool = False
     max_epochs: Epochs | dict[str, Epochs] | None = None
+    order: OrderFile | None = None
 
 
 class LossConfig(Config):
@@ -172,6 +189,7 @@ class ExecutionConfig(Config):
         on_loss_spike: what a loss of `loss_spike_factor` times the recent median does, besides its journal record.
         trackers: mirrors of the ledger's numbers through accelerate; the ledger stays the truth.
         device: `auto` takes GPUs where torch finds them.
+        data_dir: directory that the path of `data.order` is relative to.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -182,6 +200,7 @@ class ExecutionConfig(Config):
     on_loss_spike: Literal["record", "stop"] = "record"
     loss_spike_factor: float = Field(default=2.0, gt=1)
     trackers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = Field(default=(), strict=False)
+    data_dir: Path = Field(default=Path(), strict=False, validate_default=False)
 
 
 class PoolDraws(Config):
@@ -274,6 +293,11 @@ class RunConfig(Config):
         """Draws before the order begins; None where it begins with step 1."""
         return None if self.branch is None else self.branch.draws_before
 
+    @property
+    def order_source(self) -> Path:
+        """Where the file that `data.order` pins lies on this machine; of no meaning where it pins none."""
+        return self.execution.data_dir.expanduser() / (self.data.order.path if self.data.order else "")
+
     def window_tokens_of(self, phase: PhaseConfig) -> int:
         """Window length of a phase."""
         return phase.window_tokens or self.data.window_tokens
@@ -306,6 +330,18 @@ class RunConfig(Config):
                 raise ValueError(
                     f"sequences_per_step {phase.sequences_per_step} must divide by num_logical_replicas {replicas}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.data.order is None:
+            return self
+        if any(phase.mixture != "proportional" or phase.epochs is not None for phase in self.phases):
+            raise ValueError("data.order says what is read: phases beside it have neither a mixture nor epochs")
+        if self.window_lengths != (self.data.window_tokens,):
+            raise ValueError("data.order numbers windows of data.window_tokens: phases beside it have no other length")
+        if self.draws_before is not None:
+            raise ValueError("data.order names the windows of all steps: branch.draws_before has no place beside it")
         return self
 
     @model_validator(mode="after")

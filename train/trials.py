@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from data_recipes.order import Draw, Order
+from data_recipes.order_file import ORDER_FILE
 from data_recipes.pools import WindowPools
 from data_recipes.windows import Mask, TokenIds
 from provenance.canonical import Json, hex_float, read_json, write_json
@@ -183,6 +184,7 @@ def _job(request: TrialRequest, run_dir: Path) -> TrainingJob:
         branch_from="",
         replay_from=request.stretches[0].from_checkpoint,
         last_step=max(stretch.last_step for stretch in request.stretches),
+        order_file=str(Path(request.recipe).with_name(ORDER_FILE)),
     )
 
 

@@ -13,8 +13,11 @@ from data_recipes.order_file import read_order
 from openwright.forgetting import make_receipt, make_tombstones
 from openwright.inspection import Readings
 from openwright.known_runs import known_runs
+from provenance.errors import BundleError
 from provenance.ledger import read_chain
 from release.checks import check_order, verify_release
+from release.rebuild_plan import RebuildOptions, plan_rebuild
+from release.recorded_inputs import changed_tokens
 from release.replay_segments import segment_of_steps
 from release.replay_tokens import tokens_not_here
 from release.verify import CheckResult, Mismatch, Order, Unverifiable, fit, verify_bundle
@@ -115,7 +118,10 @@ def test_the_checks_with_libraries_pass_and_numpy_sees_a_forged_file_too(
     assert "FAIL" not in {result.verdict for result in results.values()}
     assert results["order by numpy"].verdict == "PASS"
     bundle = copy_of("by file")
+    put(bundle, swapped(bundle), pin=False)
+    assert changed_tokens(bundle, "pretrain") == ["order.bin is not the file that the ledger names"]
     put(bundle, swapped(bundle), pin=True)
+    assert changed_tokens(bundle, "pretrain") == []
     assert check_order(bundle).detail == "step 1 of pretrain has another order than order.bin gives"
 
 
@@ -139,6 +145,21 @@ def test_steps_documents_and_receipts_follow_from_the_file(bundle_of: Callable[[
     (entry,) = make_receipt(runs, stones)["documents"]
     assert entry["readings"][0]["steps"] == sorted(read[document_id])
     assert tokens_not_here(bundle, segment_of_steps(bundle, "pretrain", 1, 2)) == ""
+
+
+def test_a_rebuild_finds_the_file_of_the_bundle(copy_of: Callable[[str], Path], tmp_path: Path) -> None:
+    bundle = copy_of("by file")
+    config = bundle / "model" / "code" / "configs" / "tiny" / "release.yaml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text("name: tiny\n")
+    plan = plan_rebuild(bundle, tmp_path / "work", RebuildOptions())
+    place = tmp_path / "work" / "orders" / "pretrain"
+    assert f'pretrain.execution.data_dir="{place}"' in plan.overrides
+    assert not any(override.startswith("sft.execution.data_dir") for override in plan.overrides)
+    assert (place / "orders" / "backwards.bin").read_bytes() == (bundle / RUN / "order.bin").read_bytes()
+    forge.edit_recipe(bundle, "pretrain", lambda recipe: recipe["data"]["order"].update(path="../../outside"))
+    with pytest.raises(BundleError, match="outside"):
+        plan_rebuild(bundle, tmp_path / "work", RebuildOptions())
 
 
 def test_the_card_says_that_a_file_gives_the_order(bundle_of: Callable[[str], Path]) -> None:
