@@ -134,6 +134,20 @@ def test_an_isolated_replay_runs_in_what_was_made_for_it(planned, monkeypatch, c
     assert planned == [python]
 
 
+def test_an_average_is_made_again_after_the_replays(planned, monkeypatch, capfd):
+    fetched = []
+    verdict = SimpleNamespace(check="replay", name="average recomputed", verdict="FAIL", detail="other", where="")
+    monkeypatch.setattr("release.average_check.has_average", lambda bundle: bool(planned))
+    monkeypatch.setattr("release.average_check.check_average", lambda bundle, check: verdict)
+    monkeypatch.setattr("openwright.needs.fetch_for_average", fetched.append)
+    assert cli.invoke(["reproduce", "b", "--yes", "--json"]) == 1
+    found = json.loads(capfd.readouterr().out)["checks"]
+    assert sorted((check["name"], check["verdict"]) for check in found) == [
+        *(("average recomputed", "FAIL"), ("pretrain steps 1-3", "PASS"))
+    ]
+    assert len(fetched) == 1
+
+
 @pytest.mark.parametrize("obstacles", [(), ("a branch",)])
 def test_a_rebuild_asks_unless_something_is_in_its_way(planned, monkeypatch, capfd, tmp_path, obstacles):
     ran = []

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import forge
@@ -16,6 +17,7 @@ from fake_runs import state_digest
 from safetensors.torch import load_file, save_file
 
 from openwright.bundles import open_bundle
+from openwright.needs import fetch_for_average
 from openwright.summary import summarise, summary_lines
 from provenance.artifacts import Artifact
 from provenance.canonical import hex_float, read_json
@@ -97,6 +99,13 @@ def test_the_stage_makes_what_the_formats_page_says(released, built, tmp_path):
         assert (made.path / entry.path).read_bytes() == (artifacts["average"].path / entry.path).read_bytes()
     assert (made.content_digest, made.parents) == (artifacts["average"].content_digest, artifacts["average"].parents)
     assert average(from_recipe(RECIPE, AverageConfig), context, artifacts) == made
+
+
+def test_what_an_average_is_made_again_from_is_fetched(released):
+    asked: list[str] = []
+    fetch_for_average(SimpleNamespace(path=released[0], fetch=lambda *patterns: asked.extend(patterns)))
+    places = ["pretrain/step-00000001", "pretrain/step-00000002", "pretrain/step-00000004", "sft/step-00000002"]
+    assert asked == [f"model/checkpoints/{place}/model*" for place in (*places, "average/averaged")]
 
 
 def edit(change: Callable[[dict[str, Any]], object], name: str = "average") -> Callable[[Path], None]:
