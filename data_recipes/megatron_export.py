@@ -54,10 +54,7 @@ def export_megatron(corpus: Path, split: str, target: Path) -> dict[str, Json]:
         )
     if tokens["vocab_size"] > 2**31:
         raise DataError(f"a vocabulary of {tokens['vocab_size']} tokens", expected="at most 2^31", where=where)
-    if target.exists():
-        raise DataError(
-            "the directory exists", expected="a new one", where=str(target), next_command="name another directory"
-        )
+    require_new(target)
     paths = [path for source in entry["sources"] for path in _token_files(corpus, source)]
     target.mkdir(parents=True)
     for source in entry["sources"]:
@@ -84,6 +81,18 @@ def export_megatron(corpus: Path, split: str, target: Path) -> dict[str, Json]:
     }
     write_json(target / EXPORT_NAME, description)
     return description
+
+
+def require_new(target: Path) -> None:
+    """Refuse a directory that exists: what is in it would stand beside an export that does not list it.
+
+    Raises:
+        DataError: naming it.
+    """
+    if target.exists():
+        raise DataError(
+            "the directory exists", expected="a new one", where=str(target), next_command="name another directory"
+        )
 
 
 def _token_files(corpus: Path, source: Json) -> list[Path]:

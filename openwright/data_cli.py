@@ -109,17 +109,18 @@ def data_recount(
 def data_export(
     place: InCorpus,
     target: Annotated[Path, Option("--to", metavar="DIR", help="New directory.")],
-    form: Annotated[Literal["megatron"], Option("--format", help="Form to write.")] = "megatron",
+    form: Annotated[Literal["megatron", "dolma"], Option("--format", help="Form to write.")] = "megatron",
     split: Annotated[str, Option("--split", help="Split of documents.")] = "train",
     as_json: AsJson = False,
 ) -> None:
-    """Write the tokens of a split for another program.
+    """Write a split for another program.
 
-    megatron: a .bin and an .idx file per source, documents in our order.
+    megatron: a .bin and an .idx file per source, tokens of the documents in our order. dolma: gzipped JSON lines per
+    source and shard, texts with their licence and what was decided of them.
     """
     from openwright import data_commands
 
-    data_commands.export_tokens(place, target, form, split, as_json)
+    data_commands.export_split(place, target, form, split, as_json)
 
 
 @data_app.command("forget")

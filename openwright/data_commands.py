@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from data_recipes.attribution import LicenceReport, attribution_text, read_licences
+from data_recipes.dolma_export import export_dolma
 from data_recipes.megatron_export import export_megatron
 from data_recipes.tombstones import TOMBSTONES_NAME, held_documents, read_tombstones, write_tombstones
 from openwright.forgetting import find_documents, make_receipt, make_tombstones, receipt_lines
@@ -85,11 +86,11 @@ def _licence_lines(report: LicenceReport) -> list[str]:
     return lines
 
 
-EXPORTERS = {"megatron": export_megatron}
+EXPORTERS = {"megatron": export_megatron, "dolma": export_dolma}
 """Functions that export a split, by the form that they write."""
 
 
-def export_tokens(place: Path, target: Path, form: str, split: str, as_json: bool) -> None:
+def export_split(place: Path, target: Path, form: str, split: str, as_json: bool) -> None:
     """Export a split for another program."""
     description = EXPORTERS[form](dataset_of(place), split, target)
     if as_json:
@@ -101,6 +102,9 @@ def export_tokens(place: Path, target: Path, form: str, split: str, as_json: boo
     ]
     for line in table_lines(("files", "documents", "tokens", "source"), rows):
         print(printable(line))
+    for source in description["sources"]:
+        if missing := source.get("num_without_text", 0):
+            print(printable(f"left out: {missing:,} kept documents of source {source['name']}, whose text is not here"))
     print(printable(f"next: the files are in {target}; export.json there has their digests"))
 
 

@@ -1,5 +1,6 @@
 """The whole stage on tiny archives: contents, agreement of its tables, the same bytes every time, bad input."""
 
+import gzip
 import json
 import random
 import resource
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -24,6 +27,10 @@ from corpus_fixtures import (
 from transformers import AutoTokenizer
 
 from data_recipes.corpus import build_corpus
+from data_recipes.dolma_export import export_dolma
+from data_recipes.megatron_export import EXPORT_NAME
+from data_recipes.readers import open_source, reading_context
+from data_recipes.reading import PartReport
 from data_recipes.recount import recount
 from data_recipes.settings import CorpusConfig
 from data_recipes.text import normalise
@@ -216,6 +223,71 @@ def test_lines_that_are_taken_out_of_a_source_are_on_record(made, table):
     assert recount(made.path, ["quality.min_num_words=40"]).changed == {"min_num_words": (30, 40)}
     with pytest.raises(ConfigError, match="which lines are taken out"):
         recount(made.path, ["lines.terminal_mark=false"])
+
+
+def test_an_export_for_dolma_reads_back_with_the_licence_of_each_row(made, table, tmp_path):
+    exported = export_dolma(made.path, "train", tmp_path / "out")
+    again = export_dolma(made.path, "train", tmp_path / "again")
+    assert again == exported == json.loads((tmp_path / "out" / EXPORT_NAME).read_text())
+    kept = {row["document_id"]: row for row in table if row["split"] == "train"}
+    texts = {row["document_id"]: row["text"] for row in read_rows(made, "text/train")}
+    found = {}
+    for source in exported["sources"]:
+        assert source["num_documents"] == sum(row["source"] == source["name"] for row in kept.values())
+        assert source["num_without_text"] == 0
+        paths = [file for file in exported["files"] if file["path"].startswith(f"{source['prefix']}/documents/train-")]
+        for file in paths:
+            data = (tmp_path / "out" / file["path"]).read_bytes()
+            assert data[4:8] == bytes(4), "no time"
+            found |= {line["id"]: line for line in map(json.loads, gzip.decompress(data).splitlines())}
+        read = read_export(tmp_path, source["name"], paths)
+        assert sorted(read) == sorted(
+            (texts[key], row["licence_chosen"]) for key, row in kept.items() if row["source"] == source["name"]
+        )
+    assert found.keys() == kept.keys()
+    line = found[one(table, "rows", "rows.jsonl#1")["document_id"]]
+    assert list(line) == ["id", "text", "source", "added", "metadata"]
+    assert line["added"] == "2026-11-24T00:00:00.000Z"
+    assert (line["metadata"]["license"], line["metadata"]["license_expression"]) == ("MIT", "GPL-3.0-only OR MIT")
+    assert line["metadata"]["license_evidence"]["kind"] == "dataset-field"
+    page = found[one(table, "rows", "rows.jsonl#0")["document_id"]]["metadata"]
+    assert page["lines_removed"] == one(table, "rows", "rows.jsonl#0")["lines_removed"]
+
+
+def read_export(tmp_path, name, files):
+    """Texts and licences that a source of ours makes of exported files."""
+    values = {
+        "type": "dataset", "name": name, "format": "jsonl", "licence_column": "metadata.license", "split": "train",
+        "as_of": "2026-11-26", "files": [{"path": file["path"], "sha256": file["sha256"]} for file in files],
+    }  # fmt: skip
+    values = tiny_corpus_values(tmp_path) | {"sources": [values]}
+    values["execution"]["data_dir"] = tmp_path / "out"
+    config = CorpusConfig.model_validate(values)
+    reader = open_source(config.sources[0], reading_context(config))
+    documents = [found.document for part in reader.parts() for found in reader.read(part, PartReport())]
+    return [(document.text, document.licence.spdx) for document in documents]
+
+
+def test_an_export_for_dolma_says_what_is_not_there(made, table, tmp_path):
+    with pytest.raises(DataError, match="no texts of split 'sft'"):
+        export_dolma(made.path, "sft", tmp_path / "sft")
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for name in ("documents", "sources.lock"):
+        (corpus / name).symlink_to(made.path / name)
+    (corpus / "text").mkdir()
+    for path in made.path.glob("text/train-*.parquet"):
+        rows = pq.read_table(path)
+        pq.write_table(rows.filter(pc.not_equal(rows.column("source"), "rows")), corpus / "text" / path.name)
+    exported = {source["name"]: source for source in export_dolma(corpus, "train", tmp_path / "out")["sources"]}
+    num_rows = sum(row["source"] == "rows" and row["split"] == "train" for row in table)
+    assert (exported["rows"]["num_documents"], exported["rows"]["num_without_text"]) == (0, num_rows)
+    assert exported["alpha"]["num_without_text"] == 0
+    with pytest.raises(DataError, match="the directory exists"):
+        export_dolma(corpus, "train", tmp_path / "out")
+    pq.write_table(pa.concat_tables([rows, rows]), corpus / "text" / path.name)
+    with pytest.raises(DataError, match="which is no kept document"):
+        export_dolma(corpus, "train", tmp_path / "twice")
 
 
 def test_whole_projects_are_held_out(table):
