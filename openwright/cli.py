@@ -12,6 +12,7 @@ from typer import Argument, Option
 from openwright.data_cli import data_app
 from openwright.located import CACHE, LOOKUP_CACHE, BundleArgument
 from openwright.options import ARTIFACTS, AsJson, Dev, Store
+from openwright.seeds import SeedOptions
 from provenance.errors import DISK_ERRORS, ConfigError, OpenwrightError
 
 EXIT_FAIL = 1
@@ -36,6 +37,14 @@ ConfigFile = Annotated[Path, Argument(metavar="CONFIG", help="YAML of one stage,
 ConfigDir = Annotated[Path, Argument(metavar="CONFIG_DIR", help="Config directory with release.yaml.")]
 Overrides = Annotated[
     list[str] | None, Option("--set", metavar="STAGE.KEY=VALUE", help="Override a value of a config; repeatable.")
+]
+Seeds = Annotated[
+    str | None,
+    Option("--seeds", metavar="A:B|1,2,5", help="A sweep: the seeds of the training stages, both ends included."),
+]
+SeedOf = Annotated[
+    list[str] | None,
+    Option("--seed-of", metavar="STAGE", help="Training stage that takes the seeds; repeatable; all if left out."),
 ]
 Fresh = Annotated[bool, Option("--fresh", help="Begin a training run anew, beside an unfinished one.")]
 Twin = Annotated[bool, Option("--twin", help="Take the small twin of the config instead; it is never released.")]
@@ -66,15 +75,39 @@ def run(
         Path | None, Option("--launcher", hidden=True, help="How the job of a cluster starts training processes.")
     ] = None,
     twin: Twin = False,
+    seeds: Seeds = None,
+    seed_of: SeedOf = None,
 ) -> None:
-    """Run a config directory, from sources to bundle."""
-    from openwright import commands, configs
+    """Run a config directory, from sources to bundle.
 
-    stage = configs.stage_of(target, configs.CONFIG_MODELS) if target.is_file() else ""
-    config_dir = target.parent if stage else target
+    With --seeds, one seed after the other: --set pretrain.seed=N --set sft.seed=N for each, and a table at the end.
+    """
+    from openwright import commands
+
+    sweep = _seed_options(seeds, seed_of)
+    config_dir, stage = _directory_and_stage(target)
     if twin:
         config_dir, overrides, dev = commands.make_twin(config_dir, overrides or (), artifacts), None, True
-    commands.run_stages(config_dir, overrides or (), artifacts, dev, as_json, stage, launcher, fresh)
+    commands.run_stages(config_dir, overrides or (), artifacts, dev, as_json, stage, launcher, fresh, sweep)
+
+
+def _directory_and_stage(target: Path) -> tuple[Path, str]:
+    """The config directory that is meant, and the last stage where the YAML of one was named."""
+    from openwright import configs
+
+    stage = configs.stage_of(target, configs.CONFIG_MODELS) if target.is_file() else ""
+    return (target.parent if stage else target), stage
+
+
+def _seed_options(seeds: str | None, seed_of: list[str] | None) -> SeedOptions | None:
+    if seeds is None and seed_of:
+        raise ConfigError(
+            "--seed-of without --seeds",
+            expected="--seeds A:B or 1,2,5",
+            where="command line",
+            next_command="the same command with --seeds",
+        )
+    return None if seeds is None else SeedOptions(seeds, tuple(seed_of or ()))
 
 
 @app.command()
@@ -109,18 +142,26 @@ def plan(
 
 @app.command()
 def launch(
-    config_dir: ConfigDir,
+    target: Target,
     cluster: Annotated[
         Path, Option("--cluster", metavar="FILE", help="Cluster file, as configs/clusters/example.yaml explains it.")
     ],
     overrides: Overrides = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Print the scripts and submit nothing.")] = False,
     as_json: AsJson = False,
+    seeds: Seeds = None,
+    seed_of: SeedOf = None,
 ) -> None:
-    """Run a config directory as a chain of Slurm jobs."""
+    """Run a config directory as a chain of Slurm jobs.
+
+    The YAML of one stage stands for the stages up to it. With --seeds, the stages from the first that takes the seeds
+    are job arrays, one task per seed.
+    """
     from openwright import commands
 
-    commands.launch_release(config_dir, cluster, overrides or (), dry_run, as_json)
+    sweep = _seed_options(seeds, seed_of)
+    config_dir, stage = _directory_and_stage(target)
+    commands.launch_release(config_dir, cluster, overrides or (), dry_run, as_json, stage, sweep)
 
 
 @app.command()
@@ -207,15 +248,34 @@ def status(
     follow: Annotated[bool, Option("--follow", help="Go on until the runs have finished, or Ctrl-C.")] = False,
     every: Annotated[float, Option("--every", metavar="SECONDS", min=0.1, help="How often --follow looks.")] = 5.0,
     as_json: AsJson = False,
+    sweep: Annotated[
+        Path | None,
+        Option("--sweep", metavar="CONFIG_DIR|CONFIG", help="The table over the seeds of a sweep; needs --seeds."),
+    ] = None,
+    seeds: Seeds = None,
+    seed_of: SeedOf = None,
+    overrides: Overrides = None,
 ) -> None:
     """Say where runs stand; works while they go on.
 
     Only files are read, so any machine that sees them will do. The chain of the ledger is not checked here: `verify`
-    does that. With --follow, --json prints one line per change.
+    does that. With --follow, --json prints one line per change. With --sweep, --seeds, --seed-of and --set are those
+    with which the sweep was run or launched, and RUN is the directory of all artifacts.
     """
     from openwright import commands
 
-    if follow:
+    options = _seed_options(seeds, seed_of)
+    if (sweep is None) != (options is None) or (sweep is None and overrides) or (sweep is not None and follow):
+        raise ConfigError(
+            "options that do not go together",
+            expected="--follow alone, or --sweep with --seeds, and with --set where the sweep had it",
+            where="command line",
+            next_command="openwright status [ARTIFACTS] --sweep CONFIG_DIR --seeds A:B",
+        )
+    if sweep is not None and options is not None:
+        config_dir, stage = _directory_and_stage(sweep)
+        commands.show_sweep(config_dir, overrides or (), run_dir, stage, options, as_json)
+    elif follow:
         commands.follow_status(run_dir, every, as_json)
     else:
         commands.show_status(run_dir, as_json)

@@ -14,13 +14,13 @@ from provenance.errors import ConfigError
 OUR_OPTIONS = frozenset(
     (
         *("signal", "requeue", "no-requeue", "open-mode", "output", "error", "dependency", "kill-on-invalid-dep"),
-        *("job-name", "nodes", "ntasks", "ntasks-per-node", "cpus-per-task", "time"),
+        *("job-name", "array", "nodes", "ntasks", "ntasks-per-node", "cpus-per-task", "time"),
         *("partition", "account", "qos", "gres", "mem"),
     )
 )
 """Options of sbatch that the script sets itself; `sbatch_lines` may not name them again."""
 
-_SHORT_OPTIONS = "oedJNncpAqt"
+_SHORT_OPTIONS = "oedJaNncpAqt"
 _TIME = re.compile(r"(?:(?P<days>[0-9]+)-)?(?P<hours>[0-9]{1,2}):(?P<minutes>[0-5][0-9]):(?P<seconds>[0-5][0-9])")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,:=@+-]*")
 _SCHEDULER_NOTICE_SECONDS = 60  # Slurm looks at time limits about once a minute
@@ -102,6 +102,7 @@ class ClusterConfig(Config):
         stages: jobs of single stages, in place of `training` or `other`; nothing is inherited from those.
         stop_before_end_seconds: how long before the time limit a job is asked to write a checkpoint and stop.
         max_requeues: how often the job of a training stage may be queued again before it fails and the chain stops.
+        max_running: tasks of one array of a sweep that run at a time; as many as Slurm lets where None.
         offline: tell the Hugging Face libraries that the machines have no network.
         modules: environment modules to load.
         setup: lines of bash that run before the stage, as they stand.
@@ -116,6 +117,7 @@ class ClusterConfig(Config):
     stages: dict[str, JobConfig] = Field(default_factory=dict)
     stop_before_end_seconds: int = Field(default=300, ge=1)
     max_requeues: int = Field(default=200, ge=0)
+    max_running: int | None = Field(default=None, gt=0)
     offline: bool = False
     modules: tuple[str, ...] = Field(default=(), strict=False)
     setup: tuple[str, ...] = Field(default=(), strict=False)

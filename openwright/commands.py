@@ -25,6 +25,7 @@ from openwright.report import (
     stdout_kept_clean,
     verdicts_of,
 )
+from openwright.seeds import SeedOptions
 from provenance.artifacts import Artifact
 from provenance.errors import ConfigError, StoppedForRequeue
 
@@ -40,10 +41,22 @@ def run_stages(
     until: str = "",
     launcher: Path | None = None,
     fresh: bool = False,
+    seeds: SeedOptions | None = None,
 ) -> None:
-    """`run`, `train` and `eval`: run the stages and print the summary of the release or of the last stage."""
+    """`run`, `train` and `eval`: run the stages and print the summary of the release or of the last stage.
+
+    Args:
+        seeds: run a sweep, one seed after the other, and print its table.
+    """
     from openwright.pipeline import run_directory
 
+    if seeds is not None:
+        from openwright.sweeps import run_sweep
+
+        with stdout_kept_clean(as_json), _stoppable():
+            run_sweep(config_dir, overrides, store, until, seeds, dev=dev, launcher=launcher, fresh=fresh)
+        show_sweep(config_dir, overrides, store, until, seeds, as_json)
+        return
     with stdout_kept_clean(as_json), _stoppable():
         artifacts = run_directory(config_dir, overrides, store, dev, until, launcher, fresh)
     _print_artifacts(config_dir, artifacts, as_json)
@@ -187,17 +200,25 @@ def make_statement(
 
 
 def launch_release(
-    config_dir: Path, cluster_file: Path, overrides: Sequence[str], dry_run: bool, as_json: bool
+    config_dir: Path,
+    cluster_file: Path,
+    overrides: Sequence[str],
+    dry_run: bool,
+    as_json: bool,
+    until: str = "",
+    seeds: SeedOptions | None = None,
 ) -> None:
     """`launch`: the stages as a chain of Slurm jobs, submitted or only shown."""
     from openwright.launch import launch_chain, launch_lines
 
-    store, chain = launch_chain(config_dir, cluster_file, overrides, dry_run)
+    store, chain = launch_chain(config_dir, cluster_file, overrides, dry_run, until, seeds)
     jobs = [
         {
             "stage": job.stage,
             "job_id": job.job_id or None,
             "after": job.after or None,
+            "dependency": job.dependency if job.after else None,
+            "seeds": list(job.seeds),
             "num_nodes": job.job.nodes,
             "num_processes": job.job.num_processes,
             "script_path": job.script_path.as_posix(),
@@ -207,8 +228,32 @@ def launch_release(
         for job in chain
     ]
     document = {"format": REPORT_FORMAT, "submitted": not dry_run, "jobs": jobs}
-    following = f"openwright launch {config_dir} --cluster {cluster_file}" if dry_run else f"openwright status {store}"
+    target = config_dir / f"{until}.yaml" if until else config_dir
+    following = (
+        f"openwright status {store.parent} --sweep {target} {seeds.words()}" if seeds else f"openwright status {store}"
+    )
+    if dry_run:
+        following = f"openwright launch {target} --cluster {cluster_file}" + (f" {seeds.words()}" if seeds else "")
     _finish(document, launch_lines(chain, dry_run), following, as_json)
+
+
+def show_sweep(
+    config_dir: Path, overrides: Sequence[str], store: Path, until: str, seeds: SeedOptions, as_json: bool
+) -> None:
+    """`status --sweep`: a line per seed, and what the finished ones reached."""
+    from openwright.sweep_table import FAILED, FINISHED, sweep_lines
+    from openwright.sweeps import read_sweep
+
+    sweep = read_sweep(config_dir, overrides, store, until, seeds)
+    failed = [task for task in sweep["tasks"] if task["state"] == FAILED]
+    if failed:
+        following = f"less {failed[0]['log']}"
+    elif all(task["state"] == FINISHED for task in sweep["tasks"]):
+        following = f"openwright status {store / sweep['name']}"
+    else:
+        target = config_dir / f"{until}.yaml" if until else config_dir
+        following = f"openwright status {store} --sweep {target} {seeds.words()}"
+    _finish({"format": REPORT_FORMAT, "sweep": sweep}, sweep_lines(sweep), following, as_json)
 
 
 def show_status(root: Path, as_json: bool) -> None:

@@ -20,6 +20,7 @@ from train.records import differences
 from train.settings import RunConfig
 
 LAST_RUN_NAME = "last_run.json"
+LAST_RUN_OF_SEED = "last_run-seed-{seed}.json"
 LAST_RUN_FORMAT = "openwright-last-run/1"
 
 
@@ -31,11 +32,13 @@ def run_directory(
     until: str = "",
     launcher: Path | None = None,
     fresh: bool = False,
+    seed: int | None = None,
 ) -> dict[str, Artifact]:
     """Run a config directory from its sources to its bundle.
 
     All configs are read and the source tree is checked before any work begins. Seconds by stage and the peak memory
-    are written to `<store>/<release>/last_run.json`, which is an observation and part of no artifact.
+    are written to `<store>/<release>/last_run.json`, which is an observation and part of no artifact; in a sweep to
+    `last_run-seed-<seed>.json`, because other seeds may run at the same time.
 
     Args:
         config_dir: directory with release.yaml and one YAML file per stage.
@@ -45,6 +48,7 @@ def run_directory(
         until: stop after this stage; empty for the whole release.
         launcher: how a cluster's job starts training processes; None on one machine.
         fresh: begin training runs beside unfinished ones that were begun with something else.
+        seed: the seed of a sweep that this is; `overrides` hold it already.
 
     Returns:
         The artifact of each stage that ran, by stage, in order.
@@ -56,8 +60,8 @@ def run_directory(
     configs = load_directory(config_dir, overrides)
     code = code_identity()
     require_clean(code, dev=dev)
-    context = StageContext(configs.name, store / configs.name, code, dev, launcher, fresh)
-    stages = _stages_until(configs, until)
+    context = StageContext(configs.name, store / configs.name, code, dev, launcher, fresh, seed)
+    stages = stages_until(configs, until)
     artifacts: dict[str, Artifact] = {}
     records = []
     for stage in stages:
@@ -67,7 +71,8 @@ def run_directory(
             if stage == "corpus":
                 _check_phases(configs, artifacts[stage])
         records.append(_stage_record(artifacts[stage], started, memory.peak_bytes))
-    _write_last_run(context.store, records, code)
+    name = LAST_RUN_NAME if seed is None else LAST_RUN_OF_SEED.format(seed=seed)
+    _write_last_run(context.store / name, records, code)
     return artifacts
 
 
@@ -160,7 +165,12 @@ def _check_phases(configs: StageConfigs, corpus: Artifact) -> None:
             build_order(settled, open_windows(settled, corpus.path), settled.order_source)
 
 
-def _stages_until(configs: StageConfigs, until: str) -> tuple[str, ...]:
+def stages_until(configs: StageConfigs, until: str) -> tuple[str, ...]:
+    """The stages of a release in order, up to `until`; all of them where it is empty.
+
+    Raises:
+        ReleaseError: when the release has no such stage.
+    """
     stages = (*configs.order, RELEASE)
     if not until:
         return stages
@@ -217,8 +227,7 @@ def _stage_record(artifact: Artifact, started: float, peak_bytes: int) -> dict[s
     }
 
 
-def _write_last_run(store: Path, records: list[dict[str, Json]], code: CodeIdentity) -> None:
-    path = store / LAST_RUN_NAME
+def _write_last_run(path: Path, records: list[dict[str, Json]], code: CodeIdentity) -> None:
     before = read_json(path)["stages"] if path.is_file() else []
     known = {entry["fingerprint"]: entry["making"] for entry in before}
     for record in records:

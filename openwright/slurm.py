@@ -1,5 +1,8 @@
 """A release as a chain of Slurm jobs: one script per stage, each waiting for the one before it to succeed.
 
+In a sweep the stages from the first whose seed changes are job arrays. The number of a task is its seed, and it waits
+for the task with the same number in the array before.
+
 A job runs one stage with the command that a person would type, `openwright run CONFIG_DIR/<stage>.yaml`. Before its
 time limit Slurm signals the job's shell; the stage writes a checkpoint and ends with exit code 75, and the job goes
 back into the queue. Any other failure fails the job, so that Slurm never starts the ones after it.
@@ -15,7 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from openwright.cluster import ClusterConfig, JobConfig
-from openwright.configs import RELEASE, TRAINING_STAGES, StageConfigs
+from openwright.configs import TRAINING_STAGES, StageConfigs
+from openwright.seeds import Sweep
 from provenance.errors import ConfigError, StoppedForRequeue
 from provenance.fingerprint import CODE_RECORD, CodeIdentity, project_root
 from train.launcher import LAUNCHER_FORMAT
@@ -39,7 +43,10 @@ class StageJob:
 
     Attributes:
         script_path: where the script is kept.
-        log_path: where its output goes, with Slurm's `%j` for the job's number.
+        log_path: where its output goes, with Slurm's `%j` for the job's number, or `%A` and `%a` for those of an array
+            and its task.
+        seeds: the tasks of a job array; empty for a single job.
+        dependency: how it waits for the job before it: `afterok`, or `aftercorr` from task to task.
         job_id: the number that Slurm gave it; empty before it is submitted.
         after: the number of the job that it waits for; empty for the first.
     """
@@ -49,6 +56,8 @@ class StageJob:
     script: str
     script_path: Path
     log_path: Path
+    seeds: tuple[int, ...] = ()
+    dependency: str = "afterok"
     job_id: str = ""
     after: str = ""
 
@@ -61,53 +70,79 @@ class LaunchPlace:
         working_dir: directory from which the command was given; relative paths of configs mean this one.
         config_dir: the config directory.
         overrides: `stage.key=value` texts.
+        sweep: the seeds of a sweep; None for one release.
         python: interpreter that runs openwright.
     """
 
     working_dir: Path
     config_dir: Path
     overrides: tuple[str, ...] = ()
+    sweep: Sweep | None = None
     python: str = sys.executable
 
 
-def make_chain(cluster: ClusterConfig, configs: StageConfigs, place: LaunchPlace, code: CodeIdentity) -> list[StageJob]:
-    """Write the jobs of a release, in order; nothing is submitted and no file is written."""
+def make_chain(
+    cluster: ClusterConfig, configs: StageConfigs, stages: Sequence[str], place: LaunchPlace, code: CodeIdentity
+) -> list[StageJob]:
+    """Write the jobs of some stages of a release, in order; nothing is submitted and no file is written."""
     directory = cluster.artifacts / configs.name / "slurm"
-    chain = []
-    for stage in (*configs.order, RELEASE):
-        log = directory / f"{stage}-%j.log"
-        script = stage_script(stage, cluster, configs.name, log, place, code)
-        chain.append(StageJob(stage, cluster.job_of(stage), script, directory / f"{stage}.sh", log))
+    chain: list[StageJob] = []
+    for stage in stages:
+        seeds = seeds_of(stage, stages, place.sweep)
+        log = directory / (log_name(stage, "%A", "%a") if seeds else log_name(stage, "%j"))
+        script = stage_script(stage, cluster, configs.name, log, place, code, is_array=bool(seeds))
+        dependency = "aftercorr" if seeds and chain[-1].seeds else "afterok"
+        path = directory / f"{stage}.sh"
+        chain.append(StageJob(stage, cluster.job_of(stage), script, path, log, seeds, dependency))
     return chain
 
 
+def seeds_of(stage: str, stages: Sequence[str], sweep: Sweep | None) -> tuple[int, ...]:
+    """The seeds for which a stage runs; empty for one that runs once."""
+    return sweep.seeds if sweep is not None and stage in sweep.split(stages)[1] else ()
+
+
+def log_name(stage: str, job: str, seed: str | int | None = None) -> str:
+    """Name of the log of a job, or of one seed's task of an array."""
+    return f"{stage}-{job}.log" if seed is None else f"{stage}-{job}-seed-{seed}.log"
+
+
 def stage_script(
-    stage: str, cluster: ClusterConfig, release: str, log: Path, place: LaunchPlace, code: CodeIdentity
+    stage: str,
+    cluster: ClusterConfig,
+    release: str,
+    log: Path,
+    place: LaunchPlace,
+    code: CodeIdentity,
+    *,
+    is_array: bool = False,
 ) -> str:
-    """The script of one stage's job."""
+    """The script of one stage's job, or of each task of its array."""
+    sweep = place.sweep if is_array else None
     job = cluster.job_of(stage)
     several = stage in TRAINING_STAGES and job.nodes > 1
     parts = [
         "#!/bin/bash",
         f"# Stage {stage} of release {release}, written by `openwright launch`.",
         *_directives(stage, cluster, release, log),
+        *_array_lines(cluster, sweep),
         "",
         "set -euo pipefail",
         f"cd {shlex.quote(str(place.working_dir))}",
         *_commit_lines(code),
         *_environment_lines(cluster),
         *(_launcher_lines(cluster, job) if several else ()),
-        *_run_lines(stage, cluster, place, several),
-        *_ending_lines(stage, cluster),
+        *_run_lines(stage, cluster, place, several, sweep),
+        *_ending_lines(stage, cluster, sweep),
     ]
     return "\n".join(parts) + "\n"
 
 
-def submit(chain: Sequence[StageJob]) -> list[StageJob]:
-    """Hand the chain to Slurm; a chain that Slurm does not take whole is taken back.
+def require_sbatch() -> None:
+    """Refuse to submit from a machine that cannot.
 
     Raises:
-        ConfigError: when sbatch is missing or refuses a job.
+        ConfigError: when sbatch is missing.
     """
     if shutil.which("sbatch") is None:
         raise ConfigError(
@@ -115,6 +150,14 @@ def submit(chain: Sequence[StageJob]) -> list[StageJob]:
             expected="a machine from which jobs of the cluster are submitted",
             next_command="add --dry-run to see the scripts",
         )
+
+
+def submit(chain: Sequence[StageJob]) -> list[StageJob]:
+    """Hand the chain to Slurm; a chain that Slurm does not take whole is taken back.
+
+    Raises:
+        ConfigError: when sbatch refuses a job.
+    """
     submitted: list[StageJob] = []
     for job in chain:
         job.script_path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,8 +178,13 @@ def submit(chain: Sequence[StageJob]) -> list[StageJob]:
 
 def submit_command(job: StageJob, after: str) -> list[str]:
     """The command that submits a job, waiting for the job with number `after` if there is one."""
-    waiting = [f"--dependency=afterok:{after}"] if after else []
+    waiting = [f"--dependency={job.dependency}:{after}"] if after else []
     return ["sbatch", "--parsable", *waiting, str(job.script_path)]
+
+
+def job_name(release: str, stage: str) -> str:
+    """The name of a stage's jobs in Slurm's queue."""
+    return f"{release}-{stage}"
 
 
 def _directives(stage: str, cluster: ClusterConfig, release: str, log: Path) -> list[str]:
@@ -150,7 +198,7 @@ def _directives(stage: str, cluster: ClusterConfig, release: str, log: Path) -> 
     }
     log_pattern = str(log.parent).replace("%", "%%") + "/" + log.name
     lines = [
-        f"--job-name={shlex.quote(f'{release}-{stage}')}",
+        f"--job-name={shlex.quote(job_name(release, stage))}",
         f"--output={shlex.quote(log_pattern)}",
         "--open-mode=append",
         "--requeue",
@@ -164,6 +212,13 @@ def _directives(stage: str, cluster: ClusterConfig, release: str, log: Path) -> 
         *job.sbatch_lines,
     ]
     return [f"#SBATCH {line}" for line in lines]
+
+
+def _array_lines(cluster: ClusterConfig, sweep: Sweep | None) -> list[str]:
+    if sweep is None:
+        return []
+    at_a_time = "" if cluster.max_running is None else f"%{cluster.max_running}"
+    return [f"#SBATCH --array={sweep.array()}{at_a_time}"]
 
 
 def _commit_lines(code: CodeIdentity) -> list[str]:
@@ -225,7 +280,7 @@ def _launcher_lines(cluster: ClusterConfig, job: JobConfig) -> list[str]:
     ]
 
 
-def _run_lines(stage: str, cluster: ClusterConfig, place: LaunchPlace, several: bool) -> list[str]:
+def _run_lines(stage: str, cluster: ClusterConfig, place: LaunchPlace, several: bool, sweep: Sweep | None) -> list[str]:
     command = [*cluster.container, place.python, "-m", "openwright", "run", str(place.config_dir / f"{stage}.yaml")]
     command += ["--artifacts", str(cluster.artifacts)]
     overrides = list(place.overrides)
@@ -233,7 +288,11 @@ def _run_lines(stage: str, cluster: ClusterConfig, place: LaunchPlace, several: 
         overrides.append(f"{stage}.execution.num_processes={cluster.job_of(stage).num_processes}")
     for override in overrides:
         command += ["--set", override]
-    text = shlex.join(command) + (' --launcher "$launcher"' if several else "")
+    for seeded in sweep.stages if sweep else ():
+        command += ["--seed-of", seeded]
+    text = shlex.join(command)
+    text += ' --seeds "$SLURM_ARRAY_TASK_ID"' if sweep else ""
+    text += ' --launcher "$launcher"' if several else ""
     return [
         "",
         "# Slurm signals this shell before the time limit; the stage then stops with a checkpoint and exit code",
@@ -248,10 +307,12 @@ def _run_lines(stage: str, cluster: ClusterConfig, place: LaunchPlace, several: 
     ]
 
 
-def _ending_lines(stage: str, cluster: ClusterConfig) -> list[str]:
+def _ending_lines(stage: str, cluster: ClusterConfig, sweep: Sweep | None) -> list[str]:
     limit = cluster.max_requeues
     if stage not in TRAINING_STAGES:
         limit = min(limit, RESTARTS_FROM_THE_BEGINNING)
+    # The last task of an array has the array's own number as its job's, which would queue all tasks again.
+    job = "$SLURM_JOB_ID" if sweep is None else "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
     return [
         "# A signal cuts `wait` short. Once the stage is gone, the shell still knows its exit code.",
         'while kill -0 "$stage" 2>/dev/null; do wait "$stage" || true; done',
@@ -263,7 +324,7 @@ def _ending_lines(stage: str, cluster: ClusterConfig) -> list[str]:
         f'        echo "stage {stage} was queued again {limit} times already; give it more time" >&2',
         "        exit 1",
         "    fi",
-        '    scontrol requeue "$SLURM_JOB_ID"',
+        f'    scontrol requeue "{job}"',
         "fi",
         'exit "$code"',
     ]

@@ -22,6 +22,7 @@ class StageContext:
         dev: whether a dirty tree is allowed; what it makes is never released.
         launcher: file that says how a cluster's job starts the processes of a training stage; None on one machine.
         fresh: begin a training run beside an unfinished one that was begun with something else.
+        seed: the seed of a sweep that this is; None outside sweeps. Other seeds may be in training in the same store.
     """
 
     name: str
@@ -30,6 +31,7 @@ class StageContext:
     dev: bool = False
     launcher: Path | None = None
     fresh: bool = False
+    seed: int | None = None
 
 
 @dataclass(frozen=True)

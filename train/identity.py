@@ -4,13 +4,14 @@ A run's directory is named by its fingerprint: a changed recipe, corpus or sourc
 anew beside the unfinished one. That is said, not done in silence.
 """
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from provenance.canonical import Json, read_json, write_json
 from provenance.digests import Parent, hash_files
-from provenance.errors import ResumeMismatch
+from provenance.errors import BundleError, ResumeMismatch
 from provenance.fingerprint import library_versions, package_files, project_root
 from train.checkpoint_records import newest_resumable, read_record
 from train.records import differences
@@ -35,12 +36,13 @@ def run_identity(
     }
 
 
-def begin_or_go_on(work: Path, identity: Json, *, fresh: bool) -> None:
+def begin_or_go_on(work: Path, identity: Json, *, fresh: bool, in_sweep: bool = False) -> None:
     """Note what a run is begun with, unless an unfinished run of the same stage was begun with something else.
 
     Args:
         work: the run's directory.
         fresh: begin beside an unfinished run.
+        in_sweep: runs with another seed, or from a base with another one, are other runs: they may be going on.
 
     Raises:
         ResumeMismatch: with a table of what differs.
@@ -50,11 +52,26 @@ def begin_or_go_on(work: Path, identity: Json, *, fresh: bool) -> None:
     for other in sorted(work.parent.glob(".work-*")):
         if other == work or fresh or not (other / IDENTITY_NAME).is_file():
             continue
+        if in_sweep and _is_of_another_seed(other / IDENTITY_NAME, identity):
+            continue
         newest = newest_resumable(other)
         if newest is not None:
             shutil.rmtree(work)
             raise _mismatch(other, read_record(newest).step, identity)
-    write_json(work / IDENTITY_NAME, identity)
+    written = work / f"{IDENTITY_NAME}.partial"
+    write_json(written, identity)
+    os.replace(written, work / IDENTITY_NAME)  # whole or not there, for tasks of a sweep that look at it meanwhile
+
+
+def _is_of_another_seed(path: Path, identity: Json) -> bool:
+    try:
+        found = read_json(path)
+    except BundleError:
+        if path.exists():
+            raise
+        return True  # it has finished meanwhile and was given its name
+    bases = (found["parents"].get("base"), identity["parents"].get("base"))
+    return bool(found["recipe"]["seed"] != identity["recipe"]["seed"] or bases[0] != bases[1])
 
 
 def _mismatch(other: Path, step: int, identity: Json) -> ResumeMismatch:

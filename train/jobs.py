@@ -74,7 +74,7 @@ def _train(
 
     def body(work: Path) -> None:
         identity = run_identity(recipe, parents, spec.packages, spec.libraries, context.code.commit)
-        begin_or_go_on(work, identity, fresh=context.fresh)
+        begin_or_go_on(work, identity, fresh=context.fresh, in_sweep=context.seed is not None)
         if config.data.order is not None:
             keep_order(config.order_source, config.data.order.sha256, work)
         job = TrainingJob(

@@ -14,11 +14,13 @@ import tiny_release
 import yaml
 from loopback_slurm import LoopbackSlurm
 
+from openwright.seeds import SeedOptions
+from openwright.sweeps import read_sweep
 from provenance.artifacts import latest_artifact
 from provenance.ledger import read_chain
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(3600)]  # five stages in a row, on a machine that may be busy
-NUM_STEPS = 400
+NUM_STEPS = 200
 STORE_NAME = "tiny-second"
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
 
@@ -51,18 +53,23 @@ class Release:
         document: dict[str, Any] = json.loads(done.stdout)
         return document
 
-    def launch(self, slurm: LoopbackSlurm, store: Path, *overrides: str, nodes: int = 1) -> dict[str, str]:
-        """Submit the chain; returns the number of each stage's job."""
+    def launch(
+        self, slurm: LoopbackSlurm, store: Path, *overrides: str, nodes: int = 1, until: str = "", seeds: str = ""
+    ) -> dict[str, str]:
+        """Submit the chain, or a sweep over seeds of the pretraining; returns the number of each stage's job."""
         cluster = {
             "artifacts": str(store),
             "training": {"time": "01:00:00", "nodes": nodes, "cpus_per_task": 1},
             "other": {"time": "01:00:00"},
+            "max_running": 2,
             "setup": ["export PYTHONDONTWRITEBYTECODE=1"],
         }
         path = self.root / f"cluster-{nodes}.yaml"
         path.write_text(yaml.safe_dump(cluster, allow_unicode=True))
         settings = [word for override in overrides for word in ("--set", override)]
-        arguments = ("launch", str(self.configs), "--cluster", str(path), *settings)
+        settings += ["--seeds", seeds, "--seed-of", "pretrain"] if seeds else []
+        target = self.configs / f"{until}.yaml" if until else self.configs
+        arguments = ("launch", str(target), "--cluster", str(path), *settings)
         document = self.openwright(*arguments, environment=slurm.environment)
         assert document["submitted"]
         return {job["stage"]: job["job_id"] for job in document["jobs"]}
@@ -74,12 +81,19 @@ def release(tmp_path_factory: pytest.TempPathFactory, project_copy: Path) -> Rel
 
 
 @pytest.fixture(scope="module")
-def direct(release: Release) -> str:
+def locally(release: Release) -> dict[int, str]:
+    """Content digests of the pretraining stage by seed, run without Slurm; the first is the seed of the config."""
+    target, store = release.configs / "pretrain.yaml", release.root / "direct"
+    swept = ("--seeds", "77,78", "--seed-of", "pretrain")
+    made = release.openwright("run", str(target), "--artifacts", str(store), *swept)["sweep"]
+    assert [task["state"] for task in made["tasks"]] == ["finished", "finished"]
+    return {task["seed"]: task["content_digest"] for task in made["tasks"]}
+
+
+@pytest.fixture(scope="module")
+def direct(locally: dict[int, str]) -> str:
     """Content digest of the pretraining stage, run without Slurm."""
-    store = release.root / "direct"
-    made = release.openwright("run", str(release.configs / "pretrain.yaml"), "--artifacts", str(store))
-    digest: str = made["artifacts"]["pretrain"]["content_digest"]
-    return digest
+    return locally[77]
 
 
 def wait_until(slurm: LoopbackSlurm, what: str, done: Callable[[], bool], seconds: float = 900) -> None:
@@ -95,30 +109,44 @@ def wait_for_job(slurm: LoopbackSlurm, job_id: str, seconds: float = 900) -> str
     return slurm.job(job_id)["JobState"]
 
 
-def steps_so_far(store: Path) -> int:
-    return sum(path.read_bytes().count(b'"kind":"step"') for path in store.glob("*/pretrain/.work-*/ledger.jsonl"))
+def steps_so_far(store: Path, seed: int = 77) -> int:
+    begun = store.glob("*/pretrain/.work-*/identity.json")
+    ledgers = [path.with_name("ledger.jsonl") for path in begun if f'"seed": {seed},' in path.read_text()]
+    return sum(ledger.read_bytes().count(b'"kind":"step"') for ledger in ledgers if ledger.is_file())
 
 
-def test_a_signalled_job_is_requeued_and_the_chain_ends_with_the_digest_of_a_direct_run(
-    slurm: LoopbackSlurm, release: Release, direct: str
+def test_seeds_are_tasks_that_are_requeued_stopped_and_finished_one_by_one(
+    slurm: LoopbackSlurm, release: Release, locally: dict[int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = release.root / "мой склад"
-    jobs = release.launch(slurm, store)
+    for name in ("PATH", "SLURM_CONF"):
+        monkeypatch.setenv(name, slurm.environment[name])
+    store, options = release.root / "мой склад", SeedOptions("77,78", ("pretrain",))
+    jobs = release.launch(slurm, store, seeds="77,78")
     assert list(jobs) == ["corpus", "pretrain", "sft", "eval", "release"]
-    wait_until(slurm, "steps", lambda: steps_so_far(store) >= 20)
-    slurm.call("scancel", "--signal=USR1", "--batch", jobs["pretrain"])
-    wait_until(slurm, "requeue", lambda: slurm.job(jobs["pretrain"])["Restarts"] == "1")
-    assert steps_so_far(store) < NUM_STEPS, "the run ended before the signal met it"
-    assert slurm.job(jobs["sft"])["JobState"] == "PENDING"
-    states = {stage: wait_for_job(slurm, job_id) for stage, job_id in jobs.items()}
-    log = (store / STORE_NAME / "slurm" / f"pretrain-{jobs['pretrain']}.log").read_text()
+    task = {(stage, seed): f"{number}_{seed}" for stage, number in jobs.items() for seed in (77, 78)}
+    wait_until(slurm, "steps", lambda: steps_so_far(store, seed=78) >= 5)
+    assert slurm.job(task["pretrain", 78])["JobId"] == jobs["pretrain"], "its number is that of the whole array too"
+    slurm.call("scancel", "--signal=USR1", "--batch", task["pretrain", 78])
+    wait_until(slurm, "requeue", lambda: slurm.job(task["pretrain", 78])["Restarts"] == "1")
+    assert steps_so_far(store, seed=78) < NUM_STEPS, "the run ended before the signal met it"
+    assert wait_for_job(slurm, task["pretrain", 77]) == "COMPLETED"
+    assert slurm.job(task["pretrain", 77])["Restarts"] == "0"
+    slurm.call("scancel", task["sft", 78])
+    assert {wait_for_job(slurm, task[stage, 78]) for stage in ("eval", "release")} == {"CANCELLED"}
+    states = {stage: wait_for_job(slurm, task[stage, 77]) for stage in ("sft", "eval", "release")}
+    states["pretrain"] = wait_for_job(slurm, task["pretrain", 78])
+    log = (store / STORE_NAME / "slurm" / f"pretrain-{jobs['pretrain']}-seed-78.log").read_text()
     assert set(states.values()) == {"COMPLETED"}, f"{states}\n{log}"
-    artifact = latest_artifact(store / STORE_NAME, "pretrain")
-    assert artifact.content_digest == direct
-    kinds = [record["kind"] for record in read_chain(artifact.path / "journal.jsonl")]
-    assert (kinds.count("start"), kinds.count("stop"), kinds.count("resume")) == (1, 1, 1)
     assert "stopping after this step" in log
     assert log.count("== pretrain") == 2, "the second start appends to the log of the first"
+    sweep = read_sweep(release.configs, (), store, "", options)
+    found = {(row["stage"], row["seed"]): row for row in sweep["tasks"]}
+    assert {seed: found["pretrain", seed]["content_digest"] for seed in (77, 78)} == locally
+    journal = read_chain(Path(found["pretrain", 78]["path"]) / "journal.jsonl")
+    kinds = [record["kind"] for record in journal]
+    assert (kinds.count("start"), kinds.count("stop"), kinds.count("resume")) == (1, 1, 1)
+    assert [row["state"] for row in sweep["tasks"]] == ["finished"] * 4 + ["finished", "failed", "not run", "not run"]
+    assert {row["num_seeds"] for row in sweep["measures"] if row["measure"].startswith("pretrain held-out")} == {2}
 
 
 @pytest.mark.usefixtures("direct")

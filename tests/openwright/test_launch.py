@@ -1,6 +1,8 @@
 """Cluster files, the scripts of the jobs and their submission; Slurm's programs are replaced by small scripts."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -16,6 +18,7 @@ from openwright import launch as launch_module
 from openwright.cluster import load_cluster
 from openwright.configs import load_directory
 from openwright.launch import launch_chain, launch_lines
+from openwright.seeds import SeedOptions, Sweep
 from openwright.slurm import LaunchPlace, launcher_file, stage_script
 from provenance.errors import BundleError, CodeError, ConfigError
 from provenance.fingerprint import CodeIdentity, project_root
@@ -105,6 +108,9 @@ def test_the_example_explains_every_key() -> None:
         ({"training": {"sbatch_lines": ["--constraint=a\n#SBATCH --x"]}}, "one option"),
         ({"training": {"sbatch_lines": ["--no-requeue"]}}, "itself"),
         ({"training": {"sbatch_lines": ["-Nx"]}}, "itself"),
+        ({"training": {"sbatch_lines": ["--array=1-9"]}}, "itself"),
+        ({"training": {"sbatch_lines": ["-a1-9"]}}, "itself"),
+        ({"max_running": 0}, "max_running"),
         ({"artifacts": "relative/artifacts"}, "absolute"),
         ({"other": {"time": "08:00:00", "nodes": 2}}, "one process on one machine"),
         ({"stages": {"pretarin": {"time": "08:00:00"}}}, "no stage"),
@@ -186,6 +192,62 @@ def test_a_dry_run_prints_everything_and_does_nothing(slurm_programs: Path, conf
     assert "never run" not in "\n".join(launch_lines(single, dry_run=True))
 
 
+def test_a_sweep_becomes_arrays_of_tasks_numbered_by_their_seeds(slurm_programs: Path, config_dir: Path) -> None:
+    install(slurm_programs / "bin", "scontrol", "echo 'MaxArraySize            = 9'")
+    cluster = write_cluster(slurm_programs, max_running=2)
+    options = SeedOptions("5:8")
+    store, chain = launch_chain(
+        config_dir, cluster, ("pretrain.optimizer.peak_learning_rate=0.02",), dry_run=False, seeds=options
+    )
+    waiting = [re.findall(r"--dependency=(\S+)", call) for call in calls(slurm_programs)]
+    assert waiting == [[], ["afterok:101"], ["aftercorr:102"], ["aftercorr:103"], ["aftercorr:104"]]
+    assert [job.seeds for job in chain] == [(), *[(5, 6, 7, 8)] * 4]
+    corpus, pretrain, *_ = (job.script for job in chain)
+    assert "--array" not in corpus
+    assert "--seeds" not in corpus
+    assert "#SBATCH --array=5-8%2\n" in pretrain
+    assert "/slurm/pretrain-%A-seed-%a.log'\n" in pretrain
+    assert '--seed-of pretrain --seed-of sft --seeds "$SLURM_ARRAY_TASK_ID" &\n' in pretrain
+    assert "job 103 of 4 tasks, after job 102, seed by seed" in launch_lines(chain, dry_run=False)[2]
+    record = json.loads((store / "slurm" / "sweeps.jsonl").read_text())
+    assert (record["format"], record["seeds"], record["overrides"]) == (
+        "openwright-sweep/1",
+        [5, 6, 7, 8],
+        ["pretrain.optimizer.peak_learning_rate=0.02"],
+    )
+    assert record["jobs"]["corpus"] == {"job_id": "101", "is_array": False}
+    assert record["jobs"]["eval"] == {"job_id": "104", "is_array": True}
+
+
+def test_a_sweep_of_the_fine_tuning_shares_the_pretraining_and_ends_where_it_is_told(
+    slurm_programs: Path, config_dir: Path
+) -> None:
+    options = SeedOptions("1,3", ("sft",))
+    store, chain = launch_chain(config_dir, write_cluster(slurm_programs), (), True, "eval", options)
+    assert [(job.stage, job.seeds, job.dependency) for job in chain] == [
+        ("corpus", (), "afterok"),
+        ("pretrain", (), "afterok"),
+        ("sft", (1, 3), "afterok"),
+        ("eval", (1, 3), "aftercorr"),
+    ]
+    assert "#SBATCH --array=1,3\n" in chain[2].script
+    assert "--seed-of sft --seeds" in chain[3].script
+    for job in chain:
+        assert subprocess.run(["bash", "-n"], input=job.script, text=True, check=False).returncode == 0
+    assert calls(slurm_programs) == []
+    assert not store.exists()
+
+
+@pytest.mark.parametrize("scontrol", ["echo 'MaxArraySize            = 8'", "echo 'no controller' >&2; exit 1"])
+def test_seeds_beyond_the_arrays_of_a_cluster_are_refused(
+    slurm_programs: Path, config_dir: Path, scontrol: str
+) -> None:
+    install(slurm_programs / "bin", "scontrol", scontrol)
+    with pytest.raises(ConfigError, match="MaxArraySize"):
+        launch_chain(config_dir, write_cluster(slurm_programs), (), dry_run=False, seeds=SeedOptions("1,8"))
+    assert calls(slurm_programs) == []
+
+
 def test_without_sbatch_or_with_a_dirty_tree_nothing_is_submitted(
     slurm_programs: Path, config_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,8 +264,6 @@ def test_without_sbatch_or_with_a_dirty_tree_nothing_is_submitted(
 
 
 def test_the_command_prints_one_document(openwright: Any, config_dir: Path, tmp_path: Path) -> None:
-    import json
-
     done = openwright("launch", str(config_dir), "--cluster", str(write_cluster(tmp_path)), "--dry-run", "--json")
     document = json.loads(done.stdout)
     assert document["submitted"] is False
@@ -214,7 +274,9 @@ def test_the_command_prints_one_document(openwright: Any, config_dir: Path, tmp_
 # ---- what a script does ------------------------------------------------------------------------------------
 
 
-def make_script(root: Path, stage_program: str, stage: str = "pretrain", **changes: Any) -> Path:
+def make_script(
+    root: Path, stage_program: str, stage: str = "pretrain", sweep: Sweep | None = None, **changes: Any
+) -> Path:
     """The script of a stage's job, with `stage_program` in the place of python."""
     python = install(root / "bin", "python-of-the-clone", stage_program)
     install(root / "bin", "scontrol", f'echo "$*" >> {root / "requeues"}')
@@ -222,9 +284,11 @@ def make_script(root: Path, stage_program: str, stage: str = "pretrain", **chang
     head = subprocess.run(
         ["git", "-C", str(project_root()), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
     )
-    place = LaunchPlace(root, root / "конфиг", python=str(python))
+    place = LaunchPlace(root, root / "конфиг", sweep=sweep, python=str(python))
     code = CodeIdentity(head.stdout.strip(), False, "d" * 64)
-    script = stage_script(stage, cluster, "tiny", root / "log" / "%j.log", place, code)
+    script = stage_script(
+        stage, cluster, "tiny", root / "log" / "%j.log", place, code, is_array=place.sweep is not None
+    )
     path = root / "script.sh"
     path.write_text(script)
     return path
@@ -235,6 +299,8 @@ def start(root: Path, script: Path, restarts: int = 0) -> "subprocess.Popen[str]
         **os.environ,
         "PATH": f"{root / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "SLURM_JOB_ID": "7",
+        "SLURM_ARRAY_JOB_ID": "7",  # as in the last task of an array
+        "SLURM_ARRAY_TASK_ID": "42",
         "SLURM_RESTART_COUNT": str(restarts),
     }
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
@@ -274,6 +340,13 @@ def test_a_stage_that_starts_over_is_not_requeued_for_ever(tmp_path: Path) -> No
         process.communicate(timeout=30)
         assert process.returncode == expected
     assert requeues(tmp_path) == ["requeue 7"]
+
+
+def test_a_task_of_a_sweep_runs_its_seed_and_puts_only_itself_back(tmp_path: Path) -> None:
+    script = make_script(tmp_path, 'echo "$*"; exit 75', sweep=Sweep((41, 42), ("pretrain",)))
+    process = start(tmp_path, script)
+    assert "--seed-of pretrain --seeds 42\n" in process.communicate(timeout=30)[0]
+    assert (process.returncode, requeues(tmp_path)) == (75, ["requeue 7_42"])
 
 
 TRAPPING = """

@@ -137,6 +137,29 @@ def test_an_unfinished_run_that_was_begun_with_something_else_is_not_passed_by(
     assert read_json(unfinished / IDENTITY_NAME) == identity()
 
 
+@pytest.mark.parametrize(
+    ("changes", "is_refused"),
+    [
+        ({"recipe": {"seed": 2}}, False),
+        ({"recipe": {"seed": 2, "z_loss": 1}}, False),
+        ({"parents": {"base": "b" * 64}}, False),
+        ({"recipe": {"z_loss": 1}}, True),
+        ({"sources": {"provenance/new.py": "d" * 64}}, True),
+    ],
+)
+def test_in_a_sweep_other_seeds_hold_nobody_up_and_the_same_seed_does(
+    unfinished: Path, changes: dict[str, Any], is_refused: bool
+) -> None:
+    work = unfinished.with_name(".work-111111111111")
+    work.mkdir()
+    if is_refused:
+        with pytest.raises(ResumeMismatch):
+            begin_or_go_on(work, identity(**changes), fresh=False, in_sweep=True)
+    else:
+        begin_or_go_on(work, identity(**changes), fresh=False, in_sweep=True)
+        assert read_json(work / IDENTITY_NAME) == identity(**changes)
+
+
 def test_a_long_table_is_cut_and_says_so(unfinished: Path) -> None:
     work = unfinished.with_name(".work-111111111111")
     work.mkdir()
