@@ -1,6 +1,6 @@
 # make setup   create .venv with the locked versions (quick when it is there already)
 # make demo    the quickstart on real data: run, verify, replay one random segment, summary
-# make test    the whole test suite on all cores, without a network; what needs Slurm is skipped where Slurm is not installed
+# make test    the test suite on all cores, without a network; all but the tests that start a Slurm
 # make test-slurm  the tests on a real Slurm of their own (slurmctld, slurmd, munge), which must be installed
 # make check   lint, format, types
 # make clean   remove .venv and caches; artifacts/ stays, it may hold hours of work
@@ -30,7 +30,7 @@ demo: setup
 # Two processes more than there are cores: tests that start jobs wait for them much of the time. In the order of
 # tests/conftest.py.
 test: setup
-	$(BIN)/python -m pytest -q -rs --numprocesses=$$(($$(nproc) + 2)) --dist=loadfile --no-loadscope-reorder $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest -q -rs -m "not slurm" --numprocesses=$$(($$(nproc) + 2)) --dist=loadfile --no-loadscope-reorder $(PYTEST_OPTIONS)
 
 test-slurm: setup
 	$(BIN)/python -m pytest -q -m slurm
