@@ -208,7 +208,7 @@ def check_order(bundle: Path) -> CheckResult:
     if not num_steps:
         problem = problem or "no step is recorded"
     return _result(
-        "order by numpy", "model/training", problem, f"{num_steps:,} steps have the order that the seed gives"
+        "order by numpy", "model/training", problem, f"{num_steps:,} steps have the order that seed or file gives"
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from data_recipes.order_file import ORDER_FILE
 from provenance.digests import FileEntry, Parent, content_digest, sha256_file
 from release.code_identity import code_problem
 from release.components import assertion, licence_of, licence_text, needed_licence_ids
@@ -237,7 +238,8 @@ def inspectable(facts: BundleFacts) -> Finding:
     for path in bundle_files(facts.bundle):
         relative = path.relative_to(facts.bundle).as_posix()
         tables = ("dataset/tokens/", "dataset/documents/", "dataset/redacted/tokens/")
-        documented = relative.startswith(tables) or path.suffix != ".bin"
+        is_order = relative.startswith("model/training/") and path.name == ORDER_FILE
+        documented = relative.startswith(tables) or is_order or path.suffix != ".bin"
         later = role_of(relative) == "root"
         if not later and not (documented and (path.suffix in _OPEN_SUFFIXES or path.name in TEXT_NAMES)):
             return failed(f"{relative} is in no documented open format")

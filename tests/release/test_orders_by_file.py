@@ -13,6 +13,7 @@ from data_recipes.order_file import read_order
 from openwright.forgetting import make_receipt, make_tombstones
 from openwright.inspection import Readings
 from openwright.known_runs import known_runs
+from provenance.canonical import read_json
 from provenance.errors import BundleError
 from provenance.ledger import read_chain
 from release.checks import check_order, verify_release
@@ -118,9 +119,10 @@ def test_the_checks_with_libraries_pass_and_numpy_sees_a_forged_file_too(
     assert "FAIL" not in {result.verdict for result in results.values()}
     assert results["order by numpy"].verdict == "PASS"
     bundle = copy_of("by file")
-    put(bundle, swapped(bundle), pin=False)
+    numbers = swapped(bundle)
+    put(bundle, numbers, pin=False)
     assert changed_tokens(bundle, "pretrain") == ["order.bin is not the file that the ledger names"]
-    put(bundle, swapped(bundle), pin=True)
+    put(bundle, numbers, pin=True)
     assert changed_tokens(bundle, "pretrain") == []
     assert check_order(bundle).detail == "step 1 of pretrain has another order than order.bin gives"
 
@@ -167,3 +169,10 @@ def test_the_card_says_that_a_file_gives_the_order(bundle_of: Callable[[str], Pa
     assert "| Seed of the order | 1 |\n" in cards["plain"]
     assert "| Order | given by `training/pretrain/order.bin`, sha256 `" in cards["by file"]
     assert cards["by file"].count("Seed of the order") == cards["plain"].count("Seed of the order") - 1
+
+
+def test_the_file_stands_against_no_rule_of_openness(bundle_of: Callable[[str], Path]) -> None:
+    profiles = [
+        read_json(bundle_of(name) / "model" / "openness" / "verdict.json")["profiles"] for name in ("plain", "by file")
+    ]
+    assert [p["counts"] for p in profiles[0]] == [p["counts"] for p in profiles[1]]
