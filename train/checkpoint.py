@@ -166,7 +166,7 @@ def _read_rows(file: Any, part: Part, path: Path) -> None:
     elif part.tensor.shape[0] == 0:
         return
     else:
-        read = rows[part.first_row : part.first_row + part.tensor.shape[0]]
+        read = rows[part.held]
     if read.dtype != part.tensor.dtype:
         raise ArtifactError(f"{part.name} of {read.dtype}", expected=str(part.tensor.dtype), where=str(path))
     part.tensor.copy_(read)

@@ -1,7 +1,7 @@
 """Copying a state, at a step boundary, into memory that each process shares with the one that writes its files.
 
-File `i` of a checkpoint belongs to process `i` modulo their number. Where a copy of the model is sharded, each process
-sends its rows straight to their places in the memory of the process that writes them.
+File `i` of a checkpoint belongs to process `i` modulo their number. Where several processes share a copy of the model,
+each sends what it holds straight to its place in the memory of the process that writes it.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ import torch.distributed as dist
 from train.checkpoint import TensorFile, whole_bytes
 from train.checkpoint_files import TensorPlace
 from train.checkpoint_process import CheckpointProcess
-from train.layout import Layout, Part, shard_rows
+from train.layout import Layout, Part, Piece, pieces
 from train.state import dtype_name
 
 _ALIGNMENT_BYTES = 64
@@ -38,7 +38,7 @@ def copy_tensors(
     transfers = []
     for number, file in enumerate(files):
         writer = number % world.size
-        if writer // layout.shard_size == layout.replica:
+        if writer // layout.copy_size == layout.replica:
             for part in file.parts:
                 copy = None if memory is None else _view(memory, offsets.get(part.name), part)
                 transfers += _copy(part, writer, copy, layout)
@@ -78,19 +78,29 @@ def _copy(part: Part, writer: int, copy: torch.Tensor | None, layout: Layout) ->
     Returns:
         Transfers between processes that are on their way.
     """
-    if copy is None:
-        return [_Transfer.send(part.tensor, writer)] if part.is_sharded and part.tensor.numel() else []
-    if not part.is_sharded:
-        copy.copy_(part.tensor)
+    own_rank, first_rank = layout.world.rank, layout.replica * layout.copy_size
+    if part.cut is None and not part.is_sharded:
+        if copy is not None:
+            copy.copy_(part.tensor)
         return []
-    copy[part.first_row : part.first_row + part.tensor.shape[0]] = part.tensor
-    first_rank = layout.replica * layout.shard_size
     transfers = []
-    for shard in range(layout.shard_size):
-        first_row, last_row = shard_rows(part.shape[0], shard, layout.shard_size)
-        if shard != layout.shard and first_row < last_row:
-            transfers.append(_Transfer.receive(copy[first_row:last_row], first_rank + shard, part.tensor.device))
+    for piece in pieces(part, layout):
+        holder = first_rank + piece.shard * layout.tensor_size + piece.tensor
+        # What all processes of a place hold, the one sends that stands there as the writer does at its own.
+        if not piece.size or (part.cut is None and piece.tensor != writer % layout.tensor_size):
+            continue
+        if copy is None:
+            transfers += [_Transfer.send(part.tensor, writer)] if holder == own_rank else []
+        elif holder == own_rank:
+            _place_of(piece, part, copy).copy_(part.tensor)
+        else:
+            transfers.append(_Transfer.receive(_place_of(piece, part, copy), holder, part.tensor.device))
     return transfers
+
+
+def _place_of(piece: Piece, part: Part, copy: torch.Tensor) -> torch.Tensor:
+    """Where a piece goes in a whole tensor."""
+    return copy[piece.rows, piece.columns] if part.cut == 1 else copy[piece.rows]
 
 
 @dataclass(frozen=True)
@@ -114,7 +124,8 @@ class _Transfer:
 
     @classmethod
     def receive(cls, target: torch.Tensor, sender: int, device: torch.device) -> "_Transfer":
-        rows = target if device.type == "cpu" else torch.empty_like(target, device=device)
+        direct = device.type == "cpu" and target.is_contiguous()
+        rows = target if direct else torch.empty(target.shape, dtype=target.dtype, device=device)
         return cls(dist.irecv(rows, sender), rows, target)
 
     def finish(self) -> None:

@@ -122,7 +122,7 @@ class CheckpointWriter:
         others = self._companions(files[:num_model_files], files[num_model_files:], ledger) if is_first else None
         self._current = current = _Checkpoint(target, list(weights), files, bool(state), step, place, retention, others)
         current.copying = self._copier.submit(copy_tensors, files, self._layout, self.process)
-        if self._layout.shard_size > 1:
+        if self._layout.copy_size > 1:
             self.settle()
 
     def settle(self) -> None:

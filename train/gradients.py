@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from provenance.errors import ConfigError
 from train.batch import StepBatch
-from train.layout import Layout
+from train.layout import Layout, cut_of
 from train.model import derive_seed
 from train.reduction import ReplicaReducer, TreeSum, exact_norm, own_replicas, tree_sum
 from train.settings import RunConfig
@@ -81,10 +83,17 @@ class Passes:
         gradient, parameter.grad = parameter.grad, None
         if gradient is None:
             gradient = torch.zeros_like(parameter)
-        return (gradient.to_local() if isinstance(gradient, DTensor) else gradient).detach().float()
+        if isinstance(gradient, DTensor) and isinstance(parameter, DTensor):
+            # Of a matrix that is cut but not sharded, autograd leaves a gradient as the backward pass made it: whole on
+            # every process, or still to be added.
+            gradient = gradient.redistribute(placements=parameter.placements).to_local()
+        return gradient.detach().float()
 
     def loss(self, sums_R: torch.Tensor, num_trained: int) -> float:
-        """Mean loss over all parts; one process fills each place and the others add zeros, which is exact."""
+        """Mean loss over all parts; one process fills each place and the others add zeros, which is exact.
+
+        With context parallelism the processes that share a part's windows add their sums, in float64.
+        """
         return tree_sum(self.layout.world.all_reduce(sums_R).tolist()) / num_trained
 
 
@@ -170,32 +179,70 @@ class NativeGradients:
 
     Every process makes the same number of passes; where parts do not fill them, a pass over windows without trained
     tokens adds zeros.
+
+    Args:
+        partial: names of parameters whose gradients are added over the processes at a place of the grid.
     """
 
-    def __init__(self, passes: Passes) -> None:
+    def __init__(self, passes: Passes, partial: frozenset[str]) -> None:
         self._passes = passes
+        self._partial = partial
 
     def compute(self, batch: StepBatch) -> StepGradients:
-        """Compute the gradients of a step's batch; raises as `ExactGradients.compute`."""
+        """Compute the gradients of a step's batch; raises as `ExactGradients.compute`.
+
+        Raises:
+            ConfigError: when weights that are not cut would drift apart under tensor parallelism.
+        """
         passes, layout = self._passes, self._passes.layout
         num_replicas, world = passes.config.num_logical_replicas, layout.world
-        num_passes = -(-num_replicas // world.size)
+        num_passes = -(-num_replicas // layout.num_readers)
         sums_R = torch.zeros(num_replicas, dtype=torch.float64, device=world.device)
         # DDP averages over processes; FSDP2 is told to add.
         factor = world.size if isinstance(passes.module, DistributedDataParallel) else 1
         for number in range(num_passes):
-            replica = world.rank * num_passes + number
+            replica = layout.reader * num_passes + number
             places = _share_of(len(batch.ids), num_replicas, replica)
             part = batch if places else _untrained(batch)
             with self._sync_in(number == num_passes - 1):
                 loss_sum = passes.run(part, places or slice(0, 1), replica, factor / batch.num_trained)
-            if places:
+            if places and layout.tensor == 0:
                 sums_R[replica] = loss_sum
         gradients = [passes.take(index) for index in range(len(passes.parameters))]
-        # Every row of the grid holds the same sums; the first one counts.
-        norm = exact_norm(gradients if layout.replica == 0 else [], world)
+        for name, gradient in zip(passes.names, gradients, strict=True):
+            if name in self._partial:
+                dist.all_reduce(gradient, group=layout.tensor_group)
+        if layout.tensor_size > 1:
+            self._check_whole(gradients)
+        norm = exact_norm(self._counted(gradients), world)
         by_name = dict(zip(passes.names, gradients, strict=True))
         return StepGradients(by_name, norm, passes.loss(sums_R, batch.num_trained))
+
+    def _counted(self, gradients: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Those that count here: every row of the grid holds the same sums, and so do the processes at one of its
+        places, but for the pieces of matrices that are cut among them."""
+        layout = self._passes.layout
+        if layout.replica:
+            return []
+        pairs = zip(self._passes.parameters, gradients, strict=True)
+        return [gradient for parameter, gradient in pairs if layout.tensor == 0 or cut_of(parameter) is not None]
+
+    def _check_whole(self, gradients: list[torch.Tensor]) -> None:
+        """Compare the bits of the gradients that all processes at a place of the grid are to hold alike: one of which a
+        process has only its part would let the copies of a weight drift apart."""
+        passes = self._passes
+        places = [index for index, parameter in enumerate(passes.parameters) if cut_of(parameter) is None]
+        sums_K = torch.stack([gradients[index].view(torch.int32).sum(dtype=torch.int64) for index in places])
+        extremes_K = torch.stack([sums_K, -sums_K])
+        dist.all_reduce(extremes_K, op=dist.ReduceOp.MAX, group=passes.layout.tensor_group)
+        apart = [passes.names[index] for index, k in zip(places, extremes_K.sum(0).tolist(), strict=True) if k]
+        if apart:
+            raise ConfigError(
+                f"the gradient of {apart[0]} differs between processes that tensor parallelism puts together",
+                expected="the same bits on each, as of every weight that is not cut",
+                where="execution.tensor_size",
+                next_command="set execution.tensor_size to 1, and report the type of the model",
+            )
 
     def _sync_in(self, is_last: bool) -> AbstractContextManager[None]:
         module = self._passes.module
@@ -230,10 +277,11 @@ def build_gradients(
     config: RunConfig,
     layout: Layout,
     counting: Counting = nullcontext,
+    partial: frozenset[str] = frozenset(),
 ) -> ExactGradients | NativeGradients:
     """Return what computes a step's gradients under the config's `reduction`."""
     passes = Passes(module, parameters, config, layout, counting)
-    return ExactGradients(passes) if config.reduction == "exact" else NativeGradients(passes)
+    return ExactGradients(passes) if config.reduction == "exact" else NativeGradients(passes, partial)
 
 
 def clip_(gradients: Sequence[torch.Tensor], norm: float, max_norm: float) -> None:

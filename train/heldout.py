@@ -61,22 +61,24 @@ class HeldoutSet:
 
         Args:
             module: the language model with its loss, as it is laid out over the processes.
-            layout: the processes; those that share a copy of the model make the same number of forward passes.
+            layout: the processes; those that share a copy of the model make the same number of forward passes, those at
+                one place of the grid over the same windows.
         """
         module.eval()
         world, count = layout.world, len(self._ids_BT)
         sums_B = torch.zeros(count, dtype=torch.float64, device=world.device)
-        for first in range(0, count, world.size):
-            index = first + world.rank
+        for first in range(0, count, layout.num_readers):
+            index = first + layout.reader
             if index >= count and layout.shard_size == 1:
                 break
             place = min(index, count - 1)
             ids_BT, mask_BT = self._ids_BT[place : place + 1], self._mask_BT[place : place + 1]
             _, loss_sum = module(ids_BT.to(world.device), mask_BT.to(world.device), 1.0)
-            if index < count:
+            if index < count and layout.tensor == 0:
                 sums_B[index] = loss_sum
         module.train()
-        # Every element is non-zero on one process only, so this sum adds zeros and is exact.
+        # Every element is non-zero on one process only, so this sum adds zeros and is exact. (With context parallelism
+        # those that share a window each have the sum of a stretch.)
         world.all_reduce(sums_B)
         total = math.fsum(sums_B.tolist())
         return HeldoutScore(

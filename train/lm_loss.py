@@ -8,7 +8,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
+from torch.distributed.tensor import DTensor
 
+from train.context_parallel import Stretches
 from train.settings import LossConfig
 
 
@@ -29,6 +31,7 @@ class LanguageModelLoss(nn.Module):
         self.model = model
         self._config = config
         self._document_ends_with = document_ends_with
+        self.stretches: Stretches | None = None
 
     def forward(self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Return what is differentiated, and the plain sum of losses.
@@ -40,17 +43,17 @@ class LanguageModelLoss(nn.Module):
 
         Returns:
             The sum of the tokens' losses (with z-loss) times `scale`, and their sum in nats (without) as float64,
-            detached.
+            detached. With context parallelism, of the tokens of this process's stretch of each window.
         """
-        positions = {}
-        if self._document_ends_with is not None:
-            positions["position_ids"] = document_positions(ids_BT[:, :-1], self._document_ends_with)
-        targets_BT, trained_BT = ids_BT[:, 1:], mask_BT[:, 1:]
+        settings, own = self._of_positions(ids_BT[:, :-1])
+        inputs_BT, targets_BT, trained_BT = ids_BT[:, :-1][:, own], ids_BT[:, 1:][:, own], mask_BT[:, 1:][:, own]
         if self._config.chunk_tokens is None:
-            logits_BTV = self.model(input_ids=ids_BT[:, :-1], use_cache=False, **positions).logits
+            logits_BTV = self.model(input_ids=inputs_BT, use_cache=False, **settings).logits
             return self._whole(logits_BTV, targets_BT, trained_BT, scale)
-        hidden_BTD = self.model.get_decoder()(input_ids=ids_BT[:, :-1], use_cache=False, **positions).last_hidden_state
+        hidden_BTD = self.model.get_decoder()(input_ids=inputs_BT, use_cache=False, **settings).last_hidden_state
         weight_VD = self.model.get_output_embeddings().weight
+        if isinstance(weight_VD, DTensor):  # tensor parallelism: each process holds some rows
+            weight_VD = weight_VD.full_tensor()
         losses_N, objective = _ChunkedLoss.apply(  # type: ignore[no-untyped-call]
             hidden_BTD[trained_BT],
             weight_VD,
@@ -61,6 +64,20 @@ class LanguageModelLoss(nn.Module):
             torch.is_grad_enabled(),
         )
         return objective, losses_N.double().sum()
+
+    def _of_positions(self, inputs_BT: torch.Tensor) -> tuple[dict[str, torch.Tensor], slice]:
+        """What the model is told of positions and documents, and the positions that this process computes."""
+        places_BT = None
+        if self._document_ends_with is not None:
+            places_BT = document_positions(inputs_BT, self._document_ends_with)
+        if self.stretches is None:
+            return ({} if places_BT is None else {"position_ids": places_BT}), slice(None)
+        own = self.stretches.of(inputs_BT.shape[1])
+        self.stretches.documents = None if places_BT is None else (places_BT == 0).cumsum(dim=1)
+        if places_BT is None:
+            places_BT = torch.arange(inputs_BT.shape[1], device=inputs_BT.device).expand_as(inputs_BT)
+        # The mask tells transformers how many keys there are, and that it is not to look for documents itself.
+        return {"position_ids": places_BT[:, own], "attention_mask": torch.ones_like(inputs_BT)}, own
 
     def _whole(
         self, logits_BTV: torch.Tensor, targets_BT: torch.Tensor, trained_BT: torch.Tensor, scale: float

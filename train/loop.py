@@ -85,7 +85,9 @@ class TrainingRun:
         trained_parts = [part for part in self.weights if part.name in parameters]
         self.optimizer = build_optimizer(self.config.optimizer, trained_parts, layout)
         self.loads = RouterLoads(model, self._router_rate())
-        self.gradients = build_gradients(self.prepared.trained, parameters, self.config, layout, self.loads.counting)
+        self.gradients = build_gradients(
+            self.prepared.trained, parameters, self.config, layout, self.loads.counting, self.prepared.partial
+        )
         self.checksum = ParameterChecksum(trained_parts, layout)
         self.num_updates = 0
         self.loss_watch = LossWatch(self.config.execution.loss_spike_factor)
@@ -207,6 +209,8 @@ class TrainingRun:
             host=socket.gethostname(),
             num_processes=self.world.size,
             shard_size=self.layout.shard_size,
+            tensor_size=self.layout.tensor_size,
+            context_size=self.layout.context_size,
             **self.utilisation.of_devices(),
             **self.segment,
         )

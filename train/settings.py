@@ -184,6 +184,11 @@ class ExecutionConfig(Config):
         num_processes: processes in all; None means the largest power of two that fits the cores of this machine.
         shard_size: processes over which parameters, gradients and optimizer state are sharded (torch `fully_shard`); 1
             keeps a whole copy on every process, `num_processes` shards over all, a number between does both.
+        tensor_size: processes over which the matrices of every layer are cut (tensor parallelism, by transformers' plan
+            of the model), beside `shard_size`: a copy of the model has `shard_size` times `tensor_size` processes. Only
+            with `reduction: native`.
+        context_size: processes of those that `shard_size` counts which share their windows: each computes a stretch of
+            the positions (context parallelism). Only with `reduction: native`.
         activation_checkpointing: compute activations again in the backward pass instead of keeping them.
         on_environment_change: what a resume on another platform does: go on in a new bitwise segment, or stop.
         on_loss_spike: what a loss of `loss_spike_factor` times the recent median does, besides its journal record.
@@ -195,6 +200,8 @@ class ExecutionConfig(Config):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     num_processes: int | None = Field(default=None, gt=0)
     shard_size: int = Field(default=1, gt=0)
+    tensor_size: int = Field(default=1, gt=0)
+    context_size: int = Field(default=1, gt=0)
     activation_checkpointing: bool = False
     on_environment_change: Literal["continue", "stop"] = "continue"
     on_loss_spike: Literal["record", "stop"] = "record"
@@ -394,12 +401,20 @@ class RunConfig(Config):
     @model_validator(mode="after")
     def _check_layout(self) -> Self:
         processes, shards = self.execution.num_processes, self.execution.shard_size
+        tensor_size, context_size = self.execution.tensor_size, self.execution.context_size
+        if shards % context_size:
+            raise ValueError(f"execution.shard_size {shards} must divide by execution.context_size {context_size}")
         if processes is None:
-            if shards > 1:
-                raise ValueError("execution.shard_size needs execution.num_processes beside it")
+            if max(shards, tensor_size) > 1:
+                raise ValueError("a layout of shard_size or tensor_size needs execution.num_processes beside it")
             return self
-        if processes % shards:
-            raise ValueError(f"execution.num_processes {processes} must divide by execution.shard_size {shards}")
+        if processes % (shards * tensor_size):
+            raise ValueError(
+                f"execution.num_processes {processes} must divide by execution.shard_size {shards}"
+                + (f" times execution.tensor_size {tensor_size}" if tensor_size > 1 else "")
+            )
+        if max(tensor_size, context_size) > 1:
+            self._check_shared_windows(num_copies=processes // (shards * tensor_size))
         if self.reduction == "exact" and (
             processes & (processes - 1) or shards & (shards - 1) or processes > self.num_logical_replicas
         ):
@@ -408,6 +423,25 @@ class RunConfig(Config):
                 f"execution.shard_size one that divides it, not {processes} and {shards}; reduction: native takes any"
             )
         return self
+
+    def _check_shared_windows(self, num_copies: int) -> None:
+        """Refuse what several processes cannot compute together on the same windows."""
+        tensor_size, context_size = self.execution.tensor_size, self.execution.context_size
+        told = f"execution.tensor_size {tensor_size} and context_size {context_size}"
+        if self.reduction == "exact":
+            raise ValueError(f"{told} need reduction: native; sums within a window have no fixed order there")
+        if self.compile:
+            raise ValueError(f"{told} need compile: false; layers that wait for other processes are not compiled")
+        if tensor_size > 1 and self.optimizer.name != "adamw":
+            raise ValueError(f"{told} need optimizer.name: adamw; {self.optimizer.name} works on whole matrices")
+        if num_copies > 1 and self.execution.shard_size == context_size:
+            raise ValueError(
+                f"{told} with {num_copies} copies of the model need an execution.shard_size of {2 * context_size} or "
+                "more: accelerate does not combine them with copies that are not sharded"
+            )
+        uneven = [length for length in {self.data.window_tokens, *self.window_lengths} if length % context_size]
+        if uneven:
+            raise ValueError(f"windows of {uneven[0]} tokens must divide by execution.context_size {context_size}")
 
 
 class PretrainConfig(RunConfig):

@@ -15,11 +15,13 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from train.compute_copies import ComputeCopies
+from train.context_parallel import share_windows
 from train.layout import SHARD, Layout, Part
 from train.lm_loss import LanguageModelLoss
 from train.model import model_parts
 from train.reduction import TreeReduceScatter
 from train.settings import RunConfig
+from train.tensor_parallel import cut_layers
 
 _UNLIMITED = 2**31
 
@@ -39,11 +41,13 @@ class PreparedModel:
         trained: the module whose forward pass trains.
         weights: what this process holds of the fp32 parameters and of the buffers.
         refresh: to be called before passes: the module computes with the weights as they are now.
+        partial: names of parameters whose gradients are still to be added over the processes at a place of the grid.
     """
 
     trained: nn.Module
     weights: list[Part]
     refresh: Callable[[], None]
+    partial: frozenset[str] = frozenset()
 
 
 def prepare_model(module: LanguageModelLoss, config: RunConfig, layout: Layout) -> PreparedModel:
@@ -51,15 +55,22 @@ def prepare_model(module: LanguageModelLoss, config: RunConfig, layout: Layout) 
 
     Parameters are changed in place: those of a sharded model become DTensors whose rows lie on the processes of a row
     of the grid; those of a whole copy that computes in bf16 become bf16.
+
+    Raises:
+        ConfigError: when the model cannot be cut over `execution.tensor_size` processes, or its windows not be shared
+            by `execution.context_size`.
     """
+    partial = cut_layers(module.model, layout) if layout.tensor_size > 1 else frozenset()
+    if layout.context_size > 1:
+        module.stretches = share_windows(module.model, layout)
     if layout.shard_size == 1 and config.reduction == "exact" and config.precision == "bf16":
         weights = model_parts(module.model, layout)
         trained = _lay_out(module, config, layout, is_whole=True)
         copies = ComputeCopies(module, [module, *decoder_layers(module.model)])
         return PreparedModel(trained, weights, copies.refresh)
-    is_whole = layout.shard_size == 1 and config.precision == "fp32"
+    is_whole = layout.shard_size == 1 and config.precision == "fp32" and layout.tensor_size in (1, layout.world.size)
     trained = _lay_out(module, config, layout, is_whole=is_whole)
-    return PreparedModel(trained, model_parts(module.model, layout), lambda: None)
+    return PreparedModel(trained, model_parts(module.model, layout), lambda: None, partial)
 
 
 def _lay_out(module: LanguageModelLoss, config: RunConfig, layout: Layout, *, is_whole: bool) -> nn.Module:
@@ -68,13 +79,13 @@ def _lay_out(module: LanguageModelLoss, config: RunConfig, layout: Layout, *, is
     if config.compile:
         compile_layers(decoder_layers(module.model))
     if is_whole:
-        if config.reduction == "native" and layout.world.size > 1:
+        if config.reduction == "native" and layout.num_readers > 1:
             # DDP else regroups gradients after its first backward pass in a process, and with three or more processes
             # a resumed run would add them in another order than the straight one.
             return DistributedDataParallel(module, gradient_as_bucket_view=True, find_unused_parameters=True)
         return module
     assert layout.mesh is not None, "sharding and torch's own bf16 need a process group"
-    mesh = layout.mesh[SHARD] if config.reduction == "exact" else layout.mesh
+    mesh = layout.mesh[SHARD] if config.reduction == "exact" else layout.grid
     policy = MixedPrecisionPolicy()
     if config.precision == "bf16":
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)

@@ -1,12 +1,12 @@
 """Digests of tensors: the state digest (`state/1`) and the parameter checksum (`parameter-checksum/1`)."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 import torch.distributed as dist
 
-from train.layout import Layout, Part
+from train.layout import Layout, Part, pieces
 from train.tensor_digests import combine_digests, digest_of_rows, hash_rows
 
 _BIT_VIEWS = {4: torch.int32, 2: torch.int16, 8: torch.int64}
@@ -38,37 +38,58 @@ def state_digest(tensors: Mapping[str, torch.Tensor]) -> str:
 def digest_parts(parts: Sequence[Part], layout: Layout) -> dict[str, bytes]:
     """Digest of each tensor of which the processes of a row hold parts; every process gets all digests.
 
-    Rows are hashed where they lie and only the digests travel; tensors under two dimensions travel themselves.
+    Rows are hashed where they lie and only the digests travel; tensors under two dimensions travel themselves, and
+    rows of which processes hold only some columns are put together first.
     """
     own = [
-        part.tensor.cpu().numpy().tobytes() if part.is_sharded and len(part.shape) < 2 else row_digests(part.tensor)
+        part.tensor.cpu().numpy().tobytes()
+        if _is_spread(part) and len(part.shape) < 2
+        else row_digests(_whole_rows(part, layout))
         for part in parts
     ]
-    gathered = [own] if layout.shard_size == 1 else _gather_bytes(own, layout)
+    gathered = [own] if layout.copy_size == 1 else _gather_bytes(own, layout)
     digests = {}
     for index, part in enumerate(parts):
-        if not part.is_sharded:
+        if not _is_spread(part):
             leaves = own[index]
         else:
-            leaves = b"".join(each[index] for each in gathered)
+            # Where columns are cut, or nothing, the processes of a place have the same rows by now.
+            held = [piece for piece in pieces(part, layout) if part.cut == 0 or piece.tensor == 0]
+            leaves = b"".join(gathered[piece.shard * layout.tensor_size + piece.tensor][index] for piece in held)
             if len(part.shape) < 2:
                 leaves = hashlib.sha256(leaves).digest()
         digests[part.name] = digest_of_rows(part.name, dtype_name(part.tensor.dtype), part.shape, leaves)
     return digests
 
 
+def _is_spread(part: Part) -> bool:
+    """Whether processes of a row of the grid hold different rows or columns."""
+    return part.is_sharded or part.cut is not None
+
+
+def _whole_rows(part: Part, layout: Layout) -> torch.Tensor:
+    """The rows that this process holds, with all their columns."""
+    if part.cut != 1:
+        return part.tensor
+    held = [piece for piece in pieces(part, layout) if piece.shard == layout.shard]
+    num_rows = part.tensor.shape[0]
+    columns = [part.tensor.new_empty(num_rows, piece.columns.stop - piece.columns.start) for piece in held]
+    dist.all_gather(columns, part.tensor.contiguous(), group=layout.tensor_group)
+    return torch.cat(columns, dim=1)
+
+
 def _gather_bytes(own: Sequence[bytes], layout: Layout) -> list[list[bytes]]:
-    """What each process of this row gave, in order of shards."""
+    """What each process of this row gave, in order of ranks."""
     lengths_K = torch.tensor([len(data) for data in own], dtype=torch.int64, device=layout.world.device)
-    lengths = [torch.empty_like(lengths_K) for _ in range(layout.shard_size)]
-    dist.all_gather(lengths, lengths_K, group=layout.shard_group)
+    lengths = [torch.empty_like(lengths_K) for _ in range(layout.copy_size)]
+    dist.all_gather(lengths, lengths_K, group=layout.copy_group)
     most = max(int(each.sum()) for each in lengths)
     padded = torch.zeros(most, dtype=torch.uint8)
     joined = b"".join(own)
     padded[: len(joined)] = torch.frombuffer(bytearray(joined), dtype=torch.uint8) if joined else padded[:0]
     sent = padded.to(layout.world.device)
-    received = [torch.empty_like(sent) for _ in range(layout.shard_size)]
-    dist.all_gather(received, sent, group=layout.shard_group)
+    received = [torch.empty_like(sent) for _ in range(layout.copy_size)]
+    dist.all_gather(received, sent, group=layout.copy_group)
     gathered = []
     for each, sizes in zip(received, lengths, strict=True):
         data, place, pieces = each.cpu().numpy().tobytes(), 0, []
@@ -95,15 +116,12 @@ class ParameterChecksum:
         self._blocks: list[torch.Tensor] = []
         firsts, first, device = [], 0, layout.world.device
         for part in sorted(parts, key=lambda part: part.name):
-            flat_N = part.tensor.view(-1)  # a copy would go stale
-            blocks = torch.split(flat_N.view(_BIT_VIEWS[flat_N.element_size()]), _BLOCK_ELEMENTS)
-            for number, block_N in enumerate(blocks):
-                self._blocks.append(block_N)
-                starts_R = torch.arange(0, block_N.numel(), _ROW_ELEMENTS, dtype=torch.int64, device=device)
-                firsts.append(first + part.first_element + number * _BLOCK_ELEMENTS + starts_R)
+            for block, starts_R in _blocks_of(part) if part.counts_at(layout) else ():
+                self._blocks.append(block)
+                firsts.append(first + starts_R)
             first += part.num_elements
         own = slice(layout.replica, None, layout.num_replicas)
-        self._blocks = [block_N for block_N in self._blocks[own] if block_N.numel()]
+        self._blocks = [block for block in self._blocks[own] if block.numel()]
         self._firsts_R = torch.cat([torch.zeros(0, dtype=torch.int64, device=device), *firsts[own]])
         self._bits_N = torch.empty(_BLOCK_ELEMENTS, dtype=torch.int64, device=device)
         self._places_C = torch.arange(1, _ROW_ELEMENTS + 1, dtype=torch.int64, device=device)
@@ -119,16 +137,39 @@ class ParameterChecksum:
         so that only sums of rows and of columns are weighted: less work than weighting every element.
         """
         rows, columns_C = [self._firsts_R[:0]], torch.zeros_like(self._places_C)
-        for bits_N in self._blocks:
-            num_elements = bits_N.numel()
-            num_rows = -(-num_elements // _ROW_ELEMENTS)
-            self._bits_N[:num_elements].copy_(bits_N)
-            self._bits_N[num_elements : num_rows * _ROW_ELEMENTS] = 0
+        for bits in self._blocks:
+            num_rows = len(bits) if bits.dim() == 2 else -(-bits.numel() // _ROW_ELEMENTS)
             block_RC = self._bits_N[: num_rows * _ROW_ELEMENTS].view(num_rows, _ROW_ELEMENTS)
+            if bits.dim() == 2:
+                block_RC[:, : bits.shape[1]].copy_(bits)
+                block_RC[:, bits.shape[1] :] = 0
+            else:
+                self._bits_N[: bits.numel()].copy_(bits)
+                self._bits_N[bits.numel() : block_RC.numel()] = 0
             rows.append(block_RC.sum(1))
             columns_C += block_RC.sum(0)
         weighted = (torch.cat(rows) * self._firsts_R).sum() + (columns_C * self._places_C).sum()
         return torch.stack([columns_C.sum(), weighted])
+
+
+def _blocks_of(part: Part) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Bits of a part in blocks, and the number of the first element of each of a block's rows in the whole tensor.
+
+    A flat block has rows of `_ROW_ELEMENTS`, the last one shorter; where columns are cut, a block is a piece of a
+    matrix, at most `_ROW_ELEMENTS` wide. Both are views: copies would go stale.
+    """
+    bits = part.tensor.view(_BIT_VIEWS[part.tensor.element_size()])
+    if part.cut == 1:
+        for start in range(0, bits.shape[0], _BLOCK_ELEMENTS // _ROW_ELEMENTS):
+            rows = bits[start : start + _BLOCK_ELEMENTS // _ROW_ELEMENTS]
+            numbers_R = torch.arange(len(rows), dtype=torch.int64, device=bits.device) + part.first_row + start
+            for column in range(0, bits.shape[1], _ROW_ELEMENTS):
+                block_RC = rows[:, column : column + _ROW_ELEMENTS]
+                yield block_RC, numbers_R * part.shape[1] + part.first_column + column
+        return
+    for number, block_N in enumerate(torch.split(bits.view(-1), _BLOCK_ELEMENTS)):
+        starts_R = torch.arange(0, block_N.numel(), _ROW_ELEMENTS, dtype=torch.int64, device=bits.device)
+        yield block_N, part.first_element + number * _BLOCK_ELEMENTS + starts_R
 
 
 def format_checksum(sums: torch.Tensor) -> str:

@@ -52,7 +52,8 @@ def main() -> None:
             write_json(run_dir / "environment.json", environment_record())
         need_process_group(world)
         check_installed(trackers)
-        run = TrainingRun(job, make_layout(world, job.config.execution.shard_size))
+        wanted = job.config.execution
+        run = TrainingRun(job, make_layout(world, wanted.shard_size, wanted.tensor_size, wanted.context_size))
         _check_processes(run)
         listeners = [start_trackers(accelerator, job.stage, run_dir)] if trackers else []
         with _watching(run) as beat:

@@ -42,10 +42,12 @@ def _call(function: Callable[..., None], rank: int, *args: Any) -> None:
 
 
 @contextmanager
-def joined(rank: int, size: int, shard_size: int, rendezvous: Path) -> Iterator[Layout]:
+def joined(
+    rank: int, size: int, shard_size: int, rendezvous: Path, tensor_size: int = 1, context_size: int = 1
+) -> Iterator[Layout]:
     """Join the first `size` processes; `rendezvous` is a file that no other group uses."""
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=size)
     try:
-        yield make_layout(World(rank, size), shard_size)
+        yield make_layout(World(rank, size), shard_size, tensor_size, context_size)
     finally:
         dist.destroy_process_group()

@@ -131,7 +131,8 @@ def _work(
     if size == 1 and changes.get("precision") != "bf16":
         finished = run_steps(TrainingRun(job, Layout(World())))
     else:
-        with gloo_processes.joined(rank, size, shard_size, rendezvous) as layout:
+        inner = job.config.execution.tensor_size, job.config.execution.context_size
+        with gloo_processes.joined(rank, size, shard_size, rendezvous, *inner) as layout:
             finished = run_steps(TrainingRun(job, layout))
     os._exit(0 if finished else 75)
 

@@ -28,11 +28,41 @@ from train.settings import ModelConfig, PretrainConfig, ScheduleConfig
         ({"schedule": {"name": "cosine", "warmup_steps": 2, "decay_steps": 3}}, "belongs to wsd"),
         ({"execution": {"num_processes": 4, "shard_size": 3}}, "must divide by execution.shard_size"),
         ({"execution": {"shard_size": 2}}, "needs execution.num_processes"),
+        ({"execution": {"tensor_size": 2}}, "needs execution.num_processes"),
+        ({"execution": {"num_processes": 2, "tensor_size": 2}}, "need reduction: native"),
+        ({"execution": {"num_processes": 2, "shard_size": 2, "context_size": 2}}, "need reduction: native"),
     ],
 )
 def test_what_cannot_be_exact_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         tiny_runs.pretrain_config(**changes)
+
+
+@pytest.mark.parametrize(
+    ("execution", "changes", "message"),
+    [
+        ({"num_processes": 3, "tensor_size": 2}, {}, "must divide by .* times execution.tensor_size 2"),
+        ({"num_processes": 2, "context_size": 2}, {}, "shard_size 1 must divide by execution.context_size 2"),
+        ({"num_processes": 4, "tensor_size": 2}, {}, "copies of the model need an execution.shard_size of 2"),
+        ({"num_processes": 4, "shard_size": 2, "context_size": 2}, {}, "need an execution.shard_size of 4"),
+        ({"num_processes": 2, "tensor_size": 2}, {"compile": True}, "need compile: false"),
+        (
+            {"num_processes": 2, "tensor_size": 2},
+            {"optimizer": {"name": "muon", "peak_learning_rate": 0.1}},
+            "need optimizer.name: adamw",
+        ),
+        ({"num_processes": 5, "shard_size": 5, "context_size": 5}, {}, "windows of 24 tokens must divide"),
+    ],
+)
+def test_layouts_within_a_window_that_nobody_can_compute_are_refused(
+    execution: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        tiny_runs.pretrain_config(reduction="native", execution=execution, **changes)
+    tiny_runs.pretrain_config(
+        reduction="native",
+        execution={"num_processes": 8, "shard_size": 4, "tensor_size": 2, "context_size": 2},
+    )
 
 
 def test_a_recipe_goes_there_and_back_without_its_execution_section() -> None:
