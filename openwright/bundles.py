@@ -11,7 +11,7 @@ from provenance.canonical import Json, read_json
 from provenance.digests import sha256_file
 from provenance.errors import BundleError
 from provenance.ledger import read_chain
-from provenance.made_model import AVERAGE, AVERAGE_RECORD
+from provenance.made_model import AVERAGE, AVERAGE_RECORD, RUN_RECORD
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class OpenBundle:
     def training_stages(self) -> list[str]:
         """Stages that trained, in order."""
         names = [str(entry["stage"]) for entry in self.manifest["stages"]]
-        return [name for name in names if (self.model / "training" / name / "ledger.jsonl").is_file()]
+        return [name for name in names if (self.model / "training" / name / RUN_RECORD).is_file()]
 
     def recipe(self, stage: str) -> Json:
         """The resolved recipe of a training stage."""
