@@ -161,15 +161,19 @@ def _place_order(bundle: Path, stage: str, target: Path) -> Path | None:
 
 def _layout_overrides(bundle: Path, stage: str, num_processes: int | None) -> Iterator[str]:
     """Any number of processes under `exact`; the recorded layout under `native`, unless a number was asked for."""
-    shard_size = 1
+    settings = bundle / "model" / "code" / "train" / "settings.py"
+    known = settings.read_text(encoding="utf-8", errors="replace") if settings.is_file() else ""
+    # Older code knows no layouts within a window.
+    sizes = {name: 1 for name in ("shard_size", "tensor_size", "context_size") if name == "shard_size" or name in known}
     if reduction(bundle, stage) == "native" and num_processes is None:
         steps = int(read_json(bundle / "model" / "training" / stage / "run.json")["num_steps"])
         recorded = recorded_layouts(bundle, Segment(stage, bundle, 1, steps))
         if len(recorded) == 1:
             (layout,) = recorded
-            num_processes, shard_size = layout.num_processes, layout.shard_size
+            num_processes, sizes = layout.num_processes, {name: getattr(layout, name) for name in sizes}
     yield f"{stage}.execution.num_processes={json.dumps(num_processes)}"
-    yield f"{stage}.execution.shard_size={shard_size}"
+    for name, size in sizes.items():
+        yield f"{stage}.execution.{name}={size}"
 
 
 def _obstacles(bundle: Path, options: RebuildOptions) -> Iterator[CheckResult]:

@@ -50,6 +50,8 @@ class NotedForm(RecordForm):
     step: _Count = 0
     num_processes: _Positive | None = None
     shard_size: _Positive = 1
+    tensor_size: _Positive = 1
+    context_size: _Positive = 1
 
 
 class LedgerPlaceForm(RecordForm):

@@ -13,13 +13,21 @@ _STARTS = (*_BEGINNINGS, "replay")
 
 @dataclass(frozen=True)
 class Layout:
-    """How processes were laid out: their number (None: not said) and over how many a copy of the model is sharded."""
+    """How processes were laid out: their number (None: not said), over how many a copy of the model is sharded and its
+    matrices are cut, and how many share windows."""
 
     num_processes: int | None
     shard_size: int
+    tensor_size: int = 1
+    context_size: int = 1
 
     def __str__(self) -> str:
-        return f"{self.num_processes} processes in shards of {self.shard_size}"
+        inner = "".join(
+            f", {what} {size}"
+            for what, size in (("tensor", self.tensor_size), ("context", self.context_size))
+            if size > 1
+        )
+        return f"{self.num_processes} processes in shards of {self.shard_size}{inner}"
 
 
 def replay_layout(bundle: Path, segment: Segment, num_processes: int | None) -> Layout:
@@ -50,7 +58,8 @@ def recorded_layouts(bundle: Path, segment: Segment) -> set[Layout]:
 
 def layout_of(record: dict[str, Any]) -> Layout:
     """Layout that a journal record names."""
-    return Layout(record.get("num_processes"), int(record.get("shard_size", 1)))
+    sizes = (int(record.get(name, 1)) for name in ("shard_size", "tensor_size", "context_size"))
+    return Layout(record.get("num_processes"), *sizes)
 
 
 def other_layout(bundle: Path, segment: Segment, output: Path) -> str:

@@ -1,16 +1,16 @@
 """What a replay found, as a record that can be signed: which steps, chosen how, with which code, where, the verdict.
 
-`openwright reproduce --json` prints it as `replay` (`openwright-replay-report/1`); `openwright attest` puts it into a
-signed statement. It says nothing nicer than the check result it stands beside.
+`openwright reproduce --json` prints it as `replay` (`openwright-replay-report/1` or `/2`); `openwright attest` puts it
+into a signed statement. It says nothing nicer than the check result it stands beside.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from provenance.canonical import Json, parse_json, read_json
 from provenance.config import Config
@@ -19,6 +19,7 @@ from provenance.fingerprint import PACKAGES, sources_digest
 from provenance.ledger import read_chain
 from release.comparison import Judgement
 from release.divergence import Divergence
+from release.replay_layout import layout_of
 from release.replay_segments import Segment
 from release.verify import CheckResult
 from train.jobs import LIBRARIES
@@ -28,6 +29,7 @@ Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Date = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$")]
 Verdict = Literal["PASS", "FAIL", "UNVERIFIED"]
+ReportFormat = Literal["openwright-replay-report/1", "openwright-replay-report/2"]
 Comparison = Literal["bitwise", "within tolerance"]
 
 
@@ -64,6 +66,13 @@ class ReplayLayout(Config):
     shard_size: Count
 
 
+class InnerLayout(ReplayLayout):
+    """A layout in which processes computed windows together: how many cut the matrices up, how many shared windows."""
+
+    tensor_size: Count
+    context_size: Count
+
+
 class ReplayedSegment(Config):
     """One replayed stretch of steps.
 
@@ -82,7 +91,7 @@ class ReplayedSegment(Config):
     detail: str
     num_equal_steps: Count
     num_equal_records: Count
-    layout: ReplayLayout | None
+    layout: ReplayLayout | InnerLayout | None
     platform: dict[str, Any] | None
     recorded_platform: str | None
     python: str | None
@@ -96,15 +105,28 @@ class ReplayReport(Config):
         date_utc: when it was finished, in ISO 8601, by the clock of the machine that replayed.
         replayed_code: digest `sources/1` of the packages that ran: the bundle's own.
         comparing_code: the same of the program that chose the steps and compared.
+        format: the second version where a segment has an `InnerLayout`.
     """
 
-    format: Literal["openwright-replay-report/1"]
+    format: ReportFormat
     bundle: ReplayedBundle
     choice: Choice
     date_utc: Date
     replayed_code: Sha256
     comparing_code: Sha256
     segments: Annotated[list[ReplayedSegment], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _check_format(self) -> Self:
+        if self.format != report_format(self.segments):
+            raise ValueError(f"format {self.format} with layouts of another version")
+        return self
+
+
+def report_format(segments: Sequence[ReplayedSegment]) -> ReportFormat:
+    """The version of a report on some segments."""
+    has_inner = any(isinstance(segment.layout, InnerLayout) for segment in segments)
+    return "openwright-replay-report/2" if has_inner else "openwright-replay-report/1"
 
 
 @dataclass(frozen=True)
@@ -143,14 +165,15 @@ def libraries_of(environment: dict[str, Any]) -> dict[str, str]:
 
 def replay_report(bundle: Path, results: Sequence[ReplayResult]) -> Json:
     """The record of a finished `reproduce`, in the form that `--json` prints."""
+    segments = [result.segment for result in results]
     report = ReplayReport(
-        format="openwright-replay-report/1",
+        format=report_format(segments),
         bundle=bundle_identity(bundle / "model"),
         choice=results[0].choice,
         date_utc=now_utc(),
         replayed_code=sources_digest(PACKAGES, bundle / "model" / "code"),
         comparing_code=sources_digest(PACKAGES),
-        segments=[result.segment for result in results],
+        segments=segments,
     )
     return report.model_dump()
 
@@ -211,7 +234,11 @@ def _layout(output: Path) -> ReplayLayout | None:
     begun = [r for r in read_chain(journal) if r["kind"] == "replay"] if journal.is_file() else []
     if not begun:
         return None
-    return ReplayLayout(num_processes=begun[-1]["num_processes"], shard_size=begun[-1].get("shard_size", 1))
+    found = layout_of(begun[-1])
+    sizes = {"num_processes": begun[-1]["num_processes"], "shard_size": found.shard_size}
+    if max(found.tensor_size, found.context_size) == 1:
+        return ReplayLayout(**sizes)
+    return InnerLayout(**sizes, tensor_size=found.tensor_size, context_size=found.context_size)
 
 
 def _without_paths(text: str, bundle: Path, output: Path) -> str:

@@ -1,4 +1,4 @@
-"""Starting a bundle's own `train.replay`, the contract with it being `openwright-replay/2`, or `/1` for older code."""
+"""Starting a bundle's own `train.replay`; the contract is `openwright-replay/3`, or an older one for older code."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +9,13 @@ from release.interpreters import Interpreter
 from release.replay_layout import Layout
 from release.replay_segments import Segment, training_stages
 from release.replay_tokens import tokens_not_here
-from train.replay import ERROR_FILE, REPLAY_FORMAT, REPLAY_FORMATS, ReplayRequest
+from train.replay import ERROR_FILE, REPLAY_FORMATS, ReplayRequest
+
+_FIELDS_SINCE = {
+    "keep_checkpoints": "openwright-replay/2",
+    "tensor_size": "openwright-replay/3",
+    "context_size": "openwright-replay/3",
+}
 
 
 def run_replay(
@@ -39,11 +45,14 @@ def run_replay(
         output=str(output),
         num_processes=layout.num_processes,
         shard_size=layout.shard_size,
-        keep_checkpoints=version == REPLAY_FORMAT,
+        keep_checkpoints=version != REPLAY_FORMATS[0],
+        tensor_size=layout.tensor_size,
+        context_size=layout.context_size,
     )
     values = asdict(request)
-    if version != REPLAY_FORMAT:
-        del values["keep_checkpoints"]
+    for name, since in _FIELDS_SINCE.items():
+        if REPLAY_FORMATS.index(version) < REPLAY_FORMATS.index(since):
+            del values[name]
     write_json(scratch / "request.json", values)
     done = interpreter.run(bundle / "model" / "code", ["train.replay", str(scratch / "request.json")], scratch)
     if done.returncode == StoppedForRequeue.exit_code:

@@ -29,7 +29,7 @@ from train.job import OUTCOME, STOP_REQUEST, TrainingJob
 from train.launcher import HERE, Launcher, load_launcher
 from train.run_directory import lock_directory, naming_disk_errors, read_outcome
 from train.run_order import settle_phases
-from train.settings import PretrainConfig, RunConfig, SftConfig
+from train.settings import ExecutionConfig, PretrainConfig, RunConfig, SftConfig
 from train.watchdog import OUTCOME_HUNG
 
 LIBRARIES = ("torch", "transformers", "accelerate", "safetensors", "tokenizers", "numpy")
@@ -111,15 +111,22 @@ def num_gpus() -> int:
     return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
-def accelerate_file(num_processes: int, num_machines: int = 1, *, use_cpu: bool = True) -> dict[str, Json]:
+def accelerate_file(
+    num_processes: int, num_machines: int = 1, *, use_cpu: bool = True, execution: ExecutionConfig | None = None
+) -> dict[str, Json]:
     """The config file for `accelerate launch` that ships in the run.
 
     accelerate starts several processes on CPUs through MPI only; `MULTI_GPU` names its launcher over torch's own
     rendezvous, which serves CPUs as well (the workers ask for the device themselves).
+
+    Args:
+        execution: how the processes are laid out; None for any way without tensor and context parallelism.
     """
+    context_size = 1 if execution is None else execution.context_size
     return {
+        **({} if use_cpu or execution is None else _parallelism(num_processes, execution)),
         "compute_environment": "LOCAL_MACHINE",
-        "distributed_type": "MULTI_GPU" if num_processes > 1 else "NO",
+        "distributed_type": _distributed_type(num_processes, 1 if use_cpu else context_size),
         "machine_rank": 0,
         "main_training_function": "main",
         "mixed_precision": "no",
@@ -129,6 +136,33 @@ def accelerate_file(num_processes: int, num_machines: int = 1, *, use_cpu: bool 
         "same_network": True,
         "use_cpu": use_cpu,
     }
+
+
+def _distributed_type(num_processes: int, context_size: int) -> str:
+    """accelerate's name; it takes context parallelism together with FSDP only (which the workers do not let it do)."""
+    if num_processes == 1:
+        return "NO"
+    return "FSDP" if context_size > 1 else "MULTI_GPU"
+
+
+def _parallelism(num_processes: int, execution: ExecutionConfig) -> dict[str, Json]:
+    """The fields of accelerate's ParallelismConfig, which it refuses on CPUs (1.15.0); none for data parallelism alone.
+
+    It counts the processes that share windows beside those over which the model is sharded, and not among them.
+    """
+    tensor_size, context_size = execution.tensor_size, execution.context_size
+    if max(tensor_size, context_size) == 1:
+        return {}
+    sizes = {
+        "dp_replicate_size": num_processes // (execution.shard_size * tensor_size),
+        "dp_shard_size": execution.shard_size // context_size,
+        "cp_size": context_size,
+        "tp_size": tensor_size,
+    }
+    fields: dict[str, Json] = {
+        "parallelism_config": {f"parallelism_config_{name}": size for name, size in sizes.items()}
+    }
+    return {**fields, "fsdp_config": {"fsdp_version": 2}} if context_size > 1 else fields
 
 
 def launch(
@@ -154,9 +188,10 @@ def launch(
     job = replace(job, code=sources_digest(PACKAGES, root), libraries=library_versions(LIBRARIES))
     run_dir = Path(job.run_dir)
     config_file = run_dir / "accelerate.yaml"
-    device = job.config.execution.device
+    execution = job.config.execution
+    device = execution.device
     use_cpu = device == "cpu" or (device == "auto" and not num_gpus())
-    values = accelerate_file(num_processes, launcher.num_machines, use_cpu=use_cpu)
+    values = accelerate_file(num_processes, launcher.num_machines, use_cpu=use_cpu, execution=execution)
     with naming_disk_errors():
         lock_directory(run_dir).close()  # before anything of a job that runs there is touched
         for name in (STOP_REQUEST, OUTCOME):

@@ -1,7 +1,7 @@
 """Replay some steps of a finished run in fresh processes: `python -m train.replay REQUEST.json`.
 
 A bundle's own copy of this program is what `openwright reproduce` starts, so that the code that ran is the code that
-is replayed. The request (`openwright-replay/2`) is the only contract between a newer verifier and older code.
+is replayed. The request (`openwright-replay/3`) is the only contract between a newer verifier and older code.
 """
 
 import sys
@@ -14,9 +14,10 @@ from provenance.errors import OpenwrightError
 from train.job import TrainingJob
 from train.jobs import default_processes, launch
 
-REPLAY_FORMAT = "openwright-replay/2"
-REPLAY_FORMATS = ("openwright-replay/1", REPLAY_FORMAT)
-"""Requests that this program takes; the first version has no `keep_checkpoints`."""
+REPLAY_FORMAT = "openwright-replay/3"
+REPLAY_FORMATS = ("openwright-replay/1", "openwright-replay/2", REPLAY_FORMAT)
+"""Requests that this program takes; the first version has no `keep_checkpoints`, the second no `tensor_size` and
+`context_size`."""
 ERROR_FILE = "error.txt"
 """File in the output directory with the message of a replay that failed."""
 
@@ -37,6 +38,8 @@ class ReplayRequest:
         shard_size: processes over which the model is sharded.
         keep_checkpoints: whether the checkpoints that the steps come by are written to `<output>/checkpoints/`; without
             it only their digests are, to the ledger.
+        tensor_size: processes over which matrices are cut.
+        context_size: processes that share windows.
     """
 
     format: str
@@ -50,6 +53,8 @@ class ReplayRequest:
     num_processes: int | None
     shard_size: int = 1
     keep_checkpoints: bool = False
+    tensor_size: int = 1
+    context_size: int = 1
 
 
 def replay(request: ReplayRequest) -> None:
@@ -63,7 +68,7 @@ def replay(request: ReplayRequest) -> None:
     job = TrainingJob(
         stage=request.stage,
         recipe=read_json(Path(request.recipe)),
-        execution={"shard_size": request.shard_size},
+        execution={name: getattr(request, name) for name in ("shard_size", "tensor_size", "context_size")},
         corpus=request.corpus,
         run_dir=str(output.resolve()),
         base_checkpoint=request.base_checkpoint,

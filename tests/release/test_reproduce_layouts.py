@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from fake_replays import Edit, cut_short, honest, other_loss, other_tokens, pretend_to_replay
+from pydantic import ValidationError
 
 from provenance.canonical import canonical_json
 from provenance.errors import ConfigError
+from release.replay_report import ReplayReport, replay_report
 from release.replay_segments import resumable_checkpoints
 from release.reproduce import reproduce
 from release.verify import CheckResult
@@ -113,11 +115,28 @@ def test_native_reduction_binds_bits_to_the_layout(
 def test_a_native_replay_takes_the_layout_that_the_journal_tells(copy_of: Any, replaying: Any) -> None:
     bundle, requests = copy_of("retained"), replaying(other_loss)
     began = {"kind": "start", "step": 0, "num_processes": 2}
-    resumed = {"kind": "resume", "step": 4, "num_processes": 4, "shard_size": 2}
+    within = {"tensor_size": 2, "context_size": 2}
+    resumed = {"kind": "resume", "step": 4, "num_processes": 4, "shard_size": 2, **within}
     write_journal(bundle, began, {"kind": "resume", "step": 8, "num_processes": 8, "shard_size": 8}, resumed)
     assert replay(bundle, 1, 4).verdict == "FAIL"
     assert replay(bundle, 9, 10).verdict == "FAIL"
-    assert [(r["num_processes"], r["shard_size"]) for r in requests] == [(2, 1), (4, 2)]
+    fields = ("num_processes", "shard_size", "tensor_size", "context_size")
+    assert [tuple(request[name] for name in fields) for request in requests] == [(2, 1, 1, 1), (4, 2, 2, 2)]
+
+
+def test_the_report_names_the_layout_and_what_differs_from_the_recorded_one(copy_of: Any, replaying: Any) -> None:
+    bundle, _ = copy_of("retained"), replaying(other_loss)
+    write_journal(bundle, {"kind": "start", "step": 0, "num_processes": 4, "shard_size": 2, "tensor_size": 2})
+    results = reproduce(bundle, steps=(1, 4))
+    report = replay_report(bundle, results)
+    assert report["format"] == "openwright-replay-report/2"
+    sizes = {"num_processes": 4, "shard_size": 2, "tensor_size": 2, "context_size": 1}
+    assert report["segments"][0]["layout"] == sizes
+    assert ReplayReport.model_validate(report).model_dump() == report
+    with pytest.raises(ValidationError, match="layouts of another version"):
+        ReplayReport.model_validate({**report, "format": "openwright-replay-report/1"})
+    detail = replay(bundle, 1, 4, 2).detail
+    assert "recorded 4 processes in shards of 2, tensor 2, replayed 2 processes in shards of 1" in detail
 
 
 def test_a_segment_made_at_two_layouts_or_at_an_unknown_one_is_never_a_fail_for_its_numerics(
