@@ -51,7 +51,7 @@ Pool = namedtuple("Pool", "name window_tokens num_windows draws_before first_id"
 PACKAGES = ("provenance/", "data_recipes/", "train/", "eval/", "release/", "openwright/")
 INDEX_ROW, UNSIGNED = struct.Struct("<32s32sIHHHBBI"), {1: "B", 2: "H", 4: "I", 8: "Q"}
 # An average of checkpoints: what its weights may add up to, and how many products one run recomputes.
-ARITHMETIC, DENOMINATOR, MAX_INGREDIENTS, MAX_PRODUCTS, AVERAGE_BLOCK = "weighted-sum/1", 2**29, 1000, 2**25, 2**18
+ARITHMETIC, DENOMINATOR, MAX_INGREDIENTS, MAX_PRODUCTS, AVERAGE_BLOCK = "weighted-sum/1", 2**29, 1000, 2**27, 2**18
 BLOCK_BYTES, MASK_64, OPTIMIZER_PARTS = 1 << 20, 2**64 - 1, ("exp_avg", "exp_avg_sq", "momentum_buffer")
 SIZES = {1: "BOOL U8 I8 F8_E4M3 F8_E5M2", 2: "U16 I16 F16 BF16", 4: "U32 I32 F32", 8: "U64 I64 F64"}
 DTYPE_BYTES = {dtype: size for size, dtypes in SIZES.items() for dtype in dtypes.split()}
