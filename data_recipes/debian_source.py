@@ -17,7 +17,7 @@ from data_recipes.downloads import PinnedFile, fetch_pinned
 from data_recipes.extract import extract_files
 from data_recipes.reading import PartReport, ReadingContext, SourcePart, is_wanted
 from provenance.canonical import Json
-from provenance.errors import ConfigError, SourceError
+from provenance.errors import SourceError
 
 _FORMATS = ("3.0 (quilt)", "3.0 (native)")
 _CHECKSUM = re.compile(r"(?P<sha256>[0-9a-f]{64})\s+(?P<size>\d{1,15})\s+(?P<filename>[A-Za-z0-9][A-Za-z0-9.+_~-]*)")
@@ -35,8 +35,8 @@ class DebianReader:
         """Fetch the description and the archives that it names.
 
         Raises:
-            ConfigError: where no archive to fetch from is named and something has to be fetched.
-            SourceError: for what is missing, is not the pinned file, or is no description of this package.
+            SourceError: where something has to be fetched and no archive is named; for what is missing, is not the
+                pinned file, or is no description of this package.
         """
         dsc = self._source.dsc
         path = self._fetch(dsc.filename, dsc.sha256, dsc.size_bytes)
@@ -53,7 +53,7 @@ class DebianReader:
 
         def url(_: object) -> str:
             if context.debian_archive is None:
-                raise ConfigError(
+                raise SourceError(
                     f"{filename} has to be fetched, and no Debian archive is named",
                     expected="the address above pool/ of an archive that has this version",
                     where=self._where,

@@ -339,6 +339,12 @@ def reproduce(
     index_url: Annotated[
         str | None, Option("--index-url", metavar="URL", help="Package index to fetch sources from, for --full.")
     ] = None,
+    debian_archive: Annotated[
+        str | None,
+        Option(
+            "--debian-archive", metavar="URL", help="Debian archive to fetch sources from (above pool/), for --full."
+        ),
+    ] = None,
     dataset: DatasetName = "",
     cache: Cache = CACHE,
     yes: Yes = False,
@@ -351,8 +357,9 @@ def reproduce(
     from openwright import commands
 
     options = {"segments": segments, "seed": seed, "num_processes": processes, "stage": stage, "yes": yes}
-    rebuild = {"full": full, "isolated": isolated, "work": work, "data": data, "index_url": index_url}
-    commands.reproduce_bundle(BundleArgument(bundle, dataset, cache), step, as_json, **options, **rebuild)
+    rebuild = {"full": full, "isolated": isolated, "work": work, "data": data}
+    places = {"index_url": index_url, "debian_archive": debian_archive}
+    commands.reproduce_bundle(BundleArgument(bundle, dataset, cache), step, as_json, **options, **rebuild, **places)
 
 
 @app.command()

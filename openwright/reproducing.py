@@ -28,6 +28,7 @@ class ReproduceOptions:
         work: directory that is kept, for a rebuild and for a virtual environment.
         data: directory of local data sets, for a rebuild.
         index_url: package index, for a rebuild.
+        debian_archive: Debian archive, for a rebuild.
         yes: run the bundle's code without asking.
     """
 
@@ -41,6 +42,7 @@ class ReproduceOptions:
     work: Path | None = None
     data: Path | None = None
     index_url: str | None = None
+    debian_archive: str | None = None
     yes: bool = False
 
     def check(self) -> None:
@@ -51,7 +53,7 @@ class ReproduceOptions:
         """
         draw = {"--segments": self.segments, "--seed": self.seed}
         replay = {"--step": self.steps, "--stage": self.stage, **draw}
-        rebuild = {"--data": self.data, "--index-url": self.index_url}
+        rebuild = {"--data": self.data, "--index-url": self.index_url, "--debian-archive": self.debian_archive}
         wrong = [name for name, value in (replay if self.full else rebuild).items() if value is not None]
         if wrong:
             found = f"{wrong[0]} {'beside' if self.full else 'without'} --full"
@@ -167,12 +169,13 @@ def _rebuild(located: Located, options: ReproduceOptions, work: Path) -> Report:
 
     fetch_everything(located)
     bundle = located.path
-    wanted = RebuildOptions(options.num_processes, options.data, options.index_url)
+    wanted = RebuildOptions(options.num_processes, options.data, options.index_url, options.debian_archive)
     plan = plan_rebuild(bundle, work, wanted)
     environment = _environment(bundle, options, work)
     planned = environment.interpreter if environment else THIS_PYTHON
     index = options.index_url or "the package index that its corpus.yaml names, else the default one"
-    execution = execution_of(bundle, planned, plan.lines(), network=f"sources are fetched from {index}")
+    archive = f" and {options.debian_archive}" if options.debian_archive else ""
+    execution = execution_of(bundle, planned, plan.lines(), network=f"sources are fetched from {index}{archive}")
     checks: list[Any] = []
     if plan.obstacles:
         found = run_rebuild(plan, planned)  # says what is in the way, and runs nothing

@@ -13,7 +13,7 @@ from data_recipes.order_file import ORDER_FILE
 from data_recipes.settings import TAKEN_TOKENIZER
 from provenance.canonical import read_json
 from provenance.errors import BundleError
-from release.code_copy import RELEASE_FILE
+from release.code_copy import OVERRIDES_FILE, RELEASE_FILE
 from release.layout import bundle_files
 from release.readable import require_for_rebuild
 from release.replay_layout import recorded_layouts, reduction
@@ -32,11 +32,13 @@ class RebuildOptions:
         num_processes: processes of the training stages; None for as many as fit.
         data_dir: where the files of local data sets lie; None where nobody says.
         index_url: package index to fetch from; None for the one that the bundle's config names.
+        debian_archive: Debian archive to fetch from; None for the one that the bundle's config names.
     """
 
     num_processes: int | None = None
     data_dir: Path | None = None
     index_url: str | None = None
+    debian_archive: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,14 +91,15 @@ def plan_rebuild(bundle: Path, work: Path, options: RebuildOptions) -> RebuildPl
     manifest = read_json(bundle / "model" / "manifest.json")
     work = work.resolve()
     _copy_code(bundle, work / "code")
+    config_dir = _config_dir(work / "code", bundle)
     return RebuildPlan(
         bundle=bundle,
         work=work,
-        config_dir=_config_dir(work / "code", bundle),
+        config_dir=config_dir,
         stages=(*(str(entry["stage"]) for entry in manifest["stages"]), RELEASE),
         overrides=tuple(_overrides(bundle, work, options)),
         is_dev=bool(manifest["dev"]),
-        obstacles=tuple(_obstacles(bundle, options)),
+        obstacles=tuple(_obstacles(bundle, config_dir, options)),
     )
 
 
@@ -127,6 +130,8 @@ def _overrides(bundle: Path, work: Path, options: RebuildOptions) -> Iterator[st
         places["data_dir"] = str(options.data_dir.resolve())
     if options.index_url is not None:
         places["index_url"] = options.index_url
+    if options.debian_archive is not None:
+        places["debian_archive"] = options.debian_archive
     if (taken := bundle / "dataset" / TAKEN_TOKENIZER).is_file():
         places["tokenizer_file"] = str(taken.resolve())
     for name, value in places.items():
@@ -176,7 +181,7 @@ def _layout_overrides(bundle: Path, stage: str, num_processes: int | None) -> It
         yield f"{stage}.execution.{name}={size}"
 
 
-def _obstacles(bundle: Path, options: RebuildOptions) -> Iterator[CheckResult]:
+def _obstacles(bundle: Path, config_dir: Path, options: RebuildOptions) -> Iterator[CheckResult]:
     for stage in training_stages(bundle):
         branch = read_json(bundle / "model" / "training" / stage / "recipe.json").get("branch")
         if branch:
@@ -190,3 +195,15 @@ def _obstacles(bundle: Path, options: RebuildOptions) -> Iterator[CheckResult]:
             told = f"the files of source {source['name']} cannot be fetched by a program"
             where = f"; obtained from: {source['obtain']}" if source.get("obtain") else ""
             yield CheckResult(CHECK, "corpus", "UNVERIFIED", f"{told}; put them somewhere and give --data{where}", "")
+    packages = [source["name"] for source in sources if source["type"] == "debian"]
+    if packages and options.debian_archive is None and not _names_an_archive(config_dir):
+        told = f"source {packages[0]} comes from a Debian archive, and the bundle's config names none"
+        yield CheckResult(
+            CHECK, "corpus", "UNVERIFIED", f"{told}; give --debian-archive URL, the address above pool/", ""
+        )
+
+
+def _names_an_archive(config_dir: Path) -> bool:
+    """Whether the configs name a Debian archive; as text, since nothing of a stranger's YAML is parsed here."""
+    paths = (config_dir / "corpus.yaml", config_dir / OVERRIDES_FILE)
+    return any(b"debian_archive" in path.read_bytes() for path in paths if path.is_file())

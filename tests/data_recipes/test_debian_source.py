@@ -19,7 +19,7 @@ from data_recipes.debian_source import DebianReader
 from data_recipes.licence_match import TEXTS_DIRECTORY
 from data_recipes.reading import PartReport, ReadingContext, ReadingLimits, SourcePart
 from provenance.digests import sha256_bytes
-from provenance.errors import ArchiveError, ConfigError, SourceError
+from provenance.errors import ArchiveError, SourceError
 
 UPSTREAM = {
     "README.md": b"# Tiny\n\nIt is small.\n",
@@ -225,7 +225,7 @@ def test_what_is_not_the_pinned_file_is_refused(tmp_path, monkeypatch):
 
 
 def test_without_an_archive_nothing_is_fetched(tmp_path):
-    with pytest.raises(ConfigError, match="no Debian archive is named") as caught:
+    with pytest.raises(SourceError, match="no Debian archive is named") as caught:
         read(package(UPSTREAM), tmp_path)
     assert "debian_archive" in caught.value.next_command
 

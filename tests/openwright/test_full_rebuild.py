@@ -4,6 +4,7 @@ import json
 import shutil
 from contextlib import contextmanager
 
+import debian_fixtures
 import forge
 import pytest
 from forge_signatures import Key
@@ -51,11 +52,18 @@ def remade(made_once, published, place, openwright):
         shutil.copyfile(place / "scratch" / "data" / "строки.jsonl", root / "data" / "строки.jsonl")
         arguments = ["reproduce", "hf:org/tiny", "--full", "--yes", "--json", "--cache", str(root / "cache")]
         arguments += ["--data", str(root / "data"), "--work", str(root / "work")]
-        with published(), serve_archives(place / "scratch" / "cache") as (url, downloaded):
-            done = openwright(*arguments, "--index-url", url)
+        cache = place / "scratch" / "cache"
+        package = {path.name: path.read_bytes() for path in cache.glob("*/tiny_*")}
+        with (
+            published(),
+            serve_archives(cache) as (url, downloaded),
+            debian_fixtures.debian_archive(package) as (archive, asked),
+        ):
+            done = openwright(*arguments, "--index-url", url, "--debian-archive", archive)
         assert done.returncode == 0, done.stdout + done.stderr
         (root / "report.json").write_text(done.stdout)
-        (root / "told.json").write_text(json.dumps({"downloaded": sorted(downloaded), "stderr": done.stderr}))
+        told = {"downloaded": sorted(downloaded), "asked": sorted(asked), "stderr": done.stderr}
+        (root / "told.json").write_text(json.dumps(told))
 
     return made_once("second-release-rebuilt", make)
 
@@ -65,6 +73,7 @@ def test_a_published_bundle_is_made_again_from_itself(remade, bundle):
     assert verdicts(found) == PASSED
     assert found["bundle"] == f"hf:org/tiny@{'a1' * 20}"
     assert told["downloaded"] == ["azbuka-1.0.tar.gz", "hanzi-1.0.tar.gz", "omega-1.0.tar.gz"]
+    assert told["asked"] == ["tiny_1.0-1.debian.tar.xz", "tiny_1.0-1.dsc", "tiny_1.0.orig.tar.xz"]
     assert found["rebuild"]["first_stage_that_differs"] is None
     assert "sources are fetched from" in told["stderr"]
     fetched = remade / "cache" / f"org--tiny@{'a1' * 20}"
@@ -111,7 +120,8 @@ def test_a_forged_bundle_is_not_what_its_own_code_makes(remade, bundle, place, o
     forge.reseal(forged)
     shutil.copytree(remade / "work", tmp_path / "work")
     arguments = ["reproduce", str(forged), "--full", "--yes", "--json", "--work", str(tmp_path / "work")]
-    done = openwright(*arguments, "--data", str(place / "scratch" / "data"), "--index-url", "http://127.0.0.1:9/")
+    nowhere = ("--index-url", "http://127.0.0.1:9/", "--debian-archive", "http://127.0.0.1:9/")
+    done = openwright(*arguments, "--data", str(place / "scratch" / "data"), *nowhere)
     assert done.returncode == 1, done.stdout + done.stderr
     found = report(done)
     assert verdicts(found) == [("corpus", "PASS"), ("pretrain", "FAIL"), ("bundle", "UNVERIFIED")]
@@ -123,7 +133,7 @@ def test_a_forged_bundle_is_not_what_its_own_code_makes(remade, bundle, place, o
 
 
 def test_a_source_out_of_reach_is_unverified_and_named(bundle, place, openwright):
-    arguments = ["reproduce", str(bundle), "--full", "--yes", "--json"]
+    arguments = ["reproduce", str(bundle), "--full", "--yes", "--json", "--debian-archive", "http://127.0.0.1:9/"]
     with serve_archives(place / "scratch" / "cache", without=("hanzi",)) as (url, _):
         done = openwright(*arguments, "--index-url", url, "--data", str(place / "scratch" / "data"))
     assert done.returncode == 3, done.stdout + done.stderr
@@ -135,11 +145,12 @@ def test_a_source_out_of_reach_is_unverified_and_named(bundle, place, openwright
     assert (stage["stage"], stage["rebuilt"]) == ("corpus", None)
 
 
-def test_local_data_that_nobody_gives_is_unverified_before_anything_runs(bundle, openwright):
+def test_what_nobody_gives_and_no_config_names_is_unverified_before_anything_runs(bundle, openwright):
     done = openwright("reproduce", str(bundle), "--full", "--yes", "--json")
     assert done.returncode == 3
-    first, *_ = report(done)["checks"]
+    first, second, *_ = report(done)["checks"]
     assert "source rows" in first["detail"]
     assert "made by a test" in first["detail"]
+    assert "source tiny comes from a Debian archive" in second["detail"]
     assert "rebuilding" not in done.stderr
     assert report(done)["rebuild_report"] is None

@@ -12,6 +12,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import debian_fixtures
 import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -82,6 +83,19 @@ def make_archive(cache_dir: Path, project: str, seed: int, split: str) -> dict[s
         "split": split,
         "as_of": AS_OF,
     }
+
+
+def make_package(cache_dir: Path, seed: int) -> dict[str, Any]:
+    """Lay a Debian source package into the cache; returns its entry for corpus.yaml."""
+    rng = random.Random(seed)
+    files = debian_fixtures.package(
+        {f"docs/page{number}.md": page(rng, f"tiny {number}").encode() for number in range(3)}
+    )
+    for name, data in files.items():
+        target = cache_dir / hashlib.sha256(data).hexdigest() / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+    return debian_fixtures.source_values(files, as_of=AS_OF)
 
 
 def make_rows(data_dir: Path, seed: int) -> dict[str, Any]:
@@ -157,6 +171,7 @@ def write_configs(directory: Path, scratch: Path, seed: int = 77) -> Path:
         make_archive(scratch / "cache", "hanzi", 2, "train"),
         make_archive(scratch / "cache", "omega", 3, "heldout"),
         make_rows(scratch / "data", 4),
+        make_package(scratch / "cache", 6),
     ]
     configs: dict[str, Any] = {
         "corpus": {

@@ -174,12 +174,13 @@ def test_a_stop_is_a_stop(rebuilding: Any) -> None:
 
 def test_the_commands_fetch_anew_and_change_no_result(rebuilding: Any, tmp_path: Path) -> None:
     data = tmp_path / "data"
-    rebuilding(options=RebuildOptions(2, data, "http://127.0.0.1:9/simple/"))
+    rebuilding(options=RebuildOptions(2, data, "http://127.0.0.1:9/simple/", "http://127.0.0.1:9/debian"))
     command = rebuilding.commands[1]
     given = [command[place + 1] for place, word in enumerate(command) if word == "--set"]
     assert f'corpus.execution.cache_dir="{tmp_path / "work" / "sources"}"' in given
     assert f'corpus.execution.data_dir="{data}"' in given
     assert 'corpus.execution.index_url="http://127.0.0.1:9/simple/"' in given
+    assert 'corpus.execution.debian_archive="http://127.0.0.1:9/debian"' in given
     assert "pretrain.execution.num_processes=2" in given
     assert "sft.execution.trackers=[]" in given
     assert all(".execution." in override for override in given)
@@ -217,3 +218,10 @@ def test_what_a_bundle_cannot_be_made_from_is_said_before_anything_runs(
     assert "obtained from: ask us" in obstacles[1].detail
     given = plan_rebuild(bundle, tmp_path / "work", RebuildOptions(data_dir=tmp_path)).obstacles
     assert len(given) == 1
+    lock["sources"][0]["type"] = "debian"
+    write_json(bundle / "dataset" / "sources.lock", lock)
+    assert "give --debian-archive URL" in plan_rebuild(bundle, tmp_path / "work", RebuildOptions()).obstacles[1].detail
+    given = plan_rebuild(bundle, tmp_path / "work", RebuildOptions(debian_archive="http://127.0.0.1:9/")).obstacles
+    assert len(given) == 1
+    (folder / "corpus.yaml").write_text("execution: {debian_archive: http://127.0.0.1:9/}\n")
+    assert len(plan_rebuild(bundle, tmp_path / "work", RebuildOptions()).obstacles) == 1
