@@ -88,7 +88,7 @@ def _make_stage(
             next_command="the same command with the same --work goes on; without --work it begins anew",
         )
     if done.returncode != 0:
-        return _not_made(plan.bundle, name, done.returncode, document)
+        return _not_made(plan, name, done.returncode, document)
     try:
         path = Path(document["artifacts"][stage]["path"])
     except (KeyError, TypeError):
@@ -110,7 +110,7 @@ def _document(output: bytes) -> Any:
         return {}
 
 
-def _not_made(bundle: Path, name: str, code: int, document: Any) -> CheckResult:
+def _not_made(plan: RebuildPlan, name: str, code: int, document: Any) -> CheckResult:
     """A stage that ended with an error: a source out of reach and a missing library are not the bundle's fault.
 
     A source that the bundle itself carries is never out of reach.
@@ -120,7 +120,11 @@ def _not_made(bundle: Path, name: str, code: int, document: Any) -> CheckResult:
         return CheckResult(CHECK, name, "FAIL", f"the rebuild failed with exit code {code}, messages above", "")
     told = {key: str(document.get(key) or "") for key in ("found", "expected", "where")}
     detail = told["found"] + (f" (expected: {told['expected']})" if told["expected"] else "")
-    if error in _NOT_FETCHED and not Path(told["where"]).is_relative_to(bundle.resolve()):
+    if error in _NOT_FETCHED and not Path(told["where"]).is_relative_to(plan.bundle.resolve()):
+        if plan.num_taken_down:
+            detail += (
+                f"; {plan.num_taken_down} documents were taken down, and a source without them is no longer this one"
+            )
         return CheckResult(CHECK, name, "UNVERIFIED", f"{told['where']}: not fetched: {detail}", "")
     if error in _NOT_INSTALLED:
         return CheckResult(CHECK, name, "UNVERIFIED", f"cannot be made here: {detail}", told["where"])

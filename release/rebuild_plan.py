@@ -11,6 +11,7 @@ from pathlib import Path
 
 from data_recipes.order_file import ORDER_FILE
 from data_recipes.settings import TAKEN_TOKENIZER
+from data_recipes.tombstones import TOMBSTONES_NAME, read_tombstones
 from provenance.canonical import read_json
 from provenance.errors import BundleError
 from release.code_copy import OVERRIDES_FILE, RELEASE_FILE
@@ -52,6 +53,7 @@ class RebuildPlan:
         overrides: `--set` texts that lay out the work here and change no result.
         is_dev: whether the bundle says that it was built with `--dev`.
         obstacles: why it cannot be rebuilt from the bundle alone; nothing is run where there are any.
+        num_taken_down: documents that its tombstones name.
     """
 
     bundle: Path
@@ -61,6 +63,7 @@ class RebuildPlan:
     overrides: tuple[str, ...]
     is_dev: bool
     obstacles: tuple[CheckResult, ...]
+    num_taken_down: int = 0
 
     @property
     def code(self) -> Path:
@@ -69,7 +72,11 @@ class RebuildPlan:
 
     def lines(self) -> list[str]:
         """What runs, for people."""
-        return [f"rebuild of {', '.join(self.stages)} in {self.work}"]
+        lines = [f"rebuild of {', '.join(self.stages)} in {self.work}"]
+        if self.num_taken_down:
+            told = f"{self.num_taken_down} documents that were taken down are fetched and trained on once more"
+            lines.append(f"{told}, where their sources still have them; the bundle made again leaves them out too")
+        return lines
 
     def command(self, stage: str) -> list[str]:
         """Arguments of `python -m` for one stage; stages before it are found by their fingerprints."""
@@ -92,6 +99,9 @@ def plan_rebuild(bundle: Path, work: Path, options: RebuildOptions) -> RebuildPl
     work = work.resolve()
     _copy_code(bundle, work / "code")
     config_dir = _config_dir(work / "code", bundle)
+    tombstones = bundle / "dataset" / TOMBSTONES_NAME
+    if tombstones.is_file():
+        shutil.copyfile(tombstones, config_dir / TOMBSTONES_NAME)
     return RebuildPlan(
         bundle=bundle,
         work=work,
@@ -100,6 +110,7 @@ def plan_rebuild(bundle: Path, work: Path, options: RebuildOptions) -> RebuildPl
         overrides=tuple(_overrides(bundle, work, options)),
         is_dev=bool(manifest["dev"]),
         obstacles=tuple(_obstacles(bundle, config_dir, options)),
+        num_taken_down=len(read_tombstones(tombstones)),
     )
 
 

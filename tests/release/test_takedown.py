@@ -1,5 +1,6 @@
 """A release without a document that was taken down: what is left out, what still verifies, what a forger meets."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +16,15 @@ from conftest import Built
 
 from data_recipes.lookup import Lookup
 from data_recipes.order import Order
-from data_recipes.tombstones import Tombstone, write_tombstones
+from data_recipes.tombstones import Tombstone, read_tombstones, write_tombstones
 from provenance.artifacts import Artifact
 from provenance.canonical import read_json
 from provenance.errors import ReleaseError
 from provenance.ledger import read_chain
 from release.bundle import bundle_path
 from release.checks import verify_release
+from release.rebuild import run_rebuild
+from release.rebuild_plan import RebuildOptions, plan_rebuild
 from release.replay_run import run_replay
 from release.replay_segments import segment_of_steps
 from release.replay_tokens import tokens_not_here
@@ -148,6 +151,29 @@ def test_a_replay_of_such_steps_is_unverified_before_anything_is_run(without, fo
 def test_steps_of_a_source_whose_tokens_are_not_shipped_are_not_replayed(rebuild):
     bundle = bundle_path(rebuild(shipping={"gamma": "index"}))
     assert "not shipped" in tokens_not_here(bundle, segment_of_steps(bundle, "pretrain", 1, 1))
+
+
+def test_a_rebuild_leaves_the_document_out_as_well_and_gives_the_same_digest(without, rebuild, forgotten, tmp_path):
+    """The stages are made again from the sources, document and all; `made` stands for the release stage alone."""
+    plan = plan_rebuild(without, tmp_path, RebuildOptions())
+    assert "1 documents that were taken down are fetched and trained on once more" in plan.lines()[1]
+    assert [tombstone.document_id for tombstone in read_tombstones(plan.config_dir / "tombstones.json")] == [
+        forgotten[0]
+    ]
+    made = bundle_path(rebuild(config_dir=plan.config_dir, version="0.2"))
+    digests = [read_json(bundle / "model" / "manifest.json")["content_digest"] for bundle in (without, made)]
+    assert digests[0] == digests[1]
+    assert forgotten[0] not in {row["document_id"] for row in _text_rows(made)}
+    assert (made / "dataset" / "tombstones.json").read_bytes() == (without / "dataset" / "tombstones.json").read_bytes()
+
+
+def test_a_source_that_took_the_document_out_is_unverified_and_the_reason_is_told(without, tmp_path):
+    error = {"error": "SourceError", "found": "another sha256", "where": "source alpha"}
+    stopped = SimpleNamespace(returncode=1, stdout=json.dumps(error).encode())
+    interpreter = SimpleNamespace(run=lambda *arguments, **options: stopped)
+    corpus, whole = run_rebuild(plan_rebuild(without, tmp_path, RebuildOptions()), interpreter).results
+    assert (corpus.verdict, whole.verdict) == ("UNVERIFIED", "UNVERIFIED")
+    assert "1 documents were taken down, and a source without them is no longer this one" in corpus.detail
 
 
 def test_a_document_of_the_evaluation_cannot_be_taken_down_this_way(built, rebuild, tombstones, tmp_path):
