@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from data_recipes.decisions import LICENCE, LICENCE_EVIDENCE
 from data_recipes.obligations import MEANINGS, TABLE_VERSION, identifiers_of, obligations_of, terms_of
 from data_recipes.policy import credit_lines
 from provenance.canonical import Json
@@ -99,7 +100,7 @@ def read_licences(documents: Path, without: Collection[str] = ()) -> LicenceRepo
             continue
         if row["decision"] == "kept":
             uses.setdefault(row["licence_chosen"], LicenceUse(row["licence_chosen"])).add(row)
-        elif row["rule"] == "licence":
+        elif row["rule"] in (LICENCE, LICENCE_EVIDENCE):
             refused[row["licence_spdx"]] += 1
     ordered = sorted(uses.values(), key=lambda use: (-use.num_documents, use.chosen))
     return LicenceReport(tuple(ordered), dict(sorted(refused.items())))

@@ -10,8 +10,12 @@ from data_recipes.text import READING_RULES
 
 FORGOTTEN = "taken down"
 LICENCE = "licence"
+LICENCE_EVIDENCE = "licence_evidence"
 DUPLICATE = "duplicate"
-RULES = (FORGOTTEN, *READING_RULES, LICENCE, *QUALITY_RULES, DUPLICATE, CONTAMINATED, NEAR_DUPLICATE)
+RULES = (
+    *(FORGOTTEN, *READING_RULES, LICENCE, LICENCE_EVIDENCE),
+    *(*QUALITY_RULES, DUPLICATE, CONTAMINATED, NEAR_DUPLICATE),
+)
 """Names of all rules that can drop a document, in the order in which they are applied."""
 
 
@@ -32,5 +36,7 @@ class Judge:
             return Decision(extracted.broken), licence.chosen
         if not licence.allowed:
             return Decision(LICENCE), licence.chosen
+        if self._config.policy.refuses_evidence(finding.evidence_kind):
+            return Decision(LICENCE_EVIDENCE), ""
         broken = broken_rule(statistics, self._config.quality)
         return (Decision(broken.rule, broken.score, broken.threshold) if broken else Decision()), licence.chosen

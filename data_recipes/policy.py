@@ -14,6 +14,9 @@ from data_recipes.document import UNRESOLVED
 from data_recipes.obligations import terms_of
 from provenance.config import Config
 
+WEAK_EVIDENCE = frozenset({"hf-card"})
+"""Kinds of licence evidence that are one word for all that somebody put together."""
+
 OSI_APPROVED = "osi-approved"
 """Word of an allow-list for every licence that the SPDX list marks as approved by the Open Source Initiative."""
 
@@ -86,12 +89,15 @@ class LicencePolicy(Config):
         needs_attribution: what becomes of documents whose licence asks to name the holders: `keep`; `with-credit`,
             where at least one copyright line was found; or `deny`.
         share_alike: what becomes of documents whose licence asks the same terms of what derives: `keep` or `deny`.
+        weak_evidence: what becomes of documents whose licence is known from the card of a data set of the Hub alone
+            (`hf-card`): `keep` or `deny`.
     """
 
     allow: list[str] = Field(min_length=1)
     deny: list[str] = Field(default=[])
     needs_attribution: Literal["keep", "with-credit", "deny"] = "keep"
     share_alike: Literal["keep", "deny"] = "keep"
+    weak_evidence: Literal["keep", "deny"] = "keep"
 
     @field_validator("allow", "deny")
     @classmethod
@@ -104,6 +110,10 @@ class LicencePolicy(Config):
         if OSI_APPROVED in value:
             raise ValueError(f"SPDX licence identifiers; {OSI_APPROVED!r} is a word of `allow`")
         return value
+
+    def refuses_evidence(self, kind: str) -> bool:
+        """Whether a licence with this kind of evidence is no licence to this policy, whichever it is."""
+        return self.weak_evidence == "deny" and kind in WEAK_EVIDENCE
 
     def identifiers(self) -> list[str]:
         """Every identifier that a document may have, in the order of preference."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from data_recipes.conversations import Conversations, EncodedRows
-from data_recipes.decisions import DUPLICATE, FORGOTTEN, LICENCE
+from data_recipes.decisions import DUPLICATE, FORGOTTEN, LICENCE, LICENCE_EVIDENCE
 from data_recipes.filters import QUALITY_RULES
 from data_recipes.reading import PartReport
 from data_recipes.rule_settings import (
@@ -148,7 +148,7 @@ def _steps(config: CorpusConfig, sources: Sequence[SourceSummary], everything: T
     dropping: tuple[_Step, ...] = (
         ("takedown", "data_recipes/decisions.py", recipe_of(config)["forget"], (FORGOTTEN,)),
         ("decode", "data_recipes/text.py", recipe_of(config.limits), READING_RULES),
-        ("licence policy", "data_recipes/policy.py", recipe_of(config.policy), (LICENCE,)),
+        ("licence policy", "data_recipes/policy.py", recipe_of(config.policy), (LICENCE, LICENCE_EVIDENCE)),
         *_lines(config.lines),
         ("quality rules", "data_recipes/filters.py", recipe_of(config.quality), QUALITY_RULES),
         ("personal data", "data_recipes/personal_data.py", recipe_of(config.personal_data), ()),

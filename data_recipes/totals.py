@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from data_recipes.decisions import LICENCE
+from data_recipes.decisions import LICENCE, LICENCE_EVIDENCE
 from provenance.canonical import Json
 
 _COLUMNS = ("source", "rule", "size_bytes", "num_tokens", "kind", "licence_spdx", "licence_chosen", "lines_removed")
@@ -67,7 +67,7 @@ def add_rows(totals: dict[str, Totals], table: pa.Table) -> None:
         found = totals.setdefault(source, Totals())
         if rule:
             found.dropped[rule] += 1
-            if rule == LICENCE:
+            if rule in (LICENCE, LICENCE_EVIDENCE):
                 found.licences_dropped[licence] += 1
             continue
         found.num_kept += 1

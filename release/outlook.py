@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_recipes.hub_settings import HubSource
+from data_recipes.policy import LicencePolicy
 from data_recipes.pypi_settings import PypiSource
 from data_recipes.settings import CorpusConfig, Source
 from provenance.canonical import Json
@@ -59,10 +61,19 @@ class DeclaredFacts(BundleFacts):
         allowed = corpus.policy.identifiers()
         free = [spdx for spdx in allowed if read_terms(spdx).verdict != "not-open" and not is_copyleft(spdx)]
         likely = allowed if worst or not free else free
-        self.sources = [_declared_source(source, allowed, likely) for source in corpus.sources]
+        self.sources = [
+            _declared_source(source, allowed, [] if _is_refused(source, corpus.policy) else likely)
+            for source in corpus.sources
+        ]
         self.dataset_manifest = {"files": []}
         ships = {source.name for source in self.sources if release.shipping.get(source.name, "text") == "text"}
         self.shipped_documents = Counter((s.name, s.split) for s in self.sources if s.name in ships)
+
+
+def _is_refused(source: Source, policy: LicencePolicy) -> bool:
+    """Whether a source rests on the licence of its card, and the policy takes no such evidence."""
+    is_of_card = isinstance(source, HubSource) and source.licence is None and source.licence_column is None
+    return is_of_card and policy.refuses_evidence("hf-card")
 
 
 def _declared_source(source: Source, allowed: Sequence[str], likely: Sequence[str]) -> SourceFacts:

@@ -46,7 +46,7 @@ def sources(tmp_path, debian_files):
         pypi_source(tmp_path / "cache", "alpha", project_files(1)),
         {**rows, **field},
         {**pages, **stated, **common},
-        {**remote, "files": ["*.gz"], **field},
+        {**remote, "files": ["*.gz"], "card_licence": True, **field},
         source_values(debian_files, split="heldout"),
         {**shards, "tokenizer": pinned(tmp_path, "tokenizer.json"), **stated, **common},
     ]
@@ -56,7 +56,12 @@ def sources(tmp_path, debian_files):
 def built(tmp_path, monkeypatch):
     """The corpus; the library in every process asks the Hub on loopback."""
     debian_files = package({"docs/guide.md": prose(16).encode(), "docs/more.md": prose(17).encode()})
-    remote = {"rows-0.jsonl.gz": gzip.compress(lines(18, 19), mtime=0), "rows-1.jsonl.gz": gzip.compress(lines(20))}
+    bare = json.dumps({"text": prose(21)}).encode()
+    remote = {
+        "rows-0.jsonl.gz": gzip.compress(lines(18, 19), mtime=0),
+        "rows-1.jsonl.gz": gzip.compress(lines(20) + bare),
+        "README.md": b"---\nlicense: mit\n---\n",
+    }
     with (
         debian_archive(debian_files) as (archive, _),
         loopback_hub({"datasets/org/rows": Repository(remote, COMMIT)}) as hub,
@@ -70,6 +75,8 @@ def built(tmp_path, monkeypatch):
             "debian_archive": archive, "keep_fetched": False,
         }  # fmt: skip
         config = tiny_corpus_config(tmp_path, sources=sources(tmp_path, debian_files), execution=execution)
+        strict = config.policy.model_copy(update={"weak_evidence": "deny"})
+        config = config.model_copy(update={"policy": strict})
         return build_corpus(config, tiny_context(tmp_path / "store"))
 
 
@@ -93,6 +100,18 @@ def test_every_type_of_source_in_one_corpus(built):
     assert {row["evidence_kind"] for row in kept["tiny"]} == {"dep5-stanza"}
     assert {row["split"] for row in kept["tiny"]} == {"heldout"}
     assert {row["licence_chosen"] for row in kept["tiny"]} == {"MIT"}
+
+
+def test_a_licence_known_from_a_card_alone_is_dropped_where_the_policy_says_so(built):
+    tables = sorted((built.path / "documents").glob("documents-*.parquet"))
+    (row,) = (row for path in tables for row in pq.read_table(path).to_pylist() if row["rule"] == "licence_evidence")
+    assert (row["source"], row["licence_spdx"], row["evidence_kind"], row["licence_chosen"]) == (
+        *("remote", "MIT", "hf-card"), "",
+    )  # fmt: skip
+    (step,) = (step for step in read_json(built.path / "corpus.json")["steps"] if step["name"] == "licence policy")
+    assert step["parameters"]["weak_evidence"] == "deny"
+    assert step["dropped"]["licence_evidence"] == 1
+    assert read_json(built.path / "manifest.json")["recipe"]["policy"]["weak_evidence"] == "deny"
 
 
 def test_a_library_that_only_some_sources_need_counts_only_for_them(tmp_path):

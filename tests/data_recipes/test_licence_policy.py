@@ -95,6 +95,12 @@ def test_unknown_obligations_are_refused_where_any_is_ruled_out():
     assert _choice(licence, allow=[licence], needs_attribution="deny") == ""
 
 
+def test_weak_evidence_is_kept_unless_the_policy_says_otherwise():
+    assert not LicencePolicy(allow=["MIT"]).refuses_evidence("hf-card")
+    strict = LicencePolicy(allow=["MIT"], weak_evidence="deny")
+    assert [strict.refuses_evidence(kind) for kind in ("hf-card", "dataset-field", "none")] == [True, False, False]
+
+
 def test_a_template_that_nobody_filled_in_names_no_holder():
     lines = [
         "Copyright (c) <year> <copyright holders>",

@@ -111,6 +111,15 @@ def test_what_stands_in_a_sources_way_is_named(changes, problem, rule):
     assert best(found) == EVIDENCE_MISSING
 
 
+def test_a_card_alone_is_no_licence_to_a_policy_that_takes_no_weak_evidence():
+    rows = {"type": "hub", "name": "rows", "repo_id": "org/rows", "revision": "c0" * 20, "format": "jsonl"}
+    terms = {"card_licence": True, "split": "train", "as_of": "2026-11-01"}
+    config = corpus(source(), {**rows, "files": ["*.gz"], **terms})
+    strict = config.model_copy(update={"policy": config.policy.model_copy(update={"weak_evidence": "deny"})})
+    found = [outlook(c)["sources"][1]["problems"] for c in (config, strict)]
+    assert found == [[], ["the policy allows no licence that it states: every document is dropped"]]
+
+
 def test_what_obtainable_and_unshareable_sources_state_is_enough():
     sold = source("sold", data_class="obtainable", vendor="A. Publisher", fee="EUR 400 once")
     secret = source("secret", data_class="unshareable", reason="personal data")
