@@ -38,6 +38,17 @@ class _Shard:
     num_documents: int
 
 
+def spread_windows(windows: "TokenWindows", num_windows: int) -> list[tuple[int, int]]:
+    """Source number and window of windows spread evenly over a split: those of which held-out losses are made.
+
+    Args:
+        num_windows: how many at most.
+    """
+    places = [(number, window) for number, source in enumerate(windows.sources) for window in range(source.num_windows)]
+    count = min(num_windows, len(places))
+    return [places[index * len(places) // count] for index in range(count)]
+
+
 class TokenWindows:
     """The windows of one split, by source and number.
 

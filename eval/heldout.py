@@ -1,7 +1,7 @@
 """What the corpus holds out: documents and documented functions of projects that no model was trained on."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -46,8 +46,11 @@ class HeldoutFunction:
     question: str
 
 
-def read_documents(corpus: Path) -> list[HeldoutDocument]:
+def read_documents(corpus: Path, forget: Collection[str] = ()) -> list[HeldoutDocument]:
     """Read the held-out documents, sorted by document id.
+
+    Args:
+        forget: ids of documents that were taken down; they are left out.
 
     Raises:
         EvaluationError: when there are none, or when one of them is in the training split as well.
@@ -62,11 +65,15 @@ def read_documents(corpus: Path) -> list[HeldoutDocument]:
             next_command="name held-out projects in corpus.yaml and run the corpus stage again",
         )
     _refuse_leaks(corpus, {document.document_id for document in documents})
-    return sorted(documents, key=lambda document: document.document_id)
+    kept = (document for document in documents if document.document_id not in forget)
+    return sorted(kept, key=lambda document: document.document_id)
 
 
-def read_functions(corpus: Path) -> list[HeldoutFunction]:
+def read_functions(corpus: Path, forget: Collection[str] = ()) -> list[HeldoutFunction]:
     """Read the held-out functions whose summary occurs in no training conversation, sorted by conversation id.
+
+    Args:
+        forget: ids of documents that were taken down; their functions are left out.
 
     Raises:
         EvaluationError: when one of their documents is in the training split.
@@ -83,7 +90,7 @@ def read_functions(corpus: Path) -> list[HeldoutFunction]:
     functions = [
         HeldoutFunction(**{name: row[name] for name in columns}, question=_question(row["messages"]))
         for row in rows
-        if normalise(row["summary"]) not in trained
+        if normalise(row["summary"]) not in trained and row["document_id"] not in forget
     ]
     return sorted(functions, key=lambda function: function.conversation_id)
 

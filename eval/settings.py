@@ -1,6 +1,6 @@
 """Config of the evaluation stage: `eval.yaml`."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -107,6 +107,7 @@ class EvalConfig(Config):
         dtype: precision of weights and activations.
         threads_per_process: threads of each model's process; part of the recipe because they can change bits.
         min_items: a task with fewer items than this is an error, not a number.
+        forget: ids of held-out documents that were taken down: no item is made of them.
     """
 
     models: list[str] = Field(min_length=1)
@@ -116,6 +117,7 @@ class EvalConfig(Config):
     dtype: Literal["float32"] = "float32"
     threads_per_process: int = Field(default=1, gt=0)
     min_items: int = Field(default=20, gt=0)
+    forget: list[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field(default=[])
     bits_per_byte: BitsPerByteConfig = BitsPerByteConfig()
     docstring_choice: DocstringChoiceConfig = DocstringChoiceConfig()
     cloze: ClozeConfig = ClozeConfig()

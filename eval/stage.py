@@ -123,7 +123,7 @@ def _final_checkpoint(name: str, models: Mapping[str, Artifact]) -> Path:
 
 
 def _write_items(config: EvalConfig, corpus: Path, tasks_dir: Path) -> None:
-    documents, functions = read_documents(corpus), read_functions(corpus)
+    documents, functions = read_documents(corpus, config.forget), read_functions(corpus, config.forget)
     items = {
         BITS_PER_BYTE: text_items(documents, config.bits_per_byte, config.seed),
         DOCSTRING_CHOICE: docstring_items(functions, config.docstring_choice, config.seed),

@@ -9,7 +9,7 @@ from data_recipes.attribution import LicenceReport, attribution_text, read_licen
 from data_recipes.dolma_export import export_dolma
 from data_recipes.megatron_export import export_megatron
 from data_recipes.tombstones import TOMBSTONES_NAME, held_documents, read_tombstones, write_tombstones
-from openwright.forgetting import find_documents, make_receipt, make_tombstones, receipt_lines
+from openwright.forgetting import find_documents, following, make_receipt, make_tombstones, receipt_lines
 from openwright.known_runs import known_runs
 from openwright.report import print_json, printable, table_lines
 from provenance.canonical import write_json
@@ -138,10 +138,10 @@ def forget_documents(
         )
     write_tombstones(config_dir / TOMBSTONES_NAME, tombstones)
     write_json(target, receipt)
-    following = f"openwright release build {config_dir}, with a new version in release.yaml"
+    next_step = following(receipt, config_dir)
     if as_json:
-        print_json({**receipt, "receipt": str(target), "next": following})
+        print_json({**receipt, "receipt": str(target), "next": next_step})
         return
     lines = [*receipt_lines(receipt), f"tombstones: {config_dir / TOMBSTONES_NAME}", f"receipt: {target}"]
-    for line in [*lines, f"next: {following}"]:
+    for line in [*lines, f"next: {next_step}"]:
         print(printable(line))

@@ -203,12 +203,29 @@ def _steps(run: KnownRun, parts: Sequence[TokenRange], split: Json) -> list[int]
     return sorted(step for step in steps if step > run.first_step and not run.leaves_out(step))
 
 
+def held_out_in(document: dict[str, Json]) -> bool:
+    """Whether a document of a receipt is kept in a held-out split, of which evaluations are made."""
+    return any((copy["split"], copy["decision"]) == ("heldout", "kept") for copy in document["copies"])
+
+
+def following(receipt: dict[str, Json], config_dir: Path) -> str:
+    """What is to be done next about a release; of held-out documents the evaluation comes first."""
+    version = "with a new version in release.yaml"
+    held = sorted(document["document_id"] for document in receipt["documents"] if held_out_in(document))
+    if not held:
+        return f"openwright release build {config_dir}, {version}"
+    forget = f"add {', '.join(held)} to `forget` in {config_dir / 'eval.yaml'}"
+    return f"{forget}, then openwright run {config_dir}, {version}: the evaluation is made again without them"
+
+
 def receipt_lines(receipt: dict[str, Json]) -> list[str]:
     """The receipt for people."""
     lines = []
     for document in receipt["documents"]:
         place = next((f"{copy['source']}, split {copy['split']}" for copy in document["copies"]), "in no corpus")
         lines.append(f"{document['document_id'][:12]}  {place}")
+        if held_out_in(document):
+            lines.append("    evaluations may quote it")
         for reading in document["readings"]:
             steps = f"{len(reading['steps'])} steps" + (
                 f", the first {reading['steps'][0]}" if reading["steps"] else ""

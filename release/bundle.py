@@ -27,6 +27,7 @@ from release.documents import dataset_documents, model_documents, terms_document
 from release.facts import BundleFacts
 from release.generation import generation_settings
 from release.layout import BUNDLE_FORMAT, DATASET_FORMAT
+from release.redaction import refuse_quoted
 from release.rule_checks import place_in_bundle
 from release.rule_table import RULES_FILE
 from release.secret_scan import find_secrets
@@ -73,8 +74,10 @@ def build_release(
         ReleaseError: for a missing or dev stage, an unknown source, a credential in a text file.
     """
     _require_stages(config, context, artifacts)
+    evaluation = read_json(artifacts["eval"].path / "manifest.json")["recipe"]
     statements = sorted((config_dir / STATEMENTS_FOLDER).glob("*.yaml"))
     tombstones = read_tombstones(config_dir / TOMBSTONES_NAME)
+    refuse_quoted(artifacts["corpus"].path, tombstones, evaluation, config_dir)
     recipe: dict[str, Any] = {
         "release": recipe_of(config),
         "configs": {path.relative_to(config_dir).as_posix(): sha256_file(path) for path in config_files(config_dir)},

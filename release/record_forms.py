@@ -80,6 +80,7 @@ class HeldOutForm(RecordForm):
     """The data section of a recipe."""
 
     heldout_split: str
+    heldout_windows: int
 
 
 class RecipeForm(RecordForm):

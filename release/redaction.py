@@ -47,21 +47,33 @@ class Redaction:
         return {"token": self.token, "files": files}
 
 
-def plan_redaction(corpus: Path, tombstones: Sequence[Tombstone]) -> Redaction:
-    """Find what has to be left out.
+def refuse_quoted(corpus: Path, tombstones: Sequence[Tombstone], evaluation: Json, config_dir: Path) -> None:
+    """Refuse to take a held-out document down as long as an evaluation may quote it.
+
+    Args:
+        evaluation: recipe of the evaluation that the release holds.
+        config_dir: the release's, for the message.
 
     Raises:
-        ReleaseError: for a held-out document: the evaluation quotes it, and has to be made again without it.
+        ReleaseError: with what has to be added to `eval.yaml`.
     """
+    held = held_documents(corpus, tombstones)
+    named = {document.document_id for document in held if (document.decision, document.split) == ("kept", "heldout")}
+    quoted = sorted(named - set(evaluation.get("forget", ())))
+    if quoted:
+        forget = sorted(named | set(evaluation.get("forget", ())))
+        raise ReleaseError(
+            f"document {quoted[0][:12]} is held out, and the evaluation of this release may quote it",
+            expected="an evaluation that was made without the held-out documents that are taken down",
+            where=TOMBSTONES_NAME,
+            next_command=f"write `forget: [{', '.join(forget)}]` into {config_dir / 'eval.yaml'}, then openwright run "
+            f"{config_dir}: corpus and models stay, the evaluation and the bundle are made again",
+        )
+
+
+def plan_redaction(corpus: Path, tombstones: Sequence[Tombstone]) -> Redaction:
+    """Find what has to be left out."""
     held = [document for document in held_documents(corpus, tombstones) if document.decision == "kept"]
-    for document in held:
-        if document.split == "heldout":
-            raise ReleaseError(
-                f"document {document.document_id[:12]} is held out: the evaluation quotes it",
-                expected="tombstones of training documents",
-                where=TOMBSTONES_NAME,
-                next_command="build the corpus again with corpus.yaml: forget, and evaluate on it",
-            )
     ranges: dict[str, set[tuple[int, int]]] = {}
     for parts in token_ranges(corpus, held).values():
         for part in parts:

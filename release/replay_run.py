@@ -6,6 +6,7 @@ from pathlib import Path
 from provenance.canonical import read_json, write_json
 from provenance.errors import StoppedForRequeue
 from release.interpreters import Interpreter
+from release.replay_heldout import heldout_not_here
 from release.replay_layout import Layout
 from release.replay_segments import Segment, training_stages
 from release.replay_tokens import tokens_not_here
@@ -30,7 +31,7 @@ def run_replay(
     Returns:
         Verdict and reason where the replay did not come to its end; two empty texts where it did.
     """
-    if lost := tokens_not_here(bundle, segment):
+    if lost := tokens_not_here(bundle, segment) or heldout_not_here(bundle, segment):
         return "UNVERIFIED", lost
     output = scratch / "run"
     version = _contract(bundle / "model" / "code")

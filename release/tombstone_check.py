@@ -1,5 +1,6 @@
 """Whether a bundle forgot what its tombstones name: no text of it, and its tokens blank, these and no others."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ def check_tombstones(bundle: Path) -> CheckResult:
     """The blanked stretches are where the forgotten documents lie, and whole rows that conversations became."""
     dataset = bundle / "dataset"
     documents = BundleFacts(bundle).forgotten
+    quoted = _quoted(bundle, documents)
     stated = read_json(dataset / TOMBSTONES_NAME)["blanked"]
     blanked = {file["path"]: file["ranges"] for file in stated["files"]}
-    problem = _problem(dataset, documents, blanked) or _not_blank(dataset, blanked, stated["token"])
+    problem = quoted or _problem(dataset, documents, blanked) or _not_blank(dataset, blanked, stated["token"])
     if problem:
         return CheckResult("records", _NAME, "FAIL", problem, _WHERE)
     detail = f"{len(documents)} documents forgotten; their tokens are blank in {len(blanked)} files, and no others"
@@ -47,6 +49,21 @@ def _problem(dataset: Path, documents: list[HeldDocument], blanked: dict[str, li
             if split["layout"] == "stream" and is_here and ranges != sorted(expected.get(path, [])):
                 return f"{path}: what is blank is not what the forgotten documents are"
     return ""
+
+
+def _quoted(bundle: Path, documents: list[HeldDocument]) -> str:
+    """A forgotten held-out document that the evaluation was not made without; empty where there is none."""
+    left_out = read_json(bundle / "model" / "evaluation" / "manifest.json")["recipe"].get("forget", [])
+    named = {document.document_id for document in documents if document.split == "heldout"}
+    quoted = sorted(named - set(left_out)) or sorted(named & _evaluated(bundle))
+    return f"the evaluation may quote document {quoted[0][:12]}, and a tombstone names it" if quoted else ""
+
+
+def _evaluated(bundle: Path) -> set[str]:
+    """Documents that the items of the evaluation are made of."""
+    paths = sorted((bundle / "model" / "evaluation" / "tasks").glob("*.jsonl"))
+    items = (json.loads(line) for path in paths for line in path.read_bytes().splitlines())
+    return {str(item.get("document_id", "")) for item in items}
 
 
 def _not_blank(dataset: Path, blanked: dict[str, list[list[int]]], token: int) -> str:

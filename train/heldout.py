@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from data_recipes.windows import TokenWindows
+from data_recipes.windows import TokenWindows, spread_windows
 from provenance.canonical import Json, hex_float
 from train.layout import Layout
 
@@ -45,9 +45,7 @@ class HeldoutSet:
     """
 
     def __init__(self, windows: TokenWindows, num_windows: int, token_num_bytes: npt.NDArray[np.int64]) -> None:
-        places = [(m, w) for m, source in enumerate(windows.sources) for w in range(source.num_windows)]
-        count = min(num_windows, len(places))
-        chosen = [windows.read(*places[index * len(places) // count]) for index in range(count)]
+        chosen = [windows.read(*place) for place in spread_windows(windows, num_windows)]
         ids_BT = np.stack([ids for ids, _ in chosen])
         mask_BT = np.stack([mask for _, mask in chosen]).astype(bool)
         self._ids_BT, self._mask_BT = torch.from_numpy(ids_BT), torch.from_numpy(mask_BT)

@@ -57,6 +57,15 @@ def test_items_come_from_heldout_documents_only(corpus: Artifact) -> None:
             assert row.get("text", "never in training") not in trained_text
 
 
+def test_nothing_is_asked_of_a_document_that_was_taken_down(corpus: Artifact) -> None:
+    gone = read_functions(corpus.path)[0].document_id
+    functions = read_functions(corpus.path, [gone])
+    assert gone not in {document.document_id for document in read_documents(corpus.path, [gone])}
+    assert gone not in {function.document_id for function in functions}
+    assert len(read_documents(corpus.path)) == len(read_documents(corpus.path, [gone])) + 1
+    assert functions
+
+
 def test_a_document_in_both_splits_is_refused(own_corpus: Path) -> None:
     leaked = pq.read_table(own_corpus / "text/heldout-00000.parquet").to_pylist()[3]
     rewrite(own_corpus, "text/train-00000.parquet", lambda rows: [*rows, leaked])

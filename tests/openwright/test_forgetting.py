@@ -108,6 +108,14 @@ def test_rows_of_fine_tuning_that_were_made_from_a_document_count_as_it(store, c
     assert {part["split"] for reading in sft for part in reading["shards"]} == {"sft"}
 
 
+def test_the_next_step_for_a_held_out_document_is_the_evaluation(store, config_dir, capsys):
+    rows = pq.read_table(_corpus(store) / "documents" / "documents-00000.parquet").to_pylist()
+    held = next(row["document_id"] for row in rows if (row["split"], row["decision"]) == ("heldout", "kept"))
+    _forget(store, config_dir, held, extra=("--json",))
+    following = json.loads(capsys.readouterr().out)["next"]
+    assert f"add {held} to `forget` in {config_dir / 'eval.yaml'}, then openwright run {config_dir}" in following
+
+
 def test_tombstones_name_the_text_so_that_a_copy_is_forgotten_too(store, config_dir, capsys):
     document_id = next(iter(_brute_force(store)))
     _forget(store, config_dir, document_id[:12], extra=("--date", "2026-11-25", "--json"))

@@ -141,8 +141,13 @@ def rebuild(built: Built, project: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
     """Build again from the same artifacts, with other settings."""
     monkeypatch.setattr("release.bundle.project_root", lambda: project)
 
-    def call(config_dir: Path = built.config_dir, context: StageContext = built.context, **changes: object) -> Artifact:
-        return build_release(release_config(**changes), context, built.artifacts, config_dir)
+    def call(
+        config_dir: Path = built.config_dir,
+        context: StageContext = built.context,
+        evaluation: Artifact = built.artifacts["eval"],
+        **changes: object,
+    ) -> Artifact:
+        return build_release(release_config(**changes), context, {**built.artifacts, "eval": evaluation}, config_dir)
 
     return call
 

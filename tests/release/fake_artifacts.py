@@ -363,9 +363,12 @@ def _write_summary(work: Path, documents: Sequence[tuple[FakeSource, Document]],
     write_json(work / "corpus.json", summary)
 
 
-def make_evaluation(context: StageContext, corpus: Artifact, runs: Mapping[str, Artifact]) -> Artifact:
-    """Make the artifact of an evaluation of `runs`."""
+def make_evaluation(
+    context: StageContext, corpus: Artifact, runs: Mapping[str, Artifact], forget: Sequence[str] = ()
+) -> Artifact:
+    """Make the artifact of an evaluation of `runs`; without the held-out documents in `forget`."""
     work = start_stage(context, "eval")
-    write_evaluation(work, [d.text[:200] for s, d in _documents() if s.split == "heldout"], corpus, runs)
+    documents = (d for s, d in _documents() if s.split == "heldout" and d.document_id not in forget)
+    write_evaluation(work, [document.text[:200] for document in documents], corpus, runs)
     parents = [corpus.as_parent("corpus"), *(run.as_parent(name) for name, run in runs.items())]
-    return finish_stage(context, work, "eval", parents, {"models": list(runs)})
+    return finish_stage(context, work, "eval", parents, {"models": list(runs), "forget": list(forget)})

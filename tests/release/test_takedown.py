@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import Built
+from fake_artifacts import make_evaluation
 
 from data_recipes.lookup import Lookup
 from data_recipes.order import Order
@@ -25,9 +27,11 @@ from release.bundle import bundle_path
 from release.checks import verify_release
 from release.rebuild import run_rebuild
 from release.rebuild_plan import RebuildOptions, plan_rebuild
+from release.replay_heldout import heldout_not_here
 from release.replay_run import run_replay
-from release.replay_segments import segment_of_steps
+from release.replay_segments import Segment, segment_of_steps
 from release.replay_tokens import tokens_not_here
+from release.tombstone_check import check_tombstones
 from release.verify import verify_bundle
 from train.preflight import sampled_data_digest
 
@@ -176,12 +180,74 @@ def test_a_source_that_took_the_document_out_is_unverified_and_the_reason_is_tol
     assert "1 documents were taken down, and a source without them is no longer this one" in corpus.detail
 
 
-def test_a_document_of_the_evaluation_cannot_be_taken_down_this_way(built, rebuild, tombstones, tmp_path):
-    heldout = pq.read_table(built.bundle / "dataset" / "text" / "heldout-00000.parquet")["document_id"][0].as_py()
-    config_dir = Path(shutil.copytree(tombstones, tmp_path / tombstones.name))
-    write_tombstones(config_dir / "tombstones.json", [Tombstone(heldout, "0" * 64, "2026-11-25", "asked for")])
-    with pytest.raises(ReleaseError, match="held out"):
-        rebuild(config_dir=config_dir)
+# ---- a held-out document
+
+
+@pytest.fixture(scope="session")
+def heldout(built: Built, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """The held-out document that the first held-out window begins with, and a config directory with its tombstone."""
+    texts = pq.read_table(built.bundle / "dataset" / "text" / "heldout-00000.parquet")
+    document_id = texts["document_id"][0].as_py()
+    target = tmp_path_factory.mktemp("heldout-takedown") / built.config_dir.name
+    shutil.copytree(built.config_dir, target)
+    write_tombstones(target / "tombstones.json", [Tombstone(document_id, "0" * 64, "2026-11-25", "asked for")])
+    return document_id, target
+
+
+@pytest.fixture(scope="session")
+def evaluated_without(built: Built, heldout: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """The evaluation made again without that document."""
+    runs = {stage: built.artifacts[stage] for stage in ("pretrain", "sft")}
+    context = replace(built.context, store=tmp_path_factory.mktemp("evaluated-without"))
+    return make_evaluation(context, built.artifacts["corpus"], runs, [heldout[0]])
+
+
+@pytest.fixture
+def without_heldout(rebuild: Callable[..., Artifact], heldout: tuple[str, Path], evaluated_without: Artifact) -> Path:
+    return bundle_path(rebuild(config_dir=heldout[1], version="0.3", evaluation=evaluated_without))
+
+
+def test_a_held_out_document_is_refused_until_it_is_evaluated_without(rebuild, heldout):
+    document_id, config_dir = heldout
+    with pytest.raises(ReleaseError, match="may quote it") as refused:
+        rebuild(config_dir=config_dir, version="0.3")
+    assert f"forget: [{document_id}]" in refused.value.next_command
+    assert str(config_dir / "eval.yaml") in refused.value.next_command
+
+
+def test_a_held_out_document_is_taken_down_with_a_new_evaluation(built, without_heldout, heldout):
+    texts = [pq.read_table(path) for path in (without_heldout / "dataset" / "text").glob("heldout-*.parquet")]
+    assert heldout[0] not in [name for table in texts for name in table["document_id"].to_pylist()]
+    before, after = _verdicts(built.bundle), _verdicts(without_heldout)
+    assert {result.verdict for result in after.values()} == {"PASS", "UNVERIFIED"}
+    changed = {name for name, found in before.items() if after[name].verdict != found.verdict}
+    assert changed == {"token shards", "texts"}
+    assert after["tombstones"].verdict == "PASS"
+    digests = [
+        read_json(path / "model" / "manifest.json")["content_digest"] for path in (built.bundle, without_heldout)
+    ]
+    assert digests[0] != digests[1]
+
+
+def test_steps_that_are_scored_on_it_are_not_replayed_and_others_can_be(without_heldout):
+    for first, last in ((1, 1), (3, 3)):  # scored before step 1 and after step 3
+        lost = heldout_not_here(without_heldout, Segment("pretrain", without_heldout, first, last))
+        assert "scored on a document of beta that was taken down" in lost
+    assert heldout_not_here(without_heldout, Segment("pretrain", without_heldout, 2, 2)) == ""
+
+
+def test_steps_that_are_scored_on_tokens_which_are_not_shipped_are_not_replayed(rebuild):
+    bundle = bundle_path(rebuild(shipping={"beta": "index"}))
+    assert "source beta, which the run is scored on" in heldout_not_here(bundle, Segment("pretrain", bundle, 2, 2))
+
+
+def test_an_evaluation_that_may_quote_it_is_found(without_heldout, tmp_path):
+    forged = Path(shutil.copytree(without_heldout, tmp_path / "forged"))
+    path = forged / "model" / "evaluation" / "manifest.json"
+    manifest = read_json(path)
+    forge.write(path, {**manifest, "recipe": {**manifest["recipe"], "forget": []}})
+    found = check_tombstones(forged)
+    assert (found.verdict, "may quote" in found.detail) == ("FAIL", True)
 
 
 # ---- negative controls: each names the check that has to catch it
