@@ -44,7 +44,7 @@ def in_start(**changes: Any) -> Change:
 
 def next_order(bundle: Path) -> None:
     def edit(records: list[dict[str, Any]]) -> None:
-        records[0]["order"].update(version="order/3", rounds=9)
+        records[0]["order"].update(version="order/4", rounds=9)
 
     forge.edit_ledger(bundle, "pretrain", edit)
 
@@ -61,7 +61,7 @@ STANDALONE: list[tuple[Change, str, str]] = [
     (next_version("dataset/sources.lock"), "documents", "openwright-sources/2"),
     (next_version("dataset/corpus.json"), "documents", "openwright-corpus/2"),
     (in_start(format="openwright-ledger/2", unheard_of=1), "pretrain ledger", "openwright-ledger/2"),
-    (next_order, "pretrain ledger", "order/3"),
+    (next_order, "pretrain ledger", "order/4"),
     (next_version(f"{RUN}/run.json"), "pretrain run", "openwright-run/2"),
     (
         next_version("model/checkpoints/pretrain/step-00000002/checkpoint.json"),
@@ -94,7 +94,7 @@ WITH_LIBRARIES: list[tuple[Change, tuple[str, ...], str]] = [
     (next_version("dataset/documents/codes.json"), ("document rows", "texts", *DOCUMENTS), "openwright-codes/2"),
     (next_version("model/openness/components.json"), ("texts", *DOCUMENTS), "openwright-components/2"),
     (in_start(format="openwright-ledger/2"), ("order by numpy", *DOCUMENTS), "openwright-ledger/2"),
-    (next_order, ("order by numpy", *DOCUMENTS), "order/3"),
+    (next_order, ("order by numpy", *DOCUMENTS), "order/4"),
     (next_version("model/evaluation/record.json"), ("evaluation rescored", *DOCUMENTS), "openwright-evaluation/2"),
     (next_version("model/evaluation/results.json"), ("evaluation rescored", *DOCUMENTS), "openwright-results/2"),
     (next_version(f"{RUN}/run.json"), ("order by numpy", *DOCUMENTS), "openwright-run/2"),
