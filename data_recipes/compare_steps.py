@@ -50,7 +50,7 @@ def find_contamination(build: Build, value: Json, outputs: Outputs) -> Json:
         outputs.file(contamination_path(number)) as path,
         TableWriter(path, _CONTAMINATION_SCHEMA, group_rows=_GROUP_ROWS) as writer,
     ):
-        for document_id, text in () if number in heldout else _texts(build.root / part_path(number)):
+        for document_id, text in () if number in heldout else texts_of_part(build.root / part_path(number)):
             found = index.find(segment(text).terms)
             if found.hits:
                 row = {"document_id": document_id, "overlap": found.overlap, "hits": list(map(_hit_row, found.hits))}
@@ -77,7 +77,7 @@ def _index(root: str, config_json: str, heldout: tuple[int, ...]) -> EvaluationI
     data_dir = config.execution.data_dir.expanduser()
     items = [item for source in rules.sets for item in read_evaluation_set(source, data_dir)]
     if rules.heldout:
-        texts = sorted(found for number in heldout for found in _texts(Path(root) / part_path(number)))
+        texts = sorted(found for number in heldout for found in texts_of_part(Path(root) / part_path(number)))
         items += [EvaluationItem(HELDOUT_SET, document_id, (text,)) for document_id, text in texts]
     return build_index(items, rules)
 
@@ -111,7 +111,7 @@ def make_shingles(build: Build, value: Json, outputs: Outputs) -> Json:
         data_path.open("wb") as data,
         TableWriter(places_path, _PLACES_SCHEMA, group_rows=_GROUP_ROWS) as places,
     ):
-        for document_id, text in _texts(build.root / part_path(number), suspects.column("document_id")):
+        for document_id, text in texts_of_part(build.root / part_path(number), suspects.column("document_id")):
             found = shingles(segment(text).terms.hashes, rules.shingle_words)
             data.write(found.astype("<u8").tobytes())
             row = {"document_id": [document_id], "num_shingles": [len(found)]}
@@ -145,7 +145,7 @@ def _shingles_path(number: int, suffix: str) -> str:
     return f"{SCRATCH}/shingles/{number:05d}.{suffix}"
 
 
-def _texts(path: Path, only: pa.ChunkedArray | None = None) -> Iterator[tuple[str, str]]:
+def texts_of_part(path: Path, only: pa.ChunkedArray | None = None) -> Iterator[tuple[str, str]]:
     """Yield id and text of the documents of a part that no rule has dropped yet."""
     names: Sequence[str] = ("document_id", "text")
     for table in read_columns(path, names):

@@ -292,6 +292,8 @@ class CorpusBuild:
             compared["decontamination"] = self._contamination[0].report["lock"]
         if self._config.near_duplicates is not None:
             compared["near_duplicates"] = self._decided[0].report["near"]
+        if self._config.repeated_text is not None:
+            compared["repeated_text"] = self._decided[0].report["repeated"]
         summary = corpus_summary(self._config, sources, conversations, encoded, compared)
         write_json(self._work / "corpus.json", summary if chats is None else {**summary, "chats": chats.report})
 

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,14 +10,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data_recipes.build import Build
-from data_recipes.columns import Columns, exact_root, load_columns, near_candidates
-from data_recipes.compare_steps import StoredShingles
+from data_recipes.columns import Columns, exact_root, load_columns, near_candidates, row_of
+from data_recipes.compare_steps import StoredShingles, texts_of_part
 from data_recipes.decisions import DUPLICATE, RULES
 from data_recipes.deduplicate import Rows, hexadecimal_of
 from data_recipes.documents import DOCUMENTS_SCHEMA, DROPPED, KEPT, NO_SPLIT
 from data_recipes.near_duplicates import find_near_duplicates
 from data_recipes.part_files import TableWriter
-from data_recipes.rule_settings import CONTAMINATED, NEAR_DUPLICATE
+from data_recipes.read_step import part_path
+from data_recipes.repeated_text import Cut, find_repeated_text
+from data_recipes.rule_settings import CONTAMINATED, NEAR_DUPLICATE, REPEATED_TEXT
 from data_recipes.settings import CorpusConfig
 from data_recipes.tasks import SCRATCH, Outputs
 from provenance.canonical import Json
@@ -26,7 +28,7 @@ from provenance.errors import DataError
 CHANGES_PATH = f"{SCRATCH}/decide/changes.parquet"
 CHANGED = (
     *("split", "decision", "rule", "score", "threshold", "duplicate_of", "cluster_sources", "cluster_licences"),
-    *("cluster_size", "contamination", "contamination_hits"),
+    *("cluster_size", "contamination", "contamination_hits", "passages_removed"),
 )
 """Columns in which a comparison with other documents changes a row."""
 CHANGES_SCHEMA = pa.schema([DOCUMENTS_SCHEMA.field(name) for name in ("document_id", *CHANGED)])
@@ -40,10 +42,17 @@ class Decided:
     Attributes:
         root: for each row, the row of the document that stays in its place.
         jaccard: of each document with that one, where it is a near-duplicate; else NaN.
+        cuts: by row, documents of which passages are taken out; holders are rows too.
     """
 
     root: Rows
     jaccard: npt.NDArray[np.float64]
+    cuts: dict[int, Cut] = field(default_factory=dict)
+
+    def drop_of(self, row: int) -> Cut | None:
+        """The cut for which the document that stays in the place of one is dropped, and that one with it."""
+        cut = self.cuts.get(int(self.root[row]))
+        return cut if cut is not None and cut.is_dropped else None
 
 
 def decide(build: Build, value: Json, outputs: Outputs) -> Json:
@@ -52,7 +61,8 @@ def decide(build: Build, value: Json, outputs: Outputs) -> Json:
     Writes the rows that change, sorted by document id.
 
     Returns:
-        `{sources, licences}`, the names that occur, sorted, and `near`, how many comparisons were made.
+        `{sources, licences}`, the names that occur, sorted; `near`, how many comparisons were made; `repeated`, how
+        much was taken out.
 
     Raises:
         DataError: when two documents have one id, and when all documents of a split are dropped.
@@ -61,6 +71,7 @@ def decide(build: Build, value: Json, outputs: Outputs) -> Json:
     columns = load_columns(build, value["parts"], with_signatures=near)
     decided = Decided(exact_root(build.config, columns), np.full(len(columns), np.nan))
     comparisons = _drop_near_duplicates(build, columns, decided, len(value["parts"])) if near else None
+    repeated = _cut_repeated_text(build, columns, decided, len(value["parts"]))
     require_documents(build.config, columns, decided)
     with (
         outputs.file(CHANGES_PATH) as path,
@@ -72,6 +83,7 @@ def decide(build: Build, value: Json, outputs: Outputs) -> Json:
         "sources": sorted({columns.source_names[code] for code in np.unique(columns.sources)}),
         "licences": sorted({columns.licence_names[code] for code in np.unique(columns.licences)}),
         "near": comparisons,
+        "repeated": repeated,
     }
 
 
@@ -98,6 +110,30 @@ def _drop_near_duplicates(build: Build, columns: Columns, decided: Decided, num_
     }
 
 
+def _cut_repeated_text(build: Build, columns: Columns, decided: Decided, num_parts: int) -> Json:
+    """Find what is taken out of the documents that stay; held-out ones come first, and are left whole."""
+    rules = build.config.repeated_text
+    if rules is None:
+        return None
+    rows = near_candidates(columns, decided.root)
+    wanted = {int(row): place for place, row in enumerate(rows)}
+    texts = [""] * len(rows)
+    for number in range(num_parts):
+        for document_id, text in texts_of_part(build.root / part_path(number)):
+            place = wanted.get(row_of(columns.ids, document_id))
+            if place is not None:
+                texts[place] = text
+    for place, cut in find_repeated_text(texts, columns.heldout()[rows].tolist(), rules).items():
+        passages = tuple(replace(passage, holder=int(rows[passage.holder])) for passage in cut.passages)
+        decided.cuts[int(rows[place])] = replace(cut, passages=passages)
+    cuts = [cut for cut in decided.cuts.values() if not cut.is_dropped]
+    return {
+        "num_documents": len(cuts),
+        "num_passages": sum(len(cut.passages) for cut in cuts),
+        "num_dropped": len(decided.cuts) - len(cuts),
+    }
+
+
 def require_documents(config: CorpusConfig, columns: Columns, decided: Decided) -> None:
     """Refuse a corpus in which a split that the recipe asks for is empty.
 
@@ -106,6 +142,7 @@ def require_documents(config: CorpusConfig, columns: Columns, decided: Decided) 
     """
     splits = np.array(columns.source_splits)[columns.sources]
     is_kept = (columns.rules < 0) & (decided.root == np.arange(len(columns)))
+    is_kept[[row for row, cut in decided.cuts.items() if cut.is_dropped]] = False
     for split in sorted({source.split for source in config.sources}):
         of_split = np.flatnonzero(splits == split)
         if np.any(is_kept[of_split]):
@@ -122,6 +159,8 @@ def require_documents(config: CorpusConfig, columns: Columns, decided: Decided) 
 def _rule(columns: Columns, decided: Decided, row: int) -> str:
     if columns.rules[row] >= 0:
         return RULES[int(columns.rules[row])]
+    if decided.drop_of(row):
+        return REPEATED_TEXT
     if decided.root[row] == row:
         return ""
     return DUPLICATE if np.isnan(decided.jaccard[row]) else NEAR_DUPLICATE
@@ -133,7 +172,7 @@ def _changes(config: CorpusConfig, columns: Columns, decided: Decided) -> Iterat
     members: dict[int, list[int]] = defaultdict(list)
     for row in replaced.tolist():
         members[int(decided.root[row])].append(row)
-    changed = sorted({*replaced.tolist(), *members, *columns.contaminated})
+    changed = sorted({*replaced.tolist(), *members, *columns.contaminated, *decided.cuts})
     for start in range(0, len(changed), _CHANGES_GROUP_ROWS):
         rows = [
             _change(config, columns, decided, row, members.get(row, ()))
@@ -157,6 +196,10 @@ def _change(
         score, threshold = shared.overlap, config.decontamination.max_item_overlap
     elif rule == NEAR_DUPLICATE and config.near_duplicates is not None:
         score, threshold = float(decided.jaccard[row]), config.near_duplicates.min_jaccard
+    elif rule == REPEATED_TEXT and config.repeated_text is not None and (drop := decided.drop_of(row)):
+        score, threshold = float(drop.num_words_left), float(config.repeated_text.min_words_left)
+    stands_for_it = decided.root[row] != row and rule != REPEATED_TEXT
+    cut = decided.cuts.get(row)
     return {
         "document_id": hexadecimal_of(columns.ids[row]),
         "split": NO_SPLIT if rule else columns.source_splits[columns.sources[row]],
@@ -164,10 +207,14 @@ def _change(
         "rule": rule,
         "score": score,
         "threshold": threshold,
-        "duplicate_of": hexadecimal_of(columns.ids[decided.root[row]]) if decided.root[row] != row else "",
+        "duplicate_of": hexadecimal_of(columns.ids[decided.root[row]]) if stands_for_it else "",
         "cluster_sources": sorted({columns.source_names[columns.sources[member]] for member in cluster}),
         "cluster_licences": sorted({columns.licence_names[columns.licences[member]] for member in cluster}),
         "cluster_size": len(cluster),
         "contamination": shared.overlap if shared else 0.0,
         "contamination_hits": shared.hits if shared else [],
+        "passages_removed": [
+            {"document": hexadecimal_of(columns.ids[passage.holder]), "start": passage.start, "end": passage.end}
+            for passage in (cut.passages if cut else ())
+        ],
     }

@@ -4,7 +4,7 @@ from data_recipes.document import ExtractedDocument
 from data_recipes.documents import Decision
 from data_recipes.filters import QUALITY_RULES, Statistics, broken_rule
 from data_recipes.policy import credit_lines, decide_licence
-from data_recipes.rule_settings import CONTAMINATED, NEAR_DUPLICATE
+from data_recipes.rule_settings import CONTAMINATED, NEAR_DUPLICATE, REPEATED_TEXT
 from data_recipes.settings import CorpusConfig
 from data_recipes.text import READING_RULES
 
@@ -14,7 +14,7 @@ LICENCE_EVIDENCE = "licence_evidence"
 DUPLICATE = "duplicate"
 RULES = (
     *(FORGOTTEN, *READING_RULES, LICENCE, LICENCE_EVIDENCE),
-    *(*QUALITY_RULES, DUPLICATE, CONTAMINATED, NEAR_DUPLICATE),
+    *(*QUALITY_RULES, DUPLICATE, CONTAMINATED, NEAR_DUPLICATE, REPEATED_TEXT),
 )
 """Names of all rules that can drop a document, in the order in which they are applied."""
 

@@ -57,6 +57,7 @@ class KeptDocument:
 _STRING_LIST = pa.list_(pa.string())
 _STATISTIC_COLUMNS = {int: pa.int64(), float: pa.float64(), str: pa.string()}
 REMOVED_TYPE = pa.struct([("rule", pa.string()), ("num_lines", pa.int64()), ("num_chars", pa.int64())])
+PASSAGE_TYPE = pa.struct([("document", pa.string()), ("start", pa.int64()), ("end", pa.int64())])
 HIT_TYPE = pa.struct(
     [("set", pa.string()), ("item", pa.string()), *((name, pa.int64()) for name in ("start", "end", "num_runs"))]
 )
@@ -86,6 +87,8 @@ DOCUMENTS_SCHEMA = pa.schema(
         ("redacted_from", pa.string()),
         ("lines_removed", pa.list_(REMOVED_TYPE)),
         ("lines_removed_from", pa.string()),
+        ("passages_removed", pa.list_(PASSAGE_TYPE)),
+        ("passages_removed_from", pa.string()),
         *((f"stat_{name}", _STATISTIC_COLUMNS[kind]) for name, kind in STATISTIC_TYPES.items()),
     ]
 )
@@ -135,6 +138,8 @@ def document_row(
         "redacted_from": "",
         "lines_removed": [],
         "lines_removed_from": "",
+        "passages_removed": [],
+        "passages_removed_from": "",
         **{f"stat_{name}": value for name, value in vars(statistics).items()},
     }
 

@@ -28,6 +28,7 @@ _FACTS = (
     *("path", "kind", "split", "num_tokens", "text_sha256", "raw_sha256"),
     *("copyright", "obligations", "cluster_sources", "cluster_licences", "cluster_size"),
     *("contamination", "redacted_from", "lines_removed", "lines_removed_from"),
+    *("passages_removed", "passages_removed_from"),
 )
 """Columns of the documents table that go into `metadata` under their own names, where the corpus has them."""
 _EVIDENCE = ("kind", "locator", "sha256", "date")

@@ -12,8 +12,10 @@ from data_recipes.decide_step import CHANGED, CHANGES_PATH
 from data_recipes.documents import DOCUMENTS_SCHEMA, NO_SPLIT, ROW_GROUP_ROWS, TEXT_SPLITS, text_schema
 from data_recipes.part_files import PART_SCHEMA, TableWriter, id_range, read_range
 from data_recipes.read_step import part_path
+from data_recipes.repeated_text import cut_text
 from data_recipes.tasks import SCRATCH, Outputs
 from provenance.canonical import Json
+from provenance.digests import sha256_bytes
 
 _ROWS_SCHEMA = pa.schema([*DOCUMENTS_SCHEMA, PART_SCHEMA.field("functions")])
 
@@ -91,7 +93,27 @@ def _changed(table: pa.Table, changes: dict[str, dict[str, Any]]) -> pa.Table:
         ]
         place = table.schema.get_field_index(name)
         table = table.set_column(place, table.schema.field(name), pa.array(values, table.schema.field(name).type))
+    if any(change["passages_removed"] for change in changes.values()):
+        table = _cut(table)
     is_kept = pc.not_equal(table.column("split"), NO_SPLIT)
     place = table.schema.get_field_index("functions")
     kept_functions = pc.if_else(is_kept, table.column("functions"), pa.scalar(None, table.schema.field(place).type))
     return table.set_column(place, table.schema.field(place), kept_functions)
+
+
+def _cut(table: pa.Table) -> pa.Table:
+    """Return the rows with the texts of kept documents without the passages that are taken out of them."""
+    names = ("text", "text_sha256", "size_bytes", "passages_removed_from")
+    columns = {name: table.column(name).to_pylist() for name in names}
+    passages, splits = (table.column(name).to_pylist() for name in ("passages_removed", "split"))
+    for row, (taken_out, split) in enumerate(zip(passages, splits, strict=True)):
+        if taken_out and split != NO_SPLIT:
+            text = cut_text(columns["text"][row], [(passage["start"], passage["end"]) for passage in taken_out])
+            data = text.encode("utf-8")
+            columns["passages_removed_from"][row] = columns["text_sha256"][row]
+            columns["text"][row], columns["text_sha256"][row] = text, sha256_bytes(data)
+            columns["size_bytes"][row] = len(data)
+    for name, values in columns.items():
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(name), pa.array(values, table.schema.field(name).type))
+    return table

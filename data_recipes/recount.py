@@ -3,6 +3,7 @@
 Quality rules, the bound on contamination and exact de-duplication are applied anew; what a rule before them dropped
 stays dropped. A near-duplicate stays dropped as long as it is like enough and the document kept in its place passes.
 Documents that are let in anew were not compared with others for likeness and contamination: they are counted as such.
+Passages that were taken out because they stand in another document stay out, and what was dropped for it stays dropped.
 """
 
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -23,9 +25,11 @@ from data_recipes.quality_presets import thresholds_of
 from data_recipes.rule_settings import (
     CONTAMINATED,
     NEAR_DUPLICATE,
+    REPEATED_TEXT,
     DecontaminationRules,
     LineRules,
     NearDuplicateRules,
+    RepeatedTextRules,
 )
 from provenance.canonical import read_json
 from provenance.config import Config, from_recipe, override_config
@@ -37,6 +41,7 @@ _STEPS = {
     "quality": "quality rules",
     "decontamination": "decontamination",
     "near_duplicates": "near-duplicates",
+    "repeated_text": "repeated passages",
 }
 """Section of the recipe: step of `corpus.json` that records it."""
 
@@ -53,6 +58,7 @@ class _Recipe(Config):
     quality: QualityRules
     decontamination: DecontaminationRules | None = None
     near_duplicates: NearDuplicateRules | None = None
+    repeated_text: RepeatedTextRules | None = None
 
     def thresholds(self) -> dict[str, Any]:
         """All thresholds by rule."""
@@ -163,6 +169,8 @@ def _overridden(recipe: _Recipe, overrides: Sequence[str]) -> _Recipe:
     after = override_config(values, _Recipe, overrides)
     if after.lines != recipe.lines:
         raise _untold("a change of which lines are taken out of texts, of which only what is left was measured")
+    if after.repeated_text != recipe.repeated_text:
+        raise _untold("a change of which passages are taken out of texts")
     if _without_thresholds(after) != _without_thresholds(recipe):
         raise _untold("a change of what documents were compared with, or how")
     if after.thresholds().get("min_jaccard", 1.0) < recipe.thresholds().get("min_jaccard", 0.0):
@@ -212,14 +220,18 @@ class _Documents:
             *("document_id", "text_sha256", "rule", "source", "duplicate_of", "score", "contamination"),
             *("size_bytes", "num_tokens"),
         )
+        before = "passages_removed_from"
         read: list[list[NDArray[Any]]] = [[] for _ in range(len(columns) + 1)]
         for path in sorted(directory.glob("documents-*.parquet")):
             file = pq.ParquetFile(path)
             there = file.schema_arrow.names
-            for batch in file.iter_batches(columns=[*columns, *_statistics(rules, there, path)]):
+            for batch in file.iter_batches(columns=[*columns, before, *_statistics(rules, there, path)]):
                 for number, name in enumerate(columns):
                     # Corpora were made before contamination was measured.
                     column = batch.column(name) if name in there else pa.array(np.zeros(batch.num_rows))
+                    if name == "text_sha256" and before in there:
+                        # Copies have the text before anything was taken out of it.
+                        column = pc.if_else(pc.equal(batch.column(before), ""), column, batch.column(before))
                     values = _interned(column)
                     read[number].append(values.astype("S64") if number < _NUM_DIGESTS else values)
                 read[-1].append(_first_broken(batch, rules))
@@ -295,6 +307,7 @@ def _decide(documents: _Documents, recipe: _Recipe, earlier: set[str], heldout: 
         is_heldout = _is_in(documents.sources, heldout) & (decided == "")
         is_copy = np.isin(documents.text_sha256, documents.text_sha256[is_heldout])
         decided[(decided == "") & (documents.contamination > rules.max_item_overlap) & ~is_copy] = CONTAMINATED
+    decided[(decided == "") & (documents.rules == REPEATED_TEXT)] = REPEATED_TEXT
     if recipe.near_duplicates is not None:
         like = (decided == "") & (documents.rules == NEAR_DUPLICATE)
         like &= documents.score >= recipe.near_duplicates.min_jaccard

@@ -12,6 +12,9 @@ CONTAMINATED = "max_item_overlap"
 NEAR_DUPLICATE = "near_duplicate"
 """Rule that drops documents which are like another."""
 
+REPEATED_TEXT = "repeated_text"
+"""Rule that drops documents of which too little is left without passages that stand in others."""
+
 Kind = Literal["email", "phone", "ip", "secret"]
 KINDS: tuple[Kind, ...] = ("email", "phone", "ip", "secret")
 
@@ -50,6 +53,18 @@ class NearDuplicateRules(Config):
 
     min_jaccard: float = Field(default=0.8, ge=0.7, le=1)
     shingle_words: int = Field(default=5, ge=1, le=32)
+
+
+class RepeatedTextRules(Config):
+    """Which passages are taken out of training documents because they stand in another document.
+
+    Attributes:
+        min_chars: shortest passage, in characters.
+        min_words_left: a document of which fewer words are left is dropped by the rule `repeated_text`.
+    """
+
+    min_chars: int = Field(default=200, ge=20)
+    min_words_left: int = Field(default=30, ge=1)
 
 
 class DecontaminationRules(Config):

@@ -14,7 +14,13 @@ from data_recipes.policy import LicencePolicy
 from data_recipes.pypi_settings import PypiSource
 from data_recipes.reading import ReadingLimits
 from data_recipes.row_settings import DatasetSource, StatedLicence
-from data_recipes.rule_settings import DecontaminationRules, LineRules, NearDuplicateRules, PersonalDataRules
+from data_recipes.rule_settings import (
+    DecontaminationRules,
+    LineRules,
+    NearDuplicateRules,
+    PersonalDataRules,
+    RepeatedTextRules,
+)
 from data_recipes.slurm_settings import SlurmExecution
 from data_recipes.source_terms import check_names
 from data_recipes.token_settings import TokensSource
@@ -146,6 +152,7 @@ class CorpusConfig(Config):
     personal_data: PersonalDataRules = PersonalDataRules()
     decontamination: DecontaminationRules | None = None
     near_duplicates: NearDuplicateRules | None = None
+    repeated_text: RepeatedTextRules | None = None
     tokenizer: TokenizerConfig
     conversations: ConversationConfig
     chats: ChatConfig | None = None

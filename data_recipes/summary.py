@@ -11,9 +11,11 @@ from data_recipes.reading import PartReport
 from data_recipes.rule_settings import (
     CONTAMINATED,
     NEAR_DUPLICATE,
+    REPEATED_TEXT,
     DecontaminationRules,
     LineRules,
     NearDuplicateRules,
+    RepeatedTextRules,
 )
 from data_recipes.settings import CorpusConfig
 from data_recipes.text import READING_RULES
@@ -66,8 +68,8 @@ def corpus_summary(
 
     Args:
         encoded: rows of the splits `sft` and `sft-heldout`.
-        compared: `decontamination`, the record of the evaluation sets, and `near_duplicates`, how many comparisons
-            were made; those that the recipe asks for.
+        compared: `decontamination`, the record of the evaluation sets, `near_duplicates`, how many comparisons were
+            made, and `repeated_text`, how much was taken out; those that the recipe asks for.
     """
     everything = sum_of(source.totals.as_json() for source in sources)
     return {
@@ -129,6 +131,11 @@ def _near_duplicates(rules: NearDuplicateRules | None) -> Iterator[_Step]:
         yield "near-duplicates", "data_recipes/near_duplicates.py", recipe_of(rules), (NEAR_DUPLICATE,)
 
 
+def _repeated_text(rules: RepeatedTextRules | None) -> Iterator[_Step]:
+    if rules is not None:
+        yield "repeated passages", "data_recipes/repeated_text.py", recipe_of(rules), (REPEATED_TEXT,)
+
+
 def _steps(config: CorpusConfig, sources: Sequence[SourceSummary], everything: Totals) -> list[Json]:
     """List the steps in order; the rows that leave one enter the next."""
     skipped: Counter[str] = Counter()
@@ -155,6 +162,7 @@ def _steps(config: CorpusConfig, sources: Sequence[SourceSummary], everything: T
         ("exact de-duplication", "data_recipes/deduplicate.py", {"by": "text_sha256"}, (DUPLICATE,)),
         *_decontamination(config.decontamination),
         *_near_duplicates(config.near_duplicates),
+        *_repeated_text(config.repeated_text),
         ("tokenizer training", "data_recipes/bpe.py", recipe_of(config.tokenizer), ()),
         ("tokenizing", "data_recipes/shards.py", {"num_shards": config.num_shards}, ()),
     )

@@ -32,6 +32,7 @@ from data_recipes.megatron_export import EXPORT_NAME
 from data_recipes.readers import open_source, reading_context
 from data_recipes.reading import PartReport
 from data_recipes.recount import recount
+from data_recipes.repeated_text import cut_text
 from data_recipes.settings import CorpusConfig
 from data_recipes.text import normalise
 from data_recipes.windows import TokenWindows
@@ -47,6 +48,13 @@ ALIKE = [prose(66, num_paragraphs=8) + end for end in ("", "\nOne sentence more.
 LEAKED = prose(88, num_paragraphs=8)
 LEAK = f"{prose(5)}\n\n{LEAKED[200:500]}\n\n{prose(6)}"
 PAGE = ["Главная | О нас", "", *prose(500, script="cyrillic").splitlines(), "", "We use cookies.", ""]
+QUOTED = prose(90, num_paragraphs=2)
+QUOTES = {
+    "docs/quotes1.rst": f"{prose(91)}\n\n{QUOTED}",
+    "docs/quotes2.rst": f"{QUOTED}\n\n{prose(92)}",
+    "docs/quotes3.rst": QUOTED[:500],
+    "docs/quotes4.rst": QUOTED[-500:],
+}
 MAIL = f"{prose(7)}\n\nWrite to someone@openwright.dev today.\n"
 
 
@@ -68,17 +76,20 @@ def rich_values(tmp_path):
         "docs/alike.rst": ALIKE[0].encode(),
         "docs/leak.rst": LEAK.encode(),
         "docs/mail.rst": MAIL.encode(),
+        **{path: text.encode() for path, text in QUOTES.items()},
     }
     cyrillic = project_files(2, "cyrillic") | {
         "docs/same.rst": SHARED,
         "docs/alike.rst": ALIKE[1].encode(),
         "docs/again.rst": ALIKE[1].encode(),
+        **{path: text.encode() for path, text in QUOTES.items()},
     }
     item = json.dumps({"question": LEAKED, "id": "q1"}) + "\n"
     (tmp_path / "questions.jsonl").write_text(item, encoding="utf-8")
     values = tiny_corpus_values(tmp_path)
     values["lines"] = {"sources": ["rows"]}
     values["near_duplicates"] = {"min_jaccard": 0.8}
+    values["repeated_text"] = {"min_chars": 150}
     values["personal_data"] = {"action": "redact"}
     values["decontamination"] = {
         "heldout": True,
@@ -223,6 +234,40 @@ def test_lines_that_are_taken_out_of_a_source_are_on_record(made, table):
     assert recount(made.path, ["quality.min_num_words=40"]).changed == {"min_num_words": (30, 40)}
     with pytest.raises(ConfigError, match="which lines are taken out"):
         recount(made.path, ["lines.terminal_mark=false"])
+
+
+def test_passages_that_stand_in_another_document_are_taken_out(made, table):
+    texts = {row["document_id"]: row["text"] for row in read_rows(made, "text/train")}
+    cut = [row for row in table if row["passages_removed"]]
+    kept = [row for row in cut if row["decision"] == "kept"]
+    dropped = [row for row in cut if row["decision"] == "dropped"]
+    assert kept
+    assert dropped
+    for row in cut:
+        before = normalise(QUOTES[row["path"]])
+        assert row["stat_num_chars"] == len(before)
+        for passage in row["passages_removed"]:
+            assert before[passage["start"] : passage["end"]] in texts[passage["document"]]
+        left = cut_text(before, [(passage["start"], passage["end"]) for passage in row["passages_removed"]])
+        if row in kept:
+            assert texts[row["document_id"]] == left
+            assert row["passages_removed_from"] == sha256_bytes(before.encode())
+            assert (row["text_sha256"], row["size_bytes"]) == (sha256_bytes(left.encode()), len(left.encode()))
+        else:
+            assert (row["rule"], row["threshold"]) == ("repeated_text", 30)
+            assert row["score"] == len(left.split()) < 30
+    of_rule = [row for row in table if row["rule"] == "repeated_text"]
+    copies = [row for row in of_rule if row not in dropped]
+    assert copies, "what was dropped for the likes of a document goes with it"
+    assert {row["path"] for row in copies} <= {"docs/quotes3.rst", "docs/quotes4.rst"}
+    assert all(not row["duplicate_of"] and not row["cluster_size"] for row in of_rule)
+    corpus = json.loads((made.path / "corpus.json").read_text())["repeated_text"]
+    assert (corpus["num_documents"], corpus["num_dropped"]) == (len(kept), len(dropped))
+    counted = recount(made.path, [])
+    assert all(before == after for before, after in counted.by_rule.values())
+    assert counted.by_rule["repeated_text"] == (len(of_rule),) * 2
+    with pytest.raises(ConfigError, match="which passages are taken out"):
+        recount(made.path, ["repeated_text.min_chars=100"])
 
 
 def test_an_export_for_dolma_reads_back_with_the_licence_of_each_row(made, table, tmp_path):
