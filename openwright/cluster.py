@@ -215,10 +215,12 @@ def check_processes(cluster: ClusterConfig, where: Path, models: Mapping[str, An
                 where=str(where),
                 next_command="change nodes or processes_per_node",
             )
-        if processes % config.execution.shard_size:
+        row = config.execution.shard_size * config.execution.tensor_size
+        if processes % row:
+            cut = f" times tensor_size {config.execution.tensor_size}" if config.execution.tensor_size > 1 else ""
             raise ConfigError(
                 found,
-                expected=f"a multiple of execution.shard_size {config.execution.shard_size} of {stage}.yaml",
+                expected=f"a multiple of execution.shard_size {config.execution.shard_size}{cut} of {stage}.yaml",
                 where=str(where),
             )
         threads = job.processes_per_node * config.threads_per_process

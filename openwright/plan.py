@@ -43,8 +43,8 @@ THRESHOLDS = (
 """Training FLOPs of laws; not legal advice."""
 
 HARNESS_ENDS = (
-    "data parallel and sharded layouts only; there is no tensor, pipeline, context or expert parallelism, and "
-    "`reduction: native` promises bits for one layout only"
+    "data parallel and sharded layouts, with tensor and context parallelism under `reduction: native`, which promises "
+    "bits for one layout only; there is no pipeline or expert parallelism"
 )
 
 
@@ -170,7 +170,9 @@ def _stage(
         "layout": {
             "num_processes": num_processes,
             "shard_size": config.execution.shard_size,
-            "num_copies": num_processes // config.execution.shard_size,
+            "tensor_size": config.execution.tensor_size,
+            "context_size": config.execution.context_size,
+            "num_copies": num_processes // (config.execution.shard_size * config.execution.tensor_size),
             "precision": config.precision,
             "reduction": config.reduction,
             "activation_checkpointing": config.execution.activation_checkpointing,
@@ -208,7 +210,10 @@ def _memory(
     vocab_size: int,
     num_processes: int,
     device: Device | None,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
+    """The table of the process that needs most; None for layouts within windows, which `train.memory` does not know."""
+    if max(config.execution.tensor_size, config.execution.context_size) > 1:
+        return None
     measured = [measure_activations(model, config.precision, vocab_size, length) for length in config.window_lengths]
     shards = config.execution.shard_size
     tables = [memory_parts(shape, config, activations, num_processes, shards) for activations in measured]

@@ -59,11 +59,18 @@ def _stage_lines(stage: Mapping[str, Any], config_dir: str) -> Iterator[str]:
     copies = "a whole model on each"
     if layout["shard_size"] > 1:
         copies = f"each model sharded over {layout['shard_size']} (copies: {layout['num_copies']})"
+    if layout["tensor_size"] > 1:
+        copies += f", its matrices cut over {layout['tensor_size']}"
+    if layout["context_size"] > 1:
+        copies += f", windows shared by {layout['context_size']}"
     yield _row(
         "layout",
         f"{layout['num_processes']} processes, {copies}; {layout['precision']}, {layout['reduction']} reduction",
     )
-    yield from _memory_lines(stage["memory"])
+    if stage["memory"] is None:
+        yield _row("memory", "not known: the table has no layouts with tensor_size or context_size")
+    else:
+        yield from _memory_lines(stage["memory"])
     weights = f"{kept['num_weights']} of weights, {large_size(kept['weights_bytes'])} each"
     full = f"{kept['num_full']} full, {large_size(kept['full_bytes'])} each"
     yield _row("checkpoints", f"{weights}; {full}; {large_size(kept['total_bytes'])} in all")

@@ -174,6 +174,8 @@ def _execution(values: dict[str, Any], config: RunConfig, replicas: int) -> dict
         "device": "cpu",
         "num_processes": processes,
         "shard_size": min(real.shard_size, processes),
+        "tensor_size": 1,  # three heads do not divide, nor do windows of 127 tokens
+        "context_size": 1,
         "trackers": [],
     }
 

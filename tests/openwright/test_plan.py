@@ -163,6 +163,21 @@ def test_a_layout_of_the_command_line_is_checked_as_a_config_is(tmp_path):
 
 def test_an_unknown_device_is_never_guessed():
     with pytest.raises(ConfigError, match="h100"):
+def test_memory_of_a_layout_within_windows_is_said_to_be_unknown(tmp_path):
+    sizes = {"num_processes": 8, "shard_size": 4, "tensor_size": 2, "context_size": 2}
+    overrides = ["pretrain.reduction=native", *(f"pretrain.execution.{name}={size}" for name, size in sizes.items())]
+    planned = plan("quickstart", tmp_path, PlanOptions(), overrides)
+    stage = planned["stages"][0]
+    assert stage["memory"] is None
+    assert sizes.items() <= stage["layout"].items()
+    assert stage["layout"]["num_copies"] == 1
+    text = "\n".join(plan_lines(planned))
+    assert "each model sharded over 4 (copies: 1), its matrices cut over 2, windows shared by 2" in text
+    assert "not known: the table has no layouts with tensor_size or context_size" in text
+    with pytest.raises(ConfigError, match="need reduction: native"):
+        plan("quickstart", tmp_path, PlanOptions(), overrides[1:])
+
+
         find_device("h1000")
     assert all(device.source and device.watts > 0 for device in DEVICES.values())
 
