@@ -159,7 +159,8 @@ def no_secrets(facts: BundleFacts) -> Finding:
 
 def final_weights(facts: BundleFacts) -> Finding:
     """BND-08."""
-    return first_problem(_final_weight_problems(facts), "the released files are those of the run's final checkpoint")
+    source = "the average that its record names" if facts.average else "the run's final checkpoint"
+    return first_problem(_final_weight_problems(facts), f"the released files are those of {source}")
 
 
 def _final_weight_problems(facts: BundleFacts) -> Iterator[str]:

@@ -69,6 +69,15 @@ def average_rows(ingredients: Sequence[Rows], numerators: Sequence[int]) -> Rows
     return total.astype("<f4")
 
 
+def flushes_subnormals() -> bool:
+    """Whether something has told this process's processor to take the smallest numbers for 0.
+
+    Libraries that were built with `-ffast-math` do so for all that runs beside them: no bits can be promised then.
+    """
+    smallest = np.array([1], "<u4").view("<f4")
+    return average_rows([smallest, smallest], [1, 1]).tobytes() != smallest.tobytes()
+
+
 def average_weights(
     directories: Sequence[Path], numerators: Sequence[int], target: Path | None = None
 ) -> AverageDigests:
@@ -79,8 +88,15 @@ def average_weights(
         target: directory to write the average to, in files like those of the last checkpoint; None to write nothing.
 
     Raises:
-        TrainingError: when the checkpoints do not hold the same F32 tensors, or an element is not finite.
+        TrainingError: when the checkpoints do not hold the same F32 tensors, an element is not finite, or this process
+            takes the smallest numbers for 0.
     """
+    if flushes_subnormals():
+        raise TrainingError(
+            "this process takes subnormal numbers for 0",
+            expected="IEEE 754 arithmetic",
+            next_command="leave out the library that was built with -ffast-math",
+        )
     found = [dict(stored_tensors(weight_files(directory))) for directory in directories]
     _check_tensors(found, directories)
     digests: list[dict[str, bytes]] = [{} for _ in (*directories, target)]

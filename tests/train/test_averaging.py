@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
 from safetensors.numpy import save_file
 
@@ -16,6 +17,7 @@ from provenance.errors import ArtifactError, BundleError, TrainingError
 from provenance.fingerprint import CodeIdentity
 from provenance.made_model import made_model
 from provenance.stage import StageContext
+from release.average_check import check_average
 from release.verify import weighted_sum
 from train import averaging
 from train.average import average
@@ -153,6 +155,19 @@ def test_blocks_and_files_change_no_bit(tmp_path, monkeypatch):
         assert average_weights(folders, [1, 2, 3]) == digests
     assert found[0] == found[1] == found[2]
     assert len(set(found[0][0].ingredients)) == 3
+
+
+def test_a_process_that_flushes_the_smallest_numbers_makes_no_average(tmp_path):
+    folders = [save(tmp_path / str(step), tensors(step), step=step) for step in (1, 3)]
+    assert torch.set_flush_denormal(True)
+    try:
+        with pytest.raises(TrainingError, match="takes subnormal numbers for 0"):
+            average_weights(folders, [1, 1])
+        found = check_average(tmp_path)
+    finally:
+        torch.set_flush_denormal(False)
+    assert (found.verdict, found.name) == ("UNVERIFIED", "average recomputed")
+    assert average_weights(folders, [1, 1]).average
 
 
 @pytest.mark.parametrize(
