@@ -182,5 +182,6 @@ def _measures_of(stage: str, path: Path) -> dict[str, float]:
         return {f"{stage} {name}": float.fromhex(last[key]) for name, key in names.items()}
     if stage == "eval":
         rows = read_json(path / "results.json")["rows"]
-        return {f"{row['model']} {row['task']} {row['metric']}": float.fromhex(row["value"]) for row in rows}
+        scored = [(row["model"], row["task"].removeprefix("openwright_"), row["metric"], row["value"]) for row in rows]
+        return {f"{model} {task} {metric}": float.fromhex(value) for model, task, metric, value in scored}
     return {}

@@ -20,7 +20,7 @@ from provenance.artifacts import latest_artifact
 from provenance.ledger import read_chain
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(3600)]  # five stages in a row, on a machine that may be busy
-NUM_STEPS = 200
+NUM_STEPS = 150
 STORE_NAME = "tiny-second"
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
 
@@ -34,7 +34,7 @@ class Release:
         path = self.configs / "pretrain.yaml"
         values = yaml.safe_load(path.read_text())
         values["phases"][0]["num_steps"] = NUM_STEPS
-        values["checkpoints"]["full_every_steps"] = 150
+        values["checkpoints"]["full_every_steps"] = 100
         values["data"]["heldout_every_steps"] = 100
         path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
@@ -96,16 +96,16 @@ def direct(locally: dict[int, str]) -> str:
     return locally[77]
 
 
-def wait_until(slurm: LoopbackSlurm, what: str, done: Callable[[], bool], seconds: float = 900) -> None:
-    deadline = time.monotonic() + seconds
+def wait_until(slurm: LoopbackSlurm, what: str, done: Callable[[], bool], pause_seconds: float = 0.2) -> None:
+    deadline = time.monotonic() + 900
     while not done():
-        assert time.monotonic() < deadline, f"no {what} after {seconds} s\n{slurm.logs()}"
-        time.sleep(0.2)
+        assert time.monotonic() < deadline, f"no {what} after 900 s\n{slurm.logs()}"
+        time.sleep(pause_seconds)
 
 
-def wait_for_job(slurm: LoopbackSlurm, job_id: str, seconds: float = 900) -> str:
-    """Wait until a job has ended; returns its state."""
-    wait_until(slurm, f"end of job {job_id}", lambda: slurm.job(job_id).get("JobState") in ENDED, seconds)
+def wait_for_job(slurm: LoopbackSlurm, job_id: str) -> str:
+    """Wait until a job has ended; returns its state. Each look starts a program of Slurm, so that it looks seldom."""
+    wait_until(slurm, f"end of job {job_id}", lambda: slurm.job(job_id).get("JobState") in ENDED, pause_seconds=1)
     return slurm.job(job_id)["JobState"]
 
 
@@ -125,10 +125,11 @@ def test_seeds_are_tasks_that_are_requeued_stopped_and_finished_one_by_one(
     assert list(jobs) == ["corpus", "pretrain", "sft", "eval", "release"]
     task = {(stage, seed): f"{number}_{seed}" for stage, number in jobs.items() for seed in (77, 78)}
     wait_until(slurm, "steps", lambda: steps_so_far(store, seed=78) >= 5)
-    assert slurm.job(task["pretrain", 78])["JobId"] == jobs["pretrain"], "its number is that of the whole array too"
     slurm.call("scancel", "--signal=USR1", "--batch", task["pretrain", 78])
+    assert slurm.job(task["pretrain", 78])["JobId"] == jobs["pretrain"], "its number is that of the whole array too"
     wait_until(slurm, "requeue", lambda: slurm.job(task["pretrain", 78])["Restarts"] == "1")
     assert steps_so_far(store, seed=78) < NUM_STEPS, "the run ended before the signal met it"
+    assert slurm.job(task["sft", 78])["JobState"] == "PENDING"
     assert wait_for_job(slurm, task["pretrain", 77]) == "COMPLETED"
     assert slurm.job(task["pretrain", 77])["Restarts"] == "0"
     slurm.call("scancel", task["sft", 78])

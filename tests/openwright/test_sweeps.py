@@ -93,7 +93,7 @@ def ran(monkeypatch):
             made.append((stage, context.seed))
             bits = {"bits_per_byte": BITS[config.seed].hex()} if stage in ("pretrain", "sft") else {}
             write_json(work / "run.json", {"heldout": {"last": {"loss": (9.0).hex(), **bits}}})
-            score = {"model": "sft", "task": "cloze", "metric": "acc", "value": (0.25).hex()}
+            score = {"model": "sft", "task": "openwright_cloze", "metric": "acc", "value": (0.25).hex()}
             write_json(work / "results.json", {"rows": [score], "recipe": recipe_of(config)})
 
         parents = [artifact.as_parent(name) for name, artifact in artifacts.items()]
