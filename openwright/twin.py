@@ -13,7 +13,7 @@ The rule, for all configs alike:
 * **Steps.** One per phase (of the same sources in equal parts, where it is given by epochs), at least 3 in all, the
   first phase taking what is missing; a full checkpoint at step 2;
   warm-up, decay and a skipped stretch are one step long where they exist.
-* **Processes.** At most 2, sharded over 2 where the real run is sharded.
+* **Processes.** At most 2, sharded over 2 where the real run is sharded; matrices are not cut nor windows shared.
 * **Data.** As many sources as the real corpus has, with the same names, splits, licences and classes of data, made
   by a seeded program (`openwright.twin_corpus`); a tokenizer of at most 400 tokens trained on them; no limit on epochs.
 * **Averages.** As many of the last checkpoints of each stage as the real average names, or all that the twin keeps.

@@ -32,7 +32,7 @@ HUB_LICENCES = frozenset(
 
 PROMISES = {
     "exact": "the same bits on the recorded platform at every number of processes up to the logical replicas",
-    "native": "the same bits on the recorded platform at the recorded number of processes and shard size only",
+    "native": "the same bits on the recorded platform at the recorded layout of processes only",
 }
 """What each kind of gradient reduction promises to who replays a run."""
 

@@ -121,7 +121,7 @@ def test_card_and_page_say_what_the_bits_are_promised_for(built: Built, bundle_o
 
     for name in ("README.md", "index.html"):
         assert "every number of processes up to the logical replicas" in told(built.bundle, name)
-        assert "recorded number of processes and shard size only" in told(bundle_of("retained"), name)
+        assert "at the recorded layout of processes only" in told(bundle_of("retained"), name)
         assert "bf16 compute, fp32 master weights" in told(bundle_of("experts"), name)
     assert "| Steps left out | 7 to 8 |" in told(bundle_of("skips"), "README.md")
     assert "Left out: steps 2 to 3, 4 to 4, 7 to 8." in told(bundle_of("skips"), "index.html")

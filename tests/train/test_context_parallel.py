@@ -30,10 +30,10 @@ CHANGES: dict[str, Any] = {
     "reduction": "native",
 }
 SHARED = {**CHANGES, "execution": {"context_size": 2}}
-FIRST_STEP_TOLERANCE = 1e-7
-"""Relative, of loss and gradient norm before any update; found: 1e-8."""
+FIRST_STEP_TOLERANCE = 1e-6
+"""Relative, of loss and gradient norm before any update; found: 2e-8."""
 TOLERANCE = 1e-5
-"""Relative, after two updates, each of which divides rounding by small second moments; found: 2e-6."""
+"""Relative, after two updates, each of which divides rounding by small second moments; found: 6e-7."""
 
 
 @pytest.fixture(scope="module")
