@@ -165,7 +165,8 @@ def write_run(path: Path, tokenizer: Tokenizer, seed: int, fields: Mapping[str, 
     digest = sha256_file(checkpoint / "model.safetensors")
     write_json(checkpoint / "checkpoint.json", {"step": 7, "weights_digest": digest})
     final = {"step": 7, "weights_digest": digest, "path": "checkpoints/step-00000007"}
-    write_json(path / "run.json", {"format": "openwright-run/1", "final": final})
+    about = {"format": "openwright-run/1", "model_type": "olmo3", "num_parameters": 1}
+    write_json(path / "run.json", {**about, "final": final})
 
 
 TINY = {
