@@ -162,7 +162,8 @@ def _check_phases(configs: StageConfigs, corpus: Artifact) -> None:
     for config in map(configs.models.__getitem__, configs.order):
         if isinstance(config, RunConfig):
             settled = settle_phases(config, corpus.path)
-            build_order(settled, open_windows(settled, corpus.path), settled.order_source)
+            if settled.data.order is None or settled.order_source.is_file():  # a stage that has begun has its copy
+                build_order(settled, open_windows(settled, corpus.path), settled.order_source)
 
 
 def stages_until(configs: StageConfigs, until: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import tiny_runs
 from pydantic import ValidationError
 from small_jobs import differing, records, run_here, small_config, small_job, stop_after
 
-from data_recipes.order import Order
+from data_recipes.order import Draw, Order
 from data_recipes.order_file import ORDER_FILE, read_order
 from provenance.artifacts import Artifact
 from provenance.canonical import write_json
@@ -23,7 +23,7 @@ from train.branch import check_same_past, leave_out
 from train.jobs import pretrain
 from train.replay import ReplayRequest, replay
 from train.run_order import build_order, open_windows
-from train.settings import PretrainConfig
+from train.settings import OrderFile, PretrainConfig
 
 Pin = dict[str, str]
 
@@ -174,6 +174,20 @@ def test_an_order_that_does_not_fit_is_refused_before_the_first_step(
     limited = config.model_copy(update={"data": config.data.model_copy(update={"max_epochs": 0.1})})
     with pytest.raises(ConfigError, match="'alpha' would be read"):
         build_order(limited, windows, path)
+
+
+def test_rows_of_conversations_are_read_in_the_order_of_a_file(corpus: Artifact, tmp_path: Path) -> None:
+    plain = tiny_runs.sft_config(phases=[{"num_steps": 5, "sequences_per_step": 8}])
+    windows = open_windows(plain, corpus.path)
+    path = write(tmp_path, np.arange(40, dtype="<u4")[::-1].copy())
+    order = {"path": "rows.bin", "sha256": sha256_file(path), "dtype": "u32", "tokens_digest": windows.tokens_digest}
+    config = plain.model_copy(update={"data": plain.data.model_copy(update={"order": OrderFile(**order)})})
+    found = build_order(config, windows, path)
+    ids, mask = windows.read_draws(found, found.step_draws(5))
+    for row, number in enumerate(range(7, -1, -1)):
+        expected, trained = windows.read(Draw(0, 0, number))
+        assert (ids[row] == expected).all()
+        assert (mask[row] == trained).all()
 
 
 def test_what_has_no_place_beside_a_file_is_refused_by_name(corpus: Artifact, numbers: Any, tmp_path: Path) -> None:
