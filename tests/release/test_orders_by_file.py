@@ -82,7 +82,6 @@ FORGERIES: list[tuple[str, Callable[[Path], object], str, str]] = [
     ("a step without numbers", lambda b: put(b, numbers_of(b)[:10], pin=True), "order", "expected 12 numbers"),
     ("no file", lambda b: (b / RUN / "order.bin").unlink(), "order", "missing"),
     ("pinned by nothing", in_recipe(lambda d: d.update(order=None)), "recipe", "order is order/1 in the recipe"),
-    ("another pinned", in_recipe(lambda d: d["order"].update(sha256="0" * 64)), "recipe", "data.order"),
 ]
 
 
