@@ -1353,7 +1353,8 @@ class Verifier:
         }
         for name, (said, follows) in facts.items():
             require(said == follows, f"{name} is {show(said)} in the recipe and {show(follows)} in the ledger", where)
-        return "recipe/1 as recorded; seed, split, window, phases and exact mixture counts follow from it"
+        last = "the file of the order" if order.file else "exact mixture counts"
+        return f"recipe/1 as recorded; seed, split, window, phases and {last} follow from it"
 
     def _phases(self, recipe: Json, order: Order, where: str) -> dict[str, tuple[Json, Json]]:
         """What follows for the order from a recipe's phases and from what was drawn before them, and what it says."""
