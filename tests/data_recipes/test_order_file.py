@@ -64,7 +64,7 @@ def test_a_ledger_states_the_file_and_the_order_is_read_beside_it(tmp_path: Path
     with pytest.raises(DataError, match="order of version 'order/3'"):
         Order.from_json(stated)
     for changes in ({"file": {"dtype": "u32"}}, {"sources": [{"name": "a"}]}, {"seed": "3"}, {"file": None}):
-        with pytest.raises(DataError, match="malformed|other types"):
+        with pytest.raises(DataError, match=r"malformed|other types"):
             read_order({**stated, **changes}, tmp_path)
     with pytest.raises(DataError, match="no file"):
         read_order(stated, tmp_path / "elsewhere")
