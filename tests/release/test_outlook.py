@@ -25,11 +25,11 @@ def source(name="слова", **changes):
     return {key: value for key, value in {**values, **changes}.items() if value is not None}
 
 
-def corpus(*sources, allow=("MIT", "Apache-2.0")):
+def corpus(*sources, allow=("MIT", "Apache-2.0"), tokenizer=None):
     values = {
         "sources": list(sources) or [source()],
         "policy": {"allow": list(allow)},
-        "tokenizer": {"vocab_size": 300},
+        "tokenizer": tokenizer or {"vocab_size": 300},
         "conversations": {"window_tokens": 64},
     }
     return CorpusConfig.model_validate(values, strict=False)
@@ -118,6 +118,17 @@ def test_a_card_alone_is_no_licence_to_a_policy_that_takes_no_weak_evidence():
     strict = config.model_copy(update={"policy": config.policy.model_copy(update={"weak_evidence": "deny"})})
     found = [outlook(c)["sources"][1]["problems"] for c in (config, strict)]
     assert found == [[], ["the policy allows no licence that it states: every document is dropped"]]
+
+
+def test_a_tokenizer_made_elsewhere_is_a_part_with_a_licence():
+    for licence, result in ((None, "fail"), ({"spdx": "MIT", "evidence": "its card"}, "pass")):
+        file = {"path": "tokenizer.json", "sha256": PIN, "licence": licence}
+        config = corpus(tokenizer={"vocab_size": 300, "file": file})
+        found = outlook(config)
+        spdx = licence["spdx"] if licence else "NOASSERTION"
+        assert [part["licence"] for part in found["parts"] if part["name"] == "tokenizer"] == [spdx]
+        assert reasons(found).get("OSAID-F1", ("pass",))[0] == result
+    assert "tokenizer" not in [part["name"] for part in outlook()["parts"]]
 
 
 def test_what_obtainable_and_unshareable_sources_state_is_enough():
