@@ -1,4 +1,4 @@
-"""Tensor parallelism under `reduction: native`: the mathematics of one process, in pieces.
+"""Tensor and context parallelism under `reduction: native`: the mathematics of one process, in pieces and stretches.
 
 Agreement is up to rounding, with matrices cut in two, and with pieces sharded and windows shared as well; the same
 layout gives the same bits, also after a resume. Checkpoints hold whole tensors: a run goes on at any other layout.
@@ -17,7 +17,9 @@ from small_jobs import differing, records, run_job_at
 
 from provenance.canonical import read_json
 from provenance.errors import ConfigError
+from train import context_parallel
 from train.batch import StepBatch
+from train.context_parallel import share_windows
 from train.gradients import NativeGradients, Passes, StepGradients
 from train.layout import Layout, Part, World
 from train.model import build_model
@@ -35,18 +37,22 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 64,
     "tie_word_embeddings": True,
 }
-QWEN3 = {"model_type": "qwen3", "fields": SIZES}
-"""Tied, with norms within each head, whose gradients lie in parts on the processes; 1021 words do not divide by two."""
+SLIDING = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}
+QWEN3 = {"model_type": "qwen3", "fields": {**SIZES, **SLIDING}}
+"""Tied, with norms within each head, whose gradients lie in parts on the processes, and two kinds of mask; its 1021
+words do not divide by two."""
 CHANGES: dict[str, Any] = {
     "model": QWEN3,
+    "data": {**small_jobs.SMALL["data"], "document_masking": True},
     "phases": [{"num_steps": 4, "sequences_per_step": 4}],
     "num_logical_replicas": 2,
     "checkpoints": {"weights_until_step": 0, "full_every_steps": 2},
     "reduction": "native",
 }
 CUT = {**CHANGES, "execution": {"tensor_size": 2}}
+SHARED = {**CHANGES, "execution": {"context_size": 2}}
 TOLERANCE = 1e-6
-"""Relative, of losses and gradient norms over four steps; found: 4e-9 and 4e-8."""
+"""Relative, of losses and gradient norms over four steps; found: 5e-9 and 5e-8, 3e-8 of them in the first step."""
 WEIGHT_TOLERANCE = 2e-3
 """Absolute, of single weights against steps of 5e-3, as for other native layouts; the mean is held to a hundredth."""
 
@@ -143,6 +149,9 @@ def test_a_run_of_one_process_goes_on_in_sharded_pieces_and_stretches(
     assert [resumed[name] for name in ("step", "shard_size", "tensor_size", "context_size")] == [2, 2, 2, 2]
     check_agreement(run_dir, alone)
     assert records(run_dir, "end")[0]["weights_digest"] == state_digest(final_weights(run_dir))
+    config = "checkpoints/step-00000004/config.json"
+    assert read_json(run_dir / config)["layer_types"] == ["full_attention", "sliding_attention"]
+    assert (run_dir / config).read_bytes() == (alone / config).read_bytes()
 
 
 def test_the_same_layout_gives_the_same_bits_after_a_resume(corpus: Path, cut: Path, tmp_path: Path) -> None:
@@ -184,6 +193,25 @@ def test_a_part_that_is_missing_is_seen(corpus: Path, alone: Path, tmp_path: Pat
     assert "layers.0.input_layernorm.weight differs" in (tmp_path / "run" / "said").read_text()
 
 
+def lose_gradients_of_keys(_: Path) -> None:
+    """The first process forgets what the other stretch tells it of its keys and values."""
+    backward = context_parallel._Gathered.backward
+
+    def lose(ctx: Any, gradient: torch.Tensor) -> Any:
+        whole, *others = backward(ctx, gradient)
+        return whole * 0, *others
+
+    context_parallel._Gathered.backward = staticmethod(lose)  # type: ignore[assignment]
+
+
+def test_gradients_that_are_lost_between_stretches_are_seen(corpus: Path, alone: Path, tmp_path: Path) -> None:
+    one_step = {"phases": [{"num_steps": 1, "sequences_per_step": 4}], "schedule": {"warmup_steps": 1}}
+    assert run_job_at((2, 2), corpus, tmp_path / "run", {**SHARED, **one_step}, lose_gradients_of_keys) == [0, 0]
+    (loss,), (norm,) = (numbers(tmp_path / "run", field) for field in ("loss", "gradient_norm"))
+    assert loss == pytest.approx(numbers(alone, "loss")[0], rel=TOLERANCE)
+    assert norm != pytest.approx(numbers(alone, "gradient_norm")[0], rel=100 * TOLERANCE)
+
+
 # ---- refusals
 
 
@@ -206,6 +234,23 @@ def model_of(model_type: str, **fields: Any) -> Any:
 def test_models_that_cannot_be_cut_are_refused(model_type: str, fields: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         check_model(model_of(model_type, **fields), 2)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "fields", "attention", "said"),
+    [
+        ("mistral", {}, "sdpa", "a model of the type mistral"),
+        ("olmo3", {}, "eager", "attention eager"),
+        ("olmo3", {"attention_dropout": 0.1}, "sdpa", "attention_dropout 0.1"),
+    ],
+)
+def test_models_whose_windows_are_not_shared_are_refused(
+    model_type: str, fields: dict[str, Any], attention: Any, said: str
+) -> None:
+    model = model_of(model_type, **fields)
+    model.config._attn_implementation = attention
+    with pytest.raises(ConfigError, match=said):
+        share_windows(model, Layout(World(), context_size=2))
 
 
 def test_models_of_the_usual_types_can_be_cut() -> None:
