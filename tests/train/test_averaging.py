@@ -18,11 +18,12 @@ from provenance.fingerprint import CodeIdentity
 from provenance.made_model import made_model
 from provenance.stage import StageContext
 from release.average_check import check_average
-from release.verify import weighted_sum
+from release.verify import Tree, floats, tensor_places, weighted_sum
 from train import averaging
 from train.average import average
 from train.average_settings import DENOMINATOR, AverageConfig
 from train.averaging import average_rows, average_weights, numerators_of
+from train.weight_files import stored_tensors, weight_files
 
 FROZEN = "0a3fb8d0f4a0a2d4"
 """First digits of the sha256 of the averages of `patterns` with the weights 3, 1 and 7: equal on every platform."""
@@ -192,6 +193,20 @@ def test_a_header_that_does_not_fit_its_bytes_is_refused(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"[6,11]", b"[6,10]"))
     with pytest.raises(BundleError, match="shape"):
         average_weights(folders, [1, 1])
+
+
+def test_both_readers_find_a_tensor_at_the_same_place(tmp_path):
+    for step in (1, 2):  # one file, and two with an index
+        folder = save(tmp_path / str(step), tensors(step), step=step)
+        found = tensor_places(Tree(tmp_path, "model"), f"{step}/")
+        ours = dict(stored_tensors(weight_files(folder)))
+        assert found.keys() == ours.keys() == tensors(step).keys()
+        for name, (path, begin, entry) in found.items():
+            tensor = ours[name]
+            assert (tmp_path / path, begin, entry["dtype"]) == (tensor.path, tensor.offset, tensor.dtype)
+            data = (tmp_path / path).read_bytes()[begin:]
+            assert floats(data[: tensors(step)[name].nbytes]).tolist() == tensors(step)[name].ravel().tolist()
+            assert tensor.read_rows(0, tensor.num_rows).tolist() == tensors(step)[name].ravel().tolist()
 
 
 @pytest.fixture
