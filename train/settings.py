@@ -291,7 +291,7 @@ class RunConfig(Config):
                 raise ConfigError(
                     f"phases.{number} is given by epochs: its steps are known once the corpus is built",
                     expected="a corpus, or num_steps beside the epochs",
-                    next_command="openwright run CONFIG_DIR --until corpus",
+                    next_command="openwright run CONFIG_DIR/corpus.yaml, then the same command again",
                 )
         return sum(phase.num_steps for phase in self.phases)
 
