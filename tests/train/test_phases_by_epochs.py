@@ -201,7 +201,7 @@ def test_before_the_corpus_is_built_the_steps_are_not_known() -> None:
     config = config_of({"num_steps": 3, "sequences_per_step": WIDTH}, by_epochs({"beta": 1.0}))
     with pytest.raises(ConfigError, match=r"phases\.1 is given by epochs") as caught:
         _ = config.num_steps
-    assert "--until corpus" in caught.value.next_command
+    assert "openwright run CONFIG_DIR/corpus.yaml" in caught.value.next_command
     assert cut_phases(config.phases, 3) == (config.phases[:1], config.phases[1:])
     with pytest.raises(ConfigError, match=r"phases\.1 is given by epochs and begins before step 4"):
         cut_phases(config.phases, 4)
