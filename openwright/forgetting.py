@@ -1,7 +1,8 @@
 """`openwright data forget`: tombstones for documents, and a receipt of what every known run read of them.
 
-The receipt (`openwright-forget-receipt/1`) names shards, steps and checkpoints. What a model that read a document has
-kept of it, nobody can say: the receipt says which checkpoints have seen it, and where one that has not lies.
+The receipt (`openwright-forget-receipt/2`) names shards, steps, checkpoints and averages of them. What a model that
+read a document has kept of it, nobody can say: the receipt says which checkpoints have seen it, and where one that has
+not lies.
 """
 
 import re
@@ -21,11 +22,12 @@ from data_recipes.tombstones import (
     token_ranges,
     windows_of_pools,
 )
+from openwright.known_averages import KnownAverage, known_averages
 from openwright.known_runs import KnownRun
 from provenance.canonical import Json, read_json
 from provenance.errors import ConfigError
 
-RECEIPT_FORMAT = "openwright-forget-receipt/1"
+RECEIPT_FORMAT = "openwright-forget-receipt/2"
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,11 @@ def make_tombstones(
 def make_receipt(runs: Sequence[KnownRun], tombstones: Sequence[Tombstone]) -> dict[str, Json]:
     """The receipt of a takedown over all known runs."""
     corpora = {corpus: _look_through(corpus, tombstones) for corpus in _corpora(runs)}
-    lineage = _lineage(runs)
+    lineage, averages = _lineage(runs), known_averages(runs)
     return {
         "format": RECEIPT_FORMAT,
         "runs": [_run_entry(run) for run in runs],
-        "documents": [_document_entry(tombstone, runs, lineage, corpora) for tombstone in tombstones],
+        "documents": [_document_entry(tombstone, runs, lineage, averages, corpora) for tombstone in tombstones],
     }
 
 
@@ -137,9 +139,10 @@ def _document_entry(
     tombstone: Tombstone,
     runs: Sequence[KnownRun],
     lineage: Mapping[int, Sequence[int]],
+    averages: Sequence[KnownAverage],
     corpora: Mapping[Path, _Holdings],
 ) -> dict[str, Json]:
-    """What is known of one document: where it lies in each corpus, and who read it."""
+    """What is known of one document: where it lies in each corpus, who read it, and what was made of that."""
     names = {tombstone.document_id, tombstone.text_sha256}
     copies: list[dict[str, Json]] = []
     duplicates: dict[str, Json] = {}
@@ -162,7 +165,23 @@ def _document_entry(
         "copies": copies,
         "duplicates": [duplicates[document_id] for document_id in sorted(duplicates)],
         "readings": [readings[number] for number in sorted(readings)],
+        "averages": [entry for average in averages if (entry := _average_entry(average, runs, readings))],
     }
+
+
+def _average_entry(
+    average: KnownAverage, runs: Sequence[KnownRun], readings: Mapping[int, dict[str, Json]]
+) -> dict[str, Json]:
+    """Which checkpoints of an average have seen a document; nothing where none has."""
+    seen = [
+        {"run": reading["run"], "step": step}
+        for number, reading in sorted(readings.items())
+        for step in average.steps_of(runs[number])
+        if step in reading["checkpoints"]
+    ]
+    num_in_all = len(average.ingredients)
+    told = {"average": str(average.place), "weights_digest": average.weights_digest, "num_checkpoints": num_in_all}
+    return {**told, "seen": seen} if seen else {}
 
 
 def _has_seen(run: KnownRun, base: dict[str, Json]) -> bool:
@@ -240,6 +259,9 @@ def receipt_lines(receipt: dict[str, Json]) -> list[str]:
                 )
             if reading["steps_to_come"]:
                 lines.append(f"        {len(reading['steps_to_come'])} more steps will read it")
+        for average in document["averages"]:
+            told = f"{len(average['seen'])} of the {average['num_checkpoints']} checkpoints of it have seen it"
+            lines.append(f"    average: {told}  ({average['average']})")
         if not document["readings"]:
             lines.append("    no known run has read it")
         if document["duplicates"]:

@@ -9,13 +9,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from fake_artifacts import make_artifacts, make_code
+from fake_average import make_average
 from fake_runs import WINDOW, FakeRun
 
 from data_recipes.order import Order
 from data_recipes.tombstones import read_tombstones
 from openwright import cli
 from openwright.known_runs import known_runs
+from provenance.artifacts import latest_artifact
 from provenance.canonical import read_json
+from provenance.stage import StageContext
 
 RUN = FakeRun("pretrain", "train", seed=1, num_steps=7, skip_steps=((3, 4),))
 
@@ -99,6 +102,26 @@ def test_a_run_that_goes_on_from_one_that_read_it_has_seen_it_at_once(store, con
         assert reading["stage"] == "sft"  # a row made from the document may have been read there
 
 
+def test_an_average_that_a_checkpoint_is_in_which_has_seen_it_is_named(store, config_dir, tmp_path, capsys):
+    place = tmp_path / "averaged" / "tiny"
+    shutil.copytree(store, place)
+    runs = {name: latest_artifact(place, name) for name in ("pretrain", "sft")}
+    groups = [{"stage": "pretrain", "steps": [0, 1, 6]}, {"stage": "sft", "steps": [1]}]
+    recipe = {"kind": "uniform", "ingredients": groups, "weights": [], "decay": None}
+    made = make_average(StageContext("tiny", place, make_code()), runs, recipe, [1] * 4)
+    steps = _brute_force(store)
+    late = next(name for name, read in steps.items() if read and read[0] in (2, 5, 6))
+    (entry,) = _forget(place, config_dir, late)["documents"][0]["averages"]
+    assert (entry["average"], entry["num_checkpoints"]) == (str(made.path), 4)
+    assert entry["seen"] == [
+        *({"run": str(runs[name].path), "step": step} for name, step in (("pretrain", 6), ("sft", 1)))
+    ]
+    assert "average: 2 of the 4 checkpoints of it have seen it" in capsys.readouterr().out
+    unread = next(name for name, read in steps.items() if not read)
+    for average in _forget(place, config_dir, unread)["documents"][0]["averages"]:
+        assert [seen["run"] for seen in average["seen"]] == [str(runs["sft"].path)]
+
+
 def test_rows_of_fine_tuning_that_were_made_from_a_document_count_as_it(store, config_dir):
     """Every row of the tiny release is read, so every document is."""
     names = list(_brute_force(store))
@@ -120,7 +143,7 @@ def test_tombstones_name_the_text_so_that_a_copy_is_forgotten_too(store, config_
     document_id = next(iter(_brute_force(store)))
     _forget(store, config_dir, document_id[:12], extra=("--date", "2026-11-25", "--json"))
     printed = json.loads(capsys.readouterr().out)
-    assert printed["format"] == "openwright-forget-receipt/1"
+    assert printed["format"] == "openwright-forget-receipt/2"
     assert "release build" in printed["next"]
     (tombstone,) = read_tombstones(config_dir / "tombstones.json")
     rows = pq.read_table(_corpus(store) / "documents" / "documents-00000.parquet").to_pylist()
