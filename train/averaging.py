@@ -26,7 +26,9 @@ from train.tensor_digests import combine_digests, digest_of_rows, hash_rows
 from train.weight_files import StoredTensor, stored_tensors, weight_files
 
 ARITHMETIC = "weighted-sum/1"
-BLOCK_ELEMENTS = 2**19
+BLOCK_ELEMENTS = 2**22
+"""Elements that are held at a time, of all ingredients together; more where a row of each is more."""
+
 Rows = npt.NDArray[np.float32]
 
 
@@ -122,7 +124,7 @@ def _average_file(
     """Average the tensors of one file in the order in which they lie in it."""
     for name, tensor in own:
         leaves = [bytearray() for _ in digests]
-        for first, last in _blocks(tensor):
+        for first, last in _blocks(tensor, len(found)):
             blocks = [tensors[name].read_rows(first, last) for tensors in found]
             blocks.append(average_rows(blocks, numerators))
             shape = (last - first, *tensor.shape[1:]) if len(tensor.shape) >= 2 else tensor.shape
@@ -133,8 +135,8 @@ def _average_file(
             digests[place][name] = digest_of_rows(name, "float32", tensor.shape, bytes(hashed))
 
 
-def _blocks(tensor: StoredTensor) -> Iterator[tuple[int, int]]:
-    rows = max(1, BLOCK_ELEMENTS // max(1, tensor.row_elements))
+def _blocks(tensor: StoredTensor, num_ingredients: int) -> Iterator[tuple[int, int]]:
+    rows = max(1, BLOCK_ELEMENTS // max(1, num_ingredients * tensor.row_elements))
     for first in range(0, tensor.num_rows, rows):
         yield first, min(first + rows, tensor.num_rows)
 

@@ -147,7 +147,7 @@ def save(folder, parts, *, step=0, digest=""):
 def test_blocks_and_files_change_no_bit(tmp_path, monkeypatch):
     folders = [save(tmp_path / str(step), tensors(step), step=step) for step in (1, 2, 3)]
     found = []
-    for number, elements in enumerate((2**19, 1, 40)):
+    for number, elements in enumerate((2**22, 1, 120)):
         monkeypatch.setattr(averaging, "BLOCK_ELEMENTS", elements)
         target = tmp_path / f"made-{number}"
         target.mkdir()
