@@ -153,8 +153,10 @@ def test_a_replay_of_such_steps_is_unverified_before_anything_is_run(without, fo
 
 
 def test_steps_of_a_source_whose_tokens_are_not_shipped_are_not_replayed(rebuild):
-    bundle = bundle_path(rebuild(shipping={"gamma": "index"}))
-    assert "not shipped" in tokens_not_here(bundle, segment_of_steps(bundle, "pretrain", 1, 1))
+    bundle = bundle_path(rebuild(shipping={"gamma": "index", "beta": "index"}))
+    segment = segment_of_steps(bundle, "pretrain", 1, 1)
+    assert "not shipped" in tokens_not_here(bundle, segment)
+    assert "source beta, which the run is scored on" in heldout_not_here(bundle, segment)
 
 
 def test_a_rebuild_leaves_the_document_out_as_well_and_gives_the_same_digest(without, rebuild, forgotten, tmp_path):
@@ -234,11 +236,6 @@ def test_steps_that_are_scored_on_it_are_not_replayed_and_others_can_be(without_
         lost = heldout_not_here(without_heldout, Segment("pretrain", without_heldout, first, last))
         assert "scored on a document of beta that was taken down" in lost
     assert heldout_not_here(without_heldout, Segment("pretrain", without_heldout, 2, 2)) == ""
-
-
-def test_steps_that_are_scored_on_tokens_which_are_not_shipped_are_not_replayed(rebuild):
-    bundle = bundle_path(rebuild(shipping={"beta": "index"}))
-    assert "source beta, which the run is scored on" in heldout_not_here(bundle, Segment("pretrain", bundle, 2, 2))
 
 
 def test_an_evaluation_that_may_quote_it_is_found(without_heldout, tmp_path):
