@@ -148,7 +148,7 @@ def test_rows_of_shards_must_be_filled(slurm_programs: Path, config_dir: Path) -
     with pytest.raises(ConfigError, match="multiple of execution"):
         launch_chain(config_dir, write_cluster(slurm_programs), sharded, dry_run=True)
     cut = ("pretrain.reduction=native", "pretrain.execution.tensor_size=2", "pretrain.execution.num_processes=2")
-    with pytest.raises(ConfigError, match="multiple of execution.shard_size 1 times tensor_size 2"):
+    with pytest.raises(ConfigError, match=r"multiple of execution\.shard_size 1 times tensor_size 2"):
         launch_chain(config_dir, write_cluster(slurm_programs), cut, dry_run=True)
 
 
