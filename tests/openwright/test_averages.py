@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
+from openwright import plan, plan_report
 from openwright.cluster import ClusterConfig
 from openwright.configs import load_directory
-from openwright.plan import PlanOptions, make_plan
-from openwright.plan_report import plan_lines
-from openwright.twin import write_twin
+from openwright.twin import twin_average
+from provenance.config import load_config
 from provenance.errors import ConfigError
+from train.settings import PretrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 AVERAGED = ROOT / "configs" / "averaged"
@@ -40,25 +40,28 @@ def test_steps_that_follow_from_a_corpus_are_not_refused_before_it_is_there():
     assert load_directory(AVERAGED, epochs).models["average"].checkpoints[-1] == ("pretrain", 200)
 
 
-def test_a_plan_tells_what_an_average_reads_and_writes(tmp_path):
+def test_a_plan_tells_what_an_average_reads_and_writes():
     configs = load_directory(AVERAGED, [FOUR, "average.kind=weights", "average.weights=[1, 2, 3, 4]"])
-    plan = make_plan(configs, tmp_path, PlanOptions(), command="next")
-    (stage,) = plan["stages"]
-    size = stage["checkpoints"]["weights_bytes"]
+    section = plan._average(configs, [{"stage": "pretrain", "checkpoints": {"weights_bytes": 11_000_000}}])
     named = [{"stage": "pretrain", "step": step} for step in (8, 16, 190, 200)]
-    expected = {"kind": "weights", "ingredients": named, "read_bytes": 4 * size, "weights_bytes": size}
-    assert plan["average"] == expected
-    lines = plan_lines(plan)
-    assert "checkpoints   pretrain 8, pretrain 16, pretrain 190, pretrain 200; kind weights" in lines
-    assert plan_lines({**plan, "average": None}).count("== average") == 0 < lines.count("== average")
+    sizes = {"read_bytes": 44_000_000, "weights_bytes": 11_000_000}
+    assert section == {"kind": "weights", "ingredients": named, **sizes}
+    assert list(plan_report._average_lines(section)) == [
+        "checkpoints   pretrain 8, pretrain 16, pretrain 190, pretrain 200; kind weights",
+        "size          44.0 MB read, 11.0 MB written",
+    ]
+    assert plan._average(load_directory(ROOT / "configs" / "quickstart"), []) is None
 
 
-def test_a_twin_averages_the_last_checkpoints_that_its_runs_keep(tmp_path):
+def test_a_twin_averages_the_last_checkpoints_that_its_runs_keep():
     five = "average.ingredients=[{stage: pretrain, steps: [0, 8, 16, 190, 200]}]"
-    weighted = [five, "average.kind=weights", "average.weights=[1, 2, 3, 4, 5]"]
-    twin = yaml.safe_load((write_twin(load_directory(AVERAGED, weighted), tmp_path) / "average.yaml").read_text())
+    real = load_directory(AVERAGED, [five, "average.kind=weights", "average.weights=[1, 2, 3, 4, 5]"])
+    small = ["phases=[{num_steps: 3, sequences_per_step: 8}]", "schedule.warmup_steps=1"]
+    small += ["checkpoints={weights_until_step: 1, full_every_steps: 2}"]
+    run = load_config(AVERAGED / "pretrain.yaml", PretrainConfig, small)
+    twin = twin_average(real.models["average"], {"pretrain": run})
     assert twin["ingredients"] == [{"stage": "pretrain", "steps": [0, 1, 2, 3]}]
-    assert twin["weights"] == [1, 2, 3, 4]
+    assert (twin["weights"], twin["kind"]) == ([1, 2, 3, 4], "weights")
 
 
 def test_on_a_cluster_an_average_is_a_job_of_one_process():
