@@ -27,7 +27,7 @@ from release.documents import dataset_documents, model_documents, terms_document
 from release.facts import BundleFacts
 from release.generation import generation_settings
 from release.layout import BUNDLE_FORMAT, DATASET_FORMAT
-from release.redaction import refuse_quoted
+from release.redaction import refuse_quoted, refuse_same_version
 from release.rule_checks import place_in_bundle
 from release.rule_table import RULES_FILE
 from release.secret_scan import find_secrets
@@ -77,7 +77,9 @@ def build_release(
     evaluation = read_json(artifacts["eval"].path / "manifest.json")["recipe"]
     statements = sorted((config_dir / STATEMENTS_FOLDER).glob("*.yaml"))
     tombstones = read_tombstones(config_dir / TOMBSTONES_NAME)
+    folder = f"{config.name}-{config.version}"
     refuse_quoted(artifacts["corpus"].path, tombstones, evaluation, config_dir)
+    refuse_same_version(context.store / SPEC.kind, folder, tombstones)
     recipe: dict[str, Any] = {
         "release": recipe_of(config),
         "configs": {path.relative_to(config_dir).as_posix(): sha256_file(path) for path in config_files(config_dir)},
@@ -89,7 +91,6 @@ def build_release(
     if tolerances:  # an observation: it makes another manifest, and no other content digest
         recipe["tolerances"] = {stage: sha256_file(path) for stage, path in tolerances.items()}
     parents = [artifacts[stage].as_parent(stage) for stage in config.stages]
-    folder = f"{config.name}-{config.version}"
 
     def body(work: Path) -> None:
         shutil.rmtree(work)

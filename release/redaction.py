@@ -7,6 +7,7 @@ where it is blank.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from data_recipes.tombstones import (
     TOMBSTONES_NAME,
     Tombstone,
     held_documents,
+    read_tombstones,
     token_ranges,
     write_tombstones,
 )
@@ -69,6 +71,30 @@ def refuse_quoted(corpus: Path, tombstones: Sequence[Tombstone], evaluation: Jso
             next_command=f"write `forget: [{', '.join(forget)}]` into {config_dir / 'eval.yaml'}, then openwright run "
             f"{config_dir}: corpus and models stay, the evaluation and the bundle are made again",
         )
+
+
+def refuse_same_version(releases: Path, folder: str, tombstones: Sequence[Tombstone]) -> None:
+    """Refuse a bundle with the name and version of another one that takes other documents down.
+
+    Both would have one content digest: it speaks of what was made, and not of what is shipped.
+
+    Args:
+        releases: directory of the release artifacts that were built before.
+        folder: `<name>-<version>`.
+
+    Raises:
+        ReleaseError: naming the bundle that is there.
+    """
+    named = {tombstone.document_id for tombstone in tombstones}
+    for bundle in sorted(releases.glob(f"*/{escape(folder)}")):
+        before = {tombstone.document_id for tombstone in read_tombstones(bundle / "dataset" / TOMBSTONES_NAME)}
+        if before != named:
+            raise ReleaseError(
+                f"{folder} was built before, and takes {len(before)} documents down instead of {len(named)}",
+                expected="a version of its own for each bundle that differs in what it takes down",
+                where=str(bundle),
+                next_command="give release.yaml a new version; or remove that artifact, if nobody has it",
+            )
 
 
 def plan_redaction(corpus: Path, tombstones: Sequence[Tombstone]) -> Redaction:

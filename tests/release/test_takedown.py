@@ -110,6 +110,13 @@ def test_only_what_the_document_touched_becomes_unverified(built, without, forgo
     assert 0 < steps < 4
 
 
+def test_another_bundle_of_the_same_version_is_refused(rebuild, without, tombstones):
+    with pytest.raises(ReleaseError, match="takes 0 documents down instead of 1") as refused:
+        rebuild(config_dir=tombstones)
+    assert "new version" in refused.value.next_command
+    assert bundle_path(rebuild(config_dir=tombstones, version="0.2")) == without
+
+
 def test_what_is_left_out_is_no_missing_evidence_and_is_told(without, built):
     verdicts = {row["id"]: row["result"] for row in read_json(without / "model/openness/verdict.json")["results"]}
     before = {row["id"]: row["result"] for row in read_json(built.bundle / "model/openness/verdict.json")["results"]}
