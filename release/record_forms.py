@@ -140,9 +140,19 @@ class BlankedForm(RecordForm):
     files: list[CopyForm]
 
 
+class TombstoneForm(RecordForm):
+    """A document that was asked to be forgotten."""
+
+    document_id: str
+    text_sha256: str
+    date: str
+    reason: str
+
+
 class TombstonesForm(RecordForm):
     """`tombstones.json`."""
 
+    tombstones: list[TombstoneForm]
     blanked: BlankedForm
 
 

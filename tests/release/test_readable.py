@@ -35,7 +35,12 @@ REPLAYED = (
 REBUILT = ("dataset/manifest.json", "dataset/sources.lock", "model/openness/components.json")
 WRITTEN = ("ledger.jsonl", "journal.jsonl", "environment.json", "checkpoints/step-00000004/checkpoint.json")
 
-BLANK = {"format": "openwright-tombstones/1", "blanked": {"token": 0, "files": [{"path": "x", "ranges": [[1, 2]]}]}}
+TOMBSTONE = {"document_id": "1" * 64, "text_sha256": "2" * 64, "date": "2026-11-25", "reason": "asked for"}
+BLANK = {
+    "format": "openwright-tombstones/1",
+    "tombstones": [TOMBSTONE],
+    "blanked": {"token": 0, "files": [{"path": "x", "ranges": [[1, 2]]}]},
+}
 
 few = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 Replaying = Callable[..., list[ReplayResult]]
