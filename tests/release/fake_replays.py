@@ -54,7 +54,7 @@ def pretend_to_replay(request: dict[str, Any], edit: Edit, change: Change = unch
     output.mkdir(parents=True)
     (output / "ledger.jsonl").write_bytes(b"".join(line + b"\n" for line in edit(lines)))
     (output / "environment.json").write_bytes((training / "environment.json").read_bytes())
-    sizes = {name: request[name] for name in ("shard_size", "tensor_size", "context_size")}
+    sizes = {name: request.get(name, 1) for name in ("shard_size", "tensor_size", "context_size")}
     layout = {"num_processes": request["num_processes"] or 2, **sizes}
     note = canonical_json({"kind": "replay", "step": 0, **layout, "previous": "0" * 64})
     (output / "journal.jsonl").write_bytes(note + b"\n")
