@@ -17,7 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from provenance.artifacts import Artifact
-from provenance.errors import ConfigError, StoppedForRequeue, TrainingError
+from provenance.errors import ConfigError, OpenwrightError, StoppedForRequeue, TrainingError
 from provenance.ledger import read_chain
 from train.checkpoint_records import read_record, requeue_name
 from train.jobs import finetune, launch, pretrain
@@ -216,20 +216,20 @@ def test_a_tampered_checkpoint_is_not_resumed(corpus: Artifact, straight: Path, 
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    with pytest.raises(TrainingError, match="state digest"):
-        run(corpus, run_dir, 1)
+    with pytest.raises(OpenwrightError, match="state digest"):
+        run_in_this_process(corpus, run_dir)
 
 
 def test_a_runaway_loss_stops_with_the_step_named(corpus: Artifact, tmp_path: Path) -> None:
     optimizer = {"peak_learning_rate": 1e30, "max_gradient_norm": 1e30}
     with pytest.raises(TrainingError, match=r"step [0-9]+, windows of alpha"):
-        run(corpus, tmp_path / "run", 1, optimizer=optimizer)
+        run_in_this_process(corpus, tmp_path / "run", optimizer=optimizer)
 
 
 def test_a_mixture_must_name_sources_of_the_split(corpus: Artifact, tmp_path: Path) -> None:
     phases = [{"num_steps": 10, "sequences_per_step": 8, "mixture": {"alpha": 1, "gamma": 2}}]
     with pytest.raises((ConfigError, TrainingError), match="gamma"):
-        run(corpus, tmp_path / "run", 1, phases=phases)
+        run_in_this_process(corpus, tmp_path / "run", phases=phases)
 
 
 def test_weights_of_a_mixture_are_exact(corpus: Artifact, tmp_path: Path) -> None:
@@ -265,8 +265,8 @@ def test_replay_from_a_full_checkpoint_writes_the_same_records(
 def test_stages_chain_and_are_made_once(corpus: Artifact, tmp_path: Path) -> None:
     """Another architecture, untied, without dropout; then fine-tuning from its final checkpoint."""
     context = tiny_runs.context(tmp_path)
-    config = tiny_runs.pretrain_config(model=tiny_runs.LLAMA)
-    base = pretrain(config, context, corpus)
+    alone = {"execution": {"num_processes": 1}}
+    base = pretrain(tiny_runs.pretrain_config(model=tiny_runs.LLAMA, **alone), context, corpus)
     tuned = finetune(tiny_runs.sft_config(), context, corpus, base)
     assert {parent.role for parent in tuned.parents} == {"corpus", "base"}
     start = next(read_chain(tuned.path / "ledger.jsonl"))
