@@ -90,6 +90,9 @@ class CrashTest:
         self._recipe = recipe
         self._corpus = tiny_runs.make_corpus(place / "corpus").path
         self._straight = small_jobs.run_small(self._corpus, place / "straight", **self._recipe)
+        began = time.monotonic()
+        small_jobs.run_job_at((2, 1), self._corpus, place / "timed", self._recipe)
+        self._job_seconds = time.monotonic() - began
         self.tally = Tally()
 
     def run(self, num_kills: int) -> None:
@@ -165,7 +168,7 @@ class CrashTest:
     def _whole_tree(self, layout: tuple[int, int]) -> bool:
         """At a random moment, all processes."""
         processes = self._start(layout)
-        time.sleep(self._draw.uniform(0.5, 6.0))
+        time.sleep(self._draw.uniform(0.1, self._job_seconds))
         for process in processes:
             process.kill()
         return self._end(processes)
@@ -173,7 +176,7 @@ class CrashTest:
     def _one_process(self, layout: tuple[int, int]) -> bool:
         """At a random moment, one process; the others meet a broken connection."""
         processes = self._start(layout)
-        time.sleep(self._draw.uniform(0.5, 6.0))
+        time.sleep(self._draw.uniform(0.1, self._job_seconds))
         self._draw.choice(processes).kill()
         return self._end(processes)
 
@@ -185,7 +188,7 @@ class CrashTest:
         words = [argument if isinstance(argument, str) else json.dumps(argument) for argument in arguments]
         with subprocess.Popen([sys.executable, "-c", LAUNCHED, *words]) as process:
             try:
-                code = process.wait(self._draw.uniform(2.0, 45.0))
+                code = process.wait(self._draw.uniform(2.0, 10.0 + self._job_seconds))
                 if code:
                     self.tally.differing.append(
                         f"{self._run_dir.name}: a launched job ended with code {code} by itself"
