@@ -1,6 +1,7 @@
 """A sweep: one release with several seeds, each the same config with another `<stage>.seed`, as `--set` sets it."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,9 +56,8 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         if len(seeds) + last - first + 1 > MOST_SEEDS:
             raise _wrong(text, f"at most {MOST_SEEDS:,} seeds")
         seeds += range(first, last + 1)
-    twice = next((seed for seed in seeds if seeds.count(seed) > 1), None) if len(set(seeds)) < len(seeds) else None
-    if twice is not None:
-        raise _wrong(text, f"each seed once; {twice} is named twice")
+    if twice := [seed for seed, times in Counter(seeds).items() if times > 1]:
+        raise _wrong(text, f"each seed once; {twice[0]} is named twice")
     return tuple(sorted(seeds))
 
 

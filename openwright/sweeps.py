@@ -108,15 +108,15 @@ class _SweepReader:
         """
         rows = list(before)
         for stage in stages:
-            made = self._find_made(stage, seed, rows)
-            row = _finished(seed, stage, *made) if made else self._unmade(stage, seed, rows)
+            recipe = None if stage == RELEASE else self._recipe(stage, seed, rows)
             task = self._tasks.get((stage, self._sweep.seeds[0] if seed is None else seed))
+            made = self._find_made(stage, recipe, rows)
+            row = _finished(seed, stage, *made) if made else self._unmade(seed, stage, recipe, rows, task)
             rows.append(replace(row, log=task.log.as_posix() if task else None))
         return rows[len(before) :]
 
-    def _find_made(self, stage: str, seed: int | None, rows: Sequence[SeedStage]) -> tuple[Path, Json] | None:
+    def _find_made(self, stage: str, recipe: Json, rows: Sequence[SeedStage]) -> tuple[Path, Json] | None:
         contents = {row.content_digest for row in rows}
-        recipe = None if stage == RELEASE else self._recipe(stage, seed, rows)
         for path, manifest in self._made[stage]:
             parents = {parent["content_digest"] for parent in manifest["parents"]}
             # A bundle's recipe holds digests of files; that it descends from all stages of the seed identifies it.
@@ -132,18 +132,17 @@ class _SweepReader:
         recipe = recipe_of(config)
         return {**recipe, "seed": seed} if stage in self._sweep.stages and seed is not None else recipe
 
-    def _unmade(self, stage: str, seed: int | None, rows: Sequence[SeedStage]) -> SeedStage:
+    def _unmade(
+        self, seed: int | None, stage: str, recipe: Json, rows: Sequence[SeedStage], task: Task | None
+    ) -> SeedStage:
         row = SeedStage(seed, stage, "not begun")
         contents = {each.content_digest for each in rows}
         for path, identity in self._begun.get(stage, ()):
-            if identity["recipe"] == self._recipe(stage, seed, rows) and contents.issuperset(
-                identity["parents"].values()
-            ):
+            if identity["recipe"] == recipe and contents.issuperset(identity["parents"].values()):
                 run = RunReader(path).read() if (path / "ledger.jsonl").is_file() else None
                 row = replace(row, state="unfinished", path=path.as_posix())
                 row = replace(row, step=run.step, num_steps=run.num_steps) if run else row
                 break
-        task = self._tasks.get((stage, self._sweep.seeds[0] if seed is None else seed))
         if task is None or self._queue is None:
             return row
         waiting = self._queue.get((task.job_id, task.seed))

@@ -115,10 +115,11 @@ def _check_numerators(config: AverageConfig, numerators: list[int]) -> None:
 
 def _check_digests(sources: list[Path], digests: AverageDigests) -> None:
     for source, digest in zip(sources, digests.ingredients, strict=True):
-        if read_record(source).weights_digest != digest:
+        recorded = read_record(source).weights_digest
+        if recorded != digest:
             raise TrainingError(
                 f"weights {digest}",
-                expected=f"{read_record(source).weights_digest}, as {RECORD} says",
+                expected=f"{recorded}, as {RECORD} says",
                 where=str(source),
             )
 
