@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from data_recipes.tombstones import TOMBSTONES_NAME, TokenRange, windows_touching
-from data_recipes.windows import TokenWindows, shard_file, spread_windows
-from provenance.canonical import Json, read_json
+from data_recipes.tombstones import TOMBSTONES_NAME, windows_touching
+from data_recipes.windows import TokenWindows, spread_windows
+from provenance.canonical import read_json
 from provenance.ledger import read_chain
 from release.replay_segments import Segment
+from release.replay_tokens import blanked_ranges, source_not_here
 
 
 def heldout_not_here(bundle: Path, segment: Segment) -> str:
@@ -14,11 +15,10 @@ def heldout_not_here(bundle: Path, segment: Segment) -> str:
     folder, dataset = bundle / "model" / "training" / segment.stage, bundle / "dataset"
     data = read_json(folder / "recipe.json")["data"]
     split = read_json(dataset / "tokens" / "tokens.json")["splits"][data["heldout_split"]]
-    for source in split["sources"]:
-        for shard in source["shards"]:
-            if not all(shard_file(dataset, file["path"]).is_file() for file in shard["files"].values()):
-                return f"the tokens of source {source['name']}, which the run is scored on, are not shipped"
-    blank = _blank_windows(dataset, split, data)
+    if source := source_not_here(dataset, split):
+        return f"the tokens of source {source}, which the run is scored on, are not shipped"
+    parts = blanked_ranges(dataset, data["heldout_split"], split)
+    blank = [windows_touching(split, part, data["window_tokens"]) for part in parts]
     if not blank or not _is_scored(folder, segment):
         return ""
     windows = TokenWindows(dataset, data["heldout_split"], data["window_tokens"])
@@ -28,19 +28,6 @@ def heldout_not_here(bundle: Path, segment: Segment) -> str:
             told = f"the run is scored on a document of {name} that was taken down: dataset/{TOMBSTONES_NAME}"
             return f"{told}; steps between two scores can be replayed"
     return ""
-
-
-def _blank_windows(dataset: Path, split: Json, data: Json) -> list[tuple[str, range]]:
-    """Windows of a held-out split that hold a token which was taken down, by source."""
-    path = dataset / TOMBSTONES_NAME
-    files = read_json(path)["blanked"]["files"] if path.is_file() else []
-    listed = {shard["files"]["tokens"]["path"] for source in split["sources"] for shard in source["shards"]}
-    parts = [
-        TokenRange(data["heldout_split"], file["path"], begin, end)
-        for file in files
-        for begin, end in (file["ranges"] if file["path"] in listed else ())
-    ]
-    return [windows_touching(split, part, data["window_tokens"]) for part in parts]
 
 
 def _is_scored(folder: Path, segment: Segment) -> bool:

@@ -21,14 +21,12 @@ def tokens_not_here(bundle: Path, segment: Segment) -> str:
     start = next(read_chain(folder / "ledger.jsonl"))["order"]
     split = read_json(bundle / "dataset" / "tokens" / "tokens.json")["splits"][start["split"]]
     dataset = bundle / "dataset"
-    for source in split["sources"]:
-        for shard in source["shards"]:
-            for file in shard["files"].values():
-                if not shard_file(dataset, file["path"]).is_file():
-                    return f"the tokens of source {source['name']} are not shipped"
+    if source := source_not_here(dataset, split):
+        return f"the tokens of source {source} are not shipped"
     order = read_order(start, folder)
     blank: dict[int, list[range]] = {}
-    for number, windows in windows_of_pools(order, int(start["window_tokens"]), split, _blank(dataset, start, split)):
+    parts = blanked_ranges(dataset, start["split"], split)
+    for number, windows in windows_of_pools(order, int(start["window_tokens"]), split, parts):
         blank.setdefault(number, []).append(windows)
     for step in range(segment.first, segment.last + 1) if blank else ():
         for draw in order.step_draws(step):
@@ -38,11 +36,29 @@ def tokens_not_here(bundle: Path, segment: Segment) -> str:
     return ""
 
 
-def _blank(dataset: Path, start: Json, split: Json) -> Iterator[TokenRange]:
-    """Stretches of the token files of a split that were taken down."""
+def source_not_here(dataset: Path, split: Json) -> str:
+    """The first source of a split of which a token file is missing; empty where all are here.
+
+    Args:
+        split: as `tokens.json` describes it.
+    """
+    for source in split["sources"]:
+        for shard in source["shards"]:
+            if not all(shard_file(dataset, file["path"]).is_file() for file in shard["files"].values()):
+                return str(source["name"])
+    return ""
+
+
+def blanked_ranges(dataset: Path, name: str, split: Json) -> Iterator[TokenRange]:
+    """Stretches of the token files of a split that were taken down.
+
+    Args:
+        name: of the split.
+        split: as `tokens.json` describes it.
+    """
     path = dataset / TOMBSTONES_NAME
     files = read_json(path)["blanked"]["files"] if path.is_file() else []
     listed = {shard["files"]["tokens"]["path"] for source in split["sources"] for shard in source["shards"]}
     for file in files:
         for begin, end in file["ranges"] if file["path"] in listed else ():
-            yield TokenRange(start["split"], file["path"], begin, end)
+            yield TokenRange(name, file["path"], begin, end)
