@@ -228,12 +228,13 @@ def launch_release(
         for job in chain
     ]
     document = {"format": REPORT_FORMAT, "submitted": not dry_run, "jobs": jobs}
-    target = config_dir / f"{until}.yaml" if until else config_dir
-    following = (
-        f"openwright status {store.parent} --sweep {target} {seeds.words()}" if seeds else f"openwright status {store}"
-    )
+    target = _target(config_dir, until)
     if dry_run:
         following = f"openwright launch {target} --cluster {cluster_file}" + (f" {seeds.words()}" if seeds else "")
+    elif seeds:
+        following = _sweep_status(store.parent, target, seeds)
+    else:
+        following = f"openwright status {store}"
     _finish(document, launch_lines(chain, dry_run), following, as_json)
 
 
@@ -251,9 +252,17 @@ def show_sweep(
     elif all(task["state"] == FINISHED for task in sweep["tasks"]):
         following = f"openwright status {store / sweep['name']}"
     else:
-        target = config_dir / f"{until}.yaml" if until else config_dir
-        following = f"openwright status {store} --sweep {target} {seeds.words()}"
+        following = _sweep_status(store, _target(config_dir, until), seeds)
     _finish({"format": REPORT_FORMAT, "sweep": sweep}, sweep_lines(sweep), following, as_json)
+
+
+def _target(config_dir: Path, until: str) -> Path:
+    """What a command was given that stops after a stage: that stage's config, or the directory for all of them."""
+    return config_dir / f"{until}.yaml" if until else config_dir
+
+
+def _sweep_status(store: Path, target: Path, seeds: SeedOptions) -> str:
+    return f"openwright status {store} --sweep {target} {seeds.words()}"
 
 
 def show_status(root: Path, as_json: bool) -> None:
