@@ -196,6 +196,8 @@ def _apply_override(values: dict[str, Any], override: str, lines: dict[tuple[str
         raise _wrong_override(f"override {override!r} does not end in a key", path)
     target[keys[-1]] = value
     lines[tuple(keys)] = 0
+    for depth in range(1, len(keys)):
+        lines.setdefault(tuple(keys[:depth]), 0)  # a section that only the override made stands in no file
 
 
 def _wrong_override(found: str, path: Path, expected: str = "--set key.key=value") -> ConfigError:

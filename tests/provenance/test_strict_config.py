@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from provenance.config import Config, load_config, recipe_of
+from provenance.config import Config, load_config, override_config, recipe_of
 from provenance.errors import ConfigError
 
 
@@ -162,3 +162,10 @@ def test_the_recipe_leaves_execution_out_and_writes_floats_as_hexadecimal(tmp_pa
 def test_recipes_differ_exactly_where_their_floats_do(first, second):
     recipes = [recipe_of(Optimizer(peak_learning_rate=value)) for value in (first, second)]
     assert (recipes[0] == recipes[1]) == (first == second)
+
+
+def test_an_unknown_section_of_an_override_is_named_as_that_and_not_by_a_line_of_the_file():
+    with pytest.raises(ConfigError) as caught:
+        override_config({}, Config, ["optimiser.name=adamw"])
+    assert caught.value.where == "--set optimiser"
+    assert "--set" in caught.value.next_command
