@@ -17,7 +17,7 @@ from provenance.errors import BundleError
 from release.code_copy import OVERRIDES_FILE, RELEASE_FILE
 from release.layout import bundle_files
 from release.readable import require_for_rebuild
-from release.replay_layout import recorded_layouts, reduction
+from release.replay_layout import recorded_layouts, reduction, require_fitting
 from release.replay_segments import Segment, training_stages
 from release.verify import CheckResult, is_harmless, show
 
@@ -93,8 +93,10 @@ def plan_rebuild(bundle: Path, work: Path, options: RebuildOptions) -> RebuildPl
 
     Raises:
         BundleError: when code, configs or manifest are missing, or records are none.
+        ConfigError: for processes that cannot share the steps of a stage.
     """
     require_for_rebuild(bundle)
+    require_fitting(bundle, training_stages(bundle), options.num_processes)
     manifest = read_json(bundle / "model" / "manifest.json")
     work = work.resolve()
     _copy_code(bundle, work / "code")

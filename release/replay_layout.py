@@ -1,9 +1,11 @@
 """How processes are laid out in a replay, and how they were in the recorded run, by its journal."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from provenance.errors import ConfigError
 from provenance.ledger import read_chain
 from release.replay_segments import Segment
 
@@ -42,7 +44,37 @@ def replay_layout(bundle: Path, segment: Segment, num_processes: int | None) -> 
 
 def reduction(bundle: Path, stage: str) -> str:
     """The recipe's way to reduce gradients, as the ledger tells it."""
-    return str(next(read_chain(bundle / "model" / "training" / stage / "ledger.jsonl")).get("reduction"))
+    return str(_start(bundle, stage).get("reduction"))
+
+
+def require_fitting(bundle: Path, stages: Iterable[str], num_processes: int | None) -> None:
+    """Refuse a number of processes with which `exact` reduction cannot run: that is no fault of the bundle.
+
+    Args:
+        num_processes: the number that was asked for; None for as many as fit.
+
+    Raises:
+        ConfigError: naming the numbers that fit.
+    """
+    if num_processes is None:
+        return
+    for stage in stages:
+        start = _start(bundle, stage)
+        most = start.get("num_logical_replicas")
+        if start.get("reduction") != "exact" or not isinstance(most, int):
+            continue
+        fitting = [str(2**exponent) for exponent in range(most.bit_length())]
+        if str(num_processes) not in fitting:
+            raise ConfigError(
+                f"--processes {num_processes}",
+                expected=f"for {stage}, a power of two up to its {most} logical replicas: {', '.join(fitting)}",
+                where="command line",
+                next_command="the same command with one of these, or without --processes for as many as fit",
+            )
+
+
+def _start(bundle: Path, stage: str) -> dict[str, Any]:
+    return next(read_chain(bundle / "model" / "training" / stage / "ledger.jsonl"))
 
 
 def recorded_layouts(bundle: Path, segment: Segment) -> set[Layout]:

@@ -16,7 +16,7 @@ from provenance.errors import BundleError
 from release.comparison import Comparison, compare_records
 from release.interpreters import THIS_PYTHON, Interpreter
 from release.readable import require_for_replay, require_written
-from release.replay_layout import replay_layout
+from release.replay_layout import replay_layout, require_fitting
 from release.replay_report import Choice, ReplayResult, with_record
 from release.replay_run import run_replay
 from release.replay_segments import Segment, draw_segments, segment_of_steps
@@ -63,7 +63,7 @@ def plan_replays(
         stage: training stage; by default `pretrain` for given steps, and any stage for random segments.
 
     Raises:
-        ConfigError: for steps or a stage that the bundle does not have.
+        ConfigError: for steps or a stage that the bundle does not have, or processes that cannot share its steps.
         BundleError: when files that a replay needs are missing, or are no records of a run.
     """
     _require(bundle)
@@ -76,6 +76,7 @@ def plan_replays(
         chosen, total = draw_segments(bundle, stage, segments, drawn_seed)
         how: Literal["seed given", "fresh seed"] = "fresh seed" if seed is None else "seed given"
         choice = Choice(how=how, seed=str(drawn_seed), num_segments=len(chosen), num_segments_in_all=total)
+    require_fitting(bundle, sorted({segment.stage for segment in chosen}), num_processes)
     return ReplayPlan(bundle, tuple(chosen), choice, num_processes)
 
 

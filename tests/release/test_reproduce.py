@@ -10,6 +10,7 @@ import pytest
 
 from data_recipes.order import Order
 from provenance.errors import BundleError, ConfigError
+from release.rebuild_plan import RebuildOptions, plan_rebuild
 from release.replay_segments import resumable_checkpoints
 from release.reproduce import reproduce
 
@@ -123,6 +124,11 @@ def test_what_cannot_be_replayed_is_refused(bundle: Path, forged: Path) -> None:
         reproduce(bundle, steps=(1, 7))
     with pytest.raises(ConfigError, match="--stage dpo"):
         reproduce(bundle, stage="dpo")
+    for num_processes in (3, 8):  # 4 logical replicas: the bundle is not to blame, so nothing runs and nothing FAILs
+        with pytest.raises(ConfigError, match="4 logical replicas: 1, 2, 4"):
+            reproduce(bundle, steps=(4, 6), num_processes=num_processes)
+        with pytest.raises(ConfigError, match=f"--processes {num_processes}"):
+            plan_rebuild(bundle, forged.parent / "work", RebuildOptions(num_processes=num_processes))
     shutil.rmtree(forged / "dataset")
     with pytest.raises(BundleError, match="tokens"):
         reproduce(forged)
