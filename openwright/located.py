@@ -100,8 +100,7 @@ class BundleArgument:
                 expected="hf:ORG/NAME as the bundle; in a directory the dataset is dataset/",
                 where="command line",
             )
-        _require_there(self.place)
-        return LocalBundle(self.place)
+        return LocalBundle(_bundle_at(self.place))
 
 
 def own_directory(place: Path) -> Path:
@@ -112,11 +111,14 @@ def own_directory(place: Path) -> Path:
     """
     if BundleArgument(place).is_remote:
         raise ConfigError(f"{place} is on the Hub", expected="the directory of your own bundle", where="command line")
-    _require_there(place)
-    return place
+    return _bundle_at(place)
 
 
-def _require_there(place: Path) -> None:
+def _bundle_at(place: Path) -> Path:
+    """The directory that was named, or the one above where that is the `model/` beside a `dataset/`.
+
+    What `from_pretrained` takes is at hand more often than the directory above it; `verify.py` sees it the same way.
+    """
     if not place.is_dir():
         raise ConfigError(
             "no such directory",
@@ -124,3 +126,8 @@ def _require_there(place: Path) -> None:
             where=str(place),
             next_command="openwright run CONFIG_DIR, which prints where its bundle lies",
         )
+    above = place.resolve().parent
+    is_model = place.resolve().name == "model" and (place / "manifest.json").is_file()
+    if not is_model or not (above / "dataset").is_dir():
+        return place
+    return place.parent if place.name == "model" else above

@@ -55,7 +55,9 @@ def _identity(judged: Sequence[Any]) -> str:
     identity, signature = verdicts.get("identity"), verdicts.get("signature")
     if signature is not None and signature.verdict == "FAIL":
         return "NOT what the holder of the key that you gave signed"
-    if identity is None or identity.verdict == "FAIL":
+    if identity is None:
+        return "nobody can say: there is no manifest here to compare"
+    if identity.verdict == "FAIL":
         return "NOT the bundle that you were promised"
     if signature is not None and signature.verdict == "PASS":
         return "signed by the holder of the key that you gave"

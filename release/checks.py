@@ -5,7 +5,9 @@ is the one in the bundle's `code/`, and UNVERIFIED when it is another version: t
 """
 
 import struct
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import chain, zip_longest
@@ -43,7 +45,7 @@ def verify_release(
     """Run all offline checks on a bundle.
 
     Args:
-        bundle: the directory that holds `model/` and `dataset/`.
+        bundle: the directory that holds `model/` and `dataset/`, or a model repository by itself.
         expect: manifest digest from a place that you trust, or None.
         tokens: how many token digests to recompute: `sample`, `all` or `none`.
         key: public key of the publisher, from a place that you trust, or None.
@@ -53,6 +55,31 @@ def verify_release(
         ConfigError: for files that are no public keys.
     """
     results = _with_signatures(bundle, expect, tokens, key, attesters)
+    barred = obstacle(bundle, results)
+    with _laid_out(bundle) as place:
+        return [*results, *_with_libraries(place, results, barred)]
+
+
+@contextmanager
+def _laid_out(bundle: Path) -> Iterator[Path]:
+    """The bundle; of a model repository by itself, a directory whose `model` leads there."""
+    if (bundle / "model").is_dir() or not (bundle / "manifest.json").is_file():
+        yield bundle
+        return
+    with tempfile.TemporaryDirectory(prefix="openwright-verify-") as directory:
+        (Path(directory) / "model").symlink_to(bundle.resolve(), target_is_directory=True)
+        yield Path(directory)
+
+
+def _with_libraries(
+    bundle: Path, found: Sequence[CheckResult], barred: tuple[str, str] | None
+) -> Iterator[CheckResult]:
+    """The checks that need libraries.
+
+    Args:
+        found: what `verify.py` found.
+        barred: what keeps libraries away from all files, and where.
+    """
     has_dataset = (bundle / "dataset" / "manifest.json").is_file()
     texts = ("dataset/documents/", "model/openness/components")
     make = lru_cache(maxsize=1)(model_documents)  # two checks compare what it makes, and it reads all of the bundle
@@ -64,7 +91,6 @@ def verify_release(
         ("openness verdict", "model/openness/verdict.json", ("model/", "dataset/"), partial(check_verdict, make=make)),
         ("generated documents", "model/README.md", ("model/", "dataset/"), partial(check_documents, make=make)),
     ]
-    barred = obstacle(bundle, results)
     if (bundle / "dataset" / TOMBSTONES_NAME).is_file():
         checks.append(("tombstones", "dataset/tombstones.json", ("dataset/",), check_tombstones))
     if (bundle / "dataset" / TAKEN_TOKENIZER).is_file():
@@ -74,14 +100,13 @@ def verify_release(
     if tolerance_files(bundle):
         checks.append(("tolerance", "model/training", ("model/training/",), check_tolerance))
     for name, where, reads, check in checks:
-        other = barred or unknown_version(bundle, *reads) or (unread_ledger(results) if check is check_order else None)
+        other = barred or unknown_version(bundle, *reads) or (unread_ledger(found) if check is check_order else None)
         if any(path.startswith("dataset/") for path in reads) and not has_dataset:
-            results.append(CheckResult(_RECORDS, name, "UNVERIFIED", "the dataset is not here", where))
+            yield CheckResult(_RECORDS, name, "UNVERIFIED", "the dataset is not here", where)
         elif other is not None:
-            results.append(CheckResult(_RECORDS, name, "UNVERIFIED", *other))
+            yield CheckResult(_RECORDS, name, "UNVERIFIED", *other)
         else:
-            results.append(_guarded(name, where, check, bundle))
-    return results
+            yield _guarded(name, where, check, bundle)
 
 
 def _with_signatures(

@@ -136,6 +136,20 @@ def test_verdicts_decide_the_exit_code(verdicts, capsys, results, code):
     assert printed.splitlines()[-1].startswith(f"next: {following}")
 
 
+def test_the_model_directory_of_a_bundle_stands_for_the_bundle(verdicts, tmp_path, monkeypatch):
+    """It is what `from_pretrained` takes; verified by itself, it was told to be WRONG."""
+    model = tmp_path / "some" / "bundle" / "model"
+    model.mkdir()
+    (model / "manifest.json").write_text("{}")
+    calls = verdicts(check("PASS"))
+    assert cli.invoke(["verify", "some/bundle/model"]) == 0
+    (tmp_path / "some" / "bundle" / "dataset").mkdir()
+    assert cli.invoke(["verify", "some/bundle/model"]) == 0
+    monkeypatch.chdir(model)
+    assert cli.invoke(["verify", "."]) == 0
+    assert [call[0] for call in calls] == [Path("some/bundle/model"), Path("some/bundle"), tmp_path / "some" / "bundle"]
+
+
 def test_json_stands_alone_on_standard_output(verdicts, capfd):
     verdicts(check("PASS"), check("UNVERIFIED", "signature"))
     assert cli.invoke(["verify", "some/bundle", "--json"]) == 3

@@ -172,6 +172,22 @@ def test_a_model_without_its_dataset_is_partly_unverified(copy: Path) -> None:
     assert {verdicts[name] for name in ("document rows", "texts", "openness verdict")} == {"UNVERIFIED"}
 
 
+def test_a_model_repository_by_itself_is_checked_like_one_in_a_bundle(copy: Path, tmp_path: Path) -> None:
+    lone = (copy / "model").rename(tmp_path / "downloaded")
+    verdicts = {name: result.verdict for name, result in _results(lone).items()}
+    assert [verdicts[name] for name in ADDED] == [
+        "UNVERIFIED",
+        "UNVERIFIED",
+        "PASS",
+        "PASS",
+        "UNVERIFIED",
+        "UNVERIFIED",
+    ]
+    samples = sorted((lone / "evaluation" / "samples").rglob("*.jsonl"))[0]
+    replace_file(samples, json.dumps({**json.loads(samples.read_text().splitlines()[0]), "digest": "0" * 64}) + "\n")
+    assert _results(lone)["evaluation rescored"].verdict == "FAIL"
+
+
 def test_texts_that_are_not_shipped_are_unverified(rebuild: Callable[..., Artifact]) -> None:
     results = _results(bundle_path(rebuild(shipping={"gamma": "tokens"})))
     assert results["texts"].verdict == "UNVERIFIED"
