@@ -27,6 +27,7 @@ from data_recipes.documents import CODES_FORMAT, KEPT, NO_SPLIT, SPLITS, TEXT_SP
 from data_recipes.executors import Executor, LocalPool
 from data_recipes.gather_step import num_buckets_of_shard, rows_path
 from data_recipes.part_files import read_columns
+from data_recipes.ray_tasks import RayTasks
 from data_recipes.readers import open_source, reading_context
 from data_recipes.reading import PartReport
 from data_recipes.settings import TAKEN_TOKENIZER, CorpusConfig
@@ -115,8 +116,10 @@ def _build(config: CorpusConfig, work: Path) -> None:
         journal.close()
 
 
-def _executor(config: CorpusConfig) -> LocalPool | SlurmArrays:
+def _executor(config: CorpusConfig) -> LocalPool | SlurmArrays | RayTasks:
     execution = config.execution
+    if execution.ray is not None:
+        return RayTasks(execution.ray)
     return LocalPool(execution.num_workers) if execution.slurm is None else SlurmArrays(execution.slurm)
 
 

@@ -1,4 +1,7 @@
-"""Where the tasks of a corpus build run: in a pool of processes on this machine, or as `data_recipes.slurm_arrays`."""
+"""Where the tasks of a corpus build run: in a pool of processes on this machine.
+
+`data_recipes.slurm_arrays` and `data_recipes.ray_tasks` are the others.
+"""
 
 import multiprocessing
 from collections.abc import Callable, Sequence

@@ -12,6 +12,7 @@ from data_recipes.hub_settings import HubSource
 from data_recipes.local_files import DatasetFile
 from data_recipes.policy import LicencePolicy
 from data_recipes.pypi_settings import PypiSource
+from data_recipes.ray_settings import RayExecution
 from data_recipes.reading import ReadingLimits
 from data_recipes.row_settings import DatasetSource, StatedLicence
 from data_recipes.rule_settings import (
@@ -118,6 +119,7 @@ class ExecutionConfig(Config):
         bucket_mb: text that a process holds at a time when it sorts documents; more is faster where there are more than
             some 100 GB of text.
         slurm: do them as job arrays of a Slurm cluster instead.
+        ray: do them on a Ray cluster instead; not both.
         cache_dir: where fetched archives are kept.
         index_url: package index to fetch from; None for the default one.
         data_dir: directory that the paths of `dataset` sources are relative to.
@@ -129,12 +131,19 @@ class ExecutionConfig(Config):
     num_workers: int = Field(default=2, ge=1)
     bucket_mb: int = Field(default=32, ge=1)
     slurm: SlurmExecution | None = None
+    ray: RayExecution | None = None
     cache_dir: Path = Field(default=Path("~/.cache/openwright/sources"), strict=False, validate_default=False)
     index_url: str | None = None
     data_dir: Path = Field(default=Path(), strict=False, validate_default=False)
     tokenizer_file: Path | None = Field(default=None, strict=False)
     debian_archive: str | None = None
     keep_fetched: bool = True
+
+    @model_validator(mode="after")
+    def _has_one_executor(self) -> "ExecutionConfig":
+        if self.slurm is not None and self.ray is not None:
+            raise ValueError("either slurm or ray")
+        return self
 
 
 Source = Annotated[PypiSource | DatasetSource | HubSource | DebianSource | TokensSource, Field(discriminator="type")]

@@ -18,10 +18,11 @@ from types import TracebackType
 from typing import Self
 
 from data_recipes.executors import RunTask
+from data_recipes.outcomes import last_line, raise_words, words_of
 from data_recipes.slurm_settings import SlurmExecution
 from data_recipes.tasks import SCRATCH
 from provenance.canonical import Json
-from provenance.errors import ConfigError, DataError, OpenwrightError
+from provenance.errors import ConfigError, DataError
 
 _POLL_SECONDS = 1.0
 _QUEUE_EVERY_POLLS = 10
@@ -95,7 +96,7 @@ class SlurmArrays:
         )
         if done.returncode != 0:
             raise DataError(
-                f"Slurm did not take the jobs of the step {step!r} ({_last_line(done.stderr)})",
+                f"Slurm did not take the jobs of the step {step!r} ({last_line(done.stderr)})",
                 expected="a partition, account and limits that exist",
                 next_command="correct execution.slurm and run the same command again; what is done is kept",
             )
@@ -141,13 +142,11 @@ def run_and_tell(call: RunTask, root: str, step: str, array: str, place: str, nu
     told: dict[str, Json] = {}
     try:
         call(root, step, int(number))
-    except OpenwrightError as error:
-        told = {"found": error.found, "expected": error.expected, "where": error.where, "next": error.next_command}
-    except OSError as error:
-        told = {"errno": error.errno, "strerror": error.strerror, "filename": str(error.filename or "")}
     except Exception as error:
-        _tell(Path(root), array, place, {"failed": f"{type(error).__name__}: {_last_line(str(error))}"})
-        raise  # its traceback is for the log
+        told = words_of(error)
+        if "failed" in told:
+            _tell(Path(root), array, place, told)
+            raise  # its traceback is for the log
     _tell(Path(root), array, place, told)
 
 
@@ -170,14 +169,7 @@ def _told_path(root: Path, array: str, place: int | str) -> Path:
 def _raise_told(told: dict[str, Json], root: Path, step: str, array: str, place: int, number: int) -> None:
     if "failed" in told:
         raise _lost(root, step, array, place, number, f"failed ({told['failed']})")
-    if "errno" in told:
-        raise OSError(told["errno"], told["strerror"], told["filename"])
-    if told:
-        raise DataError(told["found"], expected=told["expected"], where=told["where"], next_command=told["next"])
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[-1]
+    raise_words(told)
 
 
 def _lost(root: Path, step: str, array: str, place: int, number: int, what: str) -> DataError:

@@ -1,5 +1,7 @@
 """What all tests share: one torch thread, reproducible Hypothesis, no network, and a clean copy of the project."""
 
+import importlib
+import importlib.util
 import json
 import os
 import shutil
@@ -60,6 +62,21 @@ def _interrupts_are_heard() -> None:
     """Shells start background jobs with Ctrl-C ignored, and children inherit that; tests send it to theirs."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def extra(request: pytest.FixtureRequest) -> Callable[[str, str], Any]:
+    """Import the library of an extra; without it a test is skipped, or fails where `-m extras` asked for it by name."""
+
+    def imported(module: str, name: str) -> Any:
+        if importlib.util.find_spec(module) is not None:
+            return importlib.import_module(module)
+        reason = f"needs the extra {name}: make setup-extras"
+        if request.config.getoption("-m") == "extras":
+            pytest.fail(reason)  # as the whole check of the project does
+        pytest.skip(reason)
+
+    return imported
 
 
 def copy_project(target: Path) -> Path:
