@@ -31,10 +31,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from functools import cached_property, lru_cache, partial
+from io import BufferedReader
 from itertools import accumulate
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 Json = Any
 PASS, FAIL, UNVERIFIED, BYTES, RECORDS, NOTE = "PASS", "FAIL", "UNVERIFIED", "bytes", "records", "note"
@@ -46,8 +47,9 @@ MAX_JSON_DEPTH, MAX_SEQUENCES_PER_STEP, MAX_DIMENSIONS, MAX_SAFE_INTEGER = 64, 2
 # What one run recomputes of each ledger: beyond that a sample, and the check says so.
 MAX_ORDER_STEPS, MAX_ORDER_WORK, NUM_TOKEN_STEPS, MAX_STAGES = 10_000, 2**26, 200, 64
 ORDER_VERSIONS = ("order/1", "order/2", "order/3")
-PHASE = ("num_steps", "sequences_per_step", "window_tokens", "counts")
 Pool = namedtuple("Pool", "name window_tokens num_windows draws_before first_id")  # a source at one length
+Phase = namedtuple("Phase", "num_steps sequences_per_step window_tokens counts")
+Tensor = namedtuple("Tensor", "digest path begin num_bytes dtype shape")  # where one lies, and its digest by state/1
 PACKAGES = ("provenance/", "data_recipes/", "train/", "eval/", "release/", "openwright/")
 INDEX_ROW, UNSIGNED = struct.Struct("<32s32sIHHHBBI"), {1: "B", 2: "H", 4: "I", 8: "Q"}
 # An average of checkpoints: what its weights may add up to, and how many products one run recomputes.
@@ -276,23 +278,22 @@ REQUIRED = {name: set(re.findall(r"([^ ?*:]+):\S", words)) for name, words in OB
 
 def fit(value: Json, shape: str, where: str, key: str = "") -> None:
     """Raise a Mismatch unless a value has a shape."""
-    if shape.startswith("["):
-        if not isinstance(value, list):
-            raise Mismatch(f"field {key!r} is {show(value)}, not a list", where)
+    if shape in KINDS:  # what most values are: first, and the message only where it is needed
+        if not KINDS[shape](value):
+            raise Mismatch(f"field {key!r} is {show(value)}, not {shape}", where)
+    elif "|" in shape:
+        fits = any(KINDS[word](value) if word in KINDS else value == word for word in shape.split("|"))
+        require(fits, f"field {key!r} is {show(value)}, not {shape}", where)
+    elif shape.startswith("["):
+        require(isinstance(value, list), f"field {key!r} is {show(value)}, not a list", where)
         for number, item in enumerate(value):
             fit(item, shape[1:-1], where, f"{key}[{number}]")
-    elif shape not in SHAPES:
-        others = () if shape in KINDS else shape.split("|")
-        if not (any(KINDS[k](value) if k in KINDS else value == k for k in others) if others else KINDS[shape](value)):
-            raise Mismatch(f"field {key!r} is {show(value)}, not {shape}", where)
     else:
         where = f"{where}: {key if key.isidentifier() else show(key)}" if key else where
-        if not isinstance(value, dict):
-            raise Mismatch(f"{type(value).__name__} where an object belongs", where)
+        require(isinstance(value, dict), f"{type(value).__name__} where an object belongs", where)
         shapes = SHAPES[shape]
         odd = (REQUIRED[shape] - value.keys()) | (set() if "*" in shapes else value.keys() - shapes.keys())
-        if odd:
-            raise Mismatch(f"missing or unknown fields: {show(', '.join(sorted(odd)))}", where)
+        require(not odd, f"missing or unknown fields: {show(', '.join(sorted(odd)))}", where)
         for name, item in value.items():
             fit(item, shapes[name if name in shapes else "*"], where, name)
 
@@ -333,7 +334,7 @@ class Tree:
         self.files: dict[str, int] = {}  # sizes by path relative to the root, POSIX style
         self.problems: list[tuple[str, str]] = []  # what, and where, for everything that has no place in a bundle
         self._hashes: dict[str, str] = {}
-        self._tensors: dict[str, dict[str, bytes]] = {}
+        self._tensors: dict[str, dict[str, Tensor]] = {}
         self._walk("")
         self.paths, folded = sorted(self.files), dict[str, str]()
         for path in self.paths:
@@ -371,7 +372,7 @@ class Tree:
         """Paths that start with a prefix, sorted."""
         return self.paths[bisect_left(self.paths, prefix) : bisect_left(self.paths, f"{prefix}\U0010ffff")]
 
-    def open(self, path: str) -> BinaryIO:
+    def open(self, path: str) -> BufferedReader:
         """Open a plain file of the tree; a missing one is a Mismatch."""
         require(path in self.files, "the file is missing", self.place(path))
         flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -397,10 +398,8 @@ class Tree:
     def sha256(self, path: str) -> str:
         """sha256 of a file, computed once."""
         if path not in self._hashes:
-            digest = hashlib.sha256()
-            for block in self.blocks(path):
-                digest.update(block)
-            self._hashes[path] = digest.hexdigest()
+            with self.open(path) as file:
+                self._hashes[path] = hashlib.file_digest(file, "sha256").hexdigest()
         return self._hashes[path]
 
     def json(self, path: str, expected: str) -> Json:
@@ -410,8 +409,8 @@ class Tree:
         check_format(value, expected, self.place(path))
         return value
 
-    def tensors(self, directory: str, stem: str) -> dict[str, bytes]:
-        """Digests of the tensors in `<stem>.safetensors`, or in the shards that its index names; equal files once."""
+    def tensors(self, directory: str, stem: str) -> dict[str, Tensor]:
+        """The tensors in `<stem>.safetensors`, or in the shards that its index names; equal files are read once."""
         single, index = f"{directory}{stem}.safetensors", f"{directory}{stem}.safetensors.index.json"
         shards = re.compile(re.escape(f"{directory}{stem}") + r"-\d{5}-of-\d{5}\.safetensors")
         on_disk = [path for path in self.below(f"{directory}{stem}") if shards.fullmatch(path)]
@@ -421,19 +420,19 @@ class Tree:
         weight_map, where = self.json(index, "tensor index")["weight_map"], self.place(index)
         named = sorted({directory + file for file in weight_map.values()})
         require(named == on_disk, "the index does not name exactly the shards there are", where)
-        digests: dict[str, bytes] = {}
+        found: dict[str, Tensor] = {}
         for path in on_disk:
-            for name, digest in self._tensors_of_file(path).items():
+            for name, tensor in self._tensors_of_file(path).items():
                 is_home = name in weight_map and directory + weight_map[name] == path
                 require(is_home, f"tensor {show(name)} is not where the index says", self.place(path))
-                digests[name] = digest
-        require(len(digests) == len(weight_map), "the index names tensors that are in no shard", where)
-        return digests
+                found[name] = tensor
+        require(len(found) == len(weight_map), "the index names tensors that are in no shard", where)
+        return found
 
-    def _tensors_of_file(self, path: str) -> dict[str, bytes]:
-        if self.sha256(path) not in self._tensors:
-            self._tensors[self.sha256(path)] = tensor_digests(self, path)
-        return self._tensors[self.sha256(path)]
+    def _tensors_of_file(self, path: str) -> dict[str, Tensor]:
+        if (digest := self.sha256(path)) not in self._tensors:
+            self._tensors[digest] = read_tensors(self, path)
+        return self._tensors[digest]
 
     def differences(self, listed: dict[str, Json], found: set[str]) -> Iterator[tuple[str, str]]:
         """How files that were found differ from their entries in a manifest: what, and where."""
@@ -501,17 +500,16 @@ class Order:
         fit(stated, self.version, where)
         self.tokens_digest, self.split, self.seed = stated["tokens_digest"], stated["split"], stated["seed"]
         self.window_tokens, self.first_step = stated["window_tokens"], stated.get("first_step", 1)
-        usual, self.pools = {"window_tokens": self.window_tokens}, list[Pool]()
         self.file, self._tree, self._path = stated.get("file"), tree, path
-        self.pinned = self.file and {**self.file, "tokens_digest": self.tokens_digest}  # as the recipe has it
-        width, number = max([p["sequences_per_step"] for p in stated["phases"]], default=0), len(stated["sources"])
+        self._item_bytes = 8 if self.file and self.file["dtype"] == "u64" else 4
+        sources, usual = stated["sources"], {"window_tokens": self.window_tokens}
+        width, number = max([p["sequences_per_step"] for p in stated["phases"]], default=0), len(sources)
         is_small = width <= MAX_SEQUENCES_PER_STEP and (width + 2 * number) * number <= MAX_ORDER_WORK
         need(is_small, f"{width} sequences in a step from {number} sources: more than this program reads", where)
-        for source in stated["sources"]:
-            first_id = sum(pool.num_windows for pool in self.pools)
-            self.pools.append(Pool(**{**usual, "draws_before": 0, "first_id": first_id, **source}))
-        self.phases = [tuple({**usual, "counts": [], **phase}[key] for key in PHASE) for phase in stated["phases"]]
-        self.num_windows = sum(pool.num_windows for pool in self.pools)
+        *first_ids, self.num_windows = accumulate((source["num_windows"] for source in sources), initial=0)
+        self.pools = [Pool(**{**usual, "draws_before": 0, **source}, first_id=0) for source in sources]
+        self.pools = [pool._replace(first_id=first) for pool, first in zip(self.pools, first_ids, strict=True)]
+        self.phases = [Phase(**{**usual, "counts": [], **phase}) for phase in stated["phases"]]
         self.lengths = list(dict.fromkeys(pool.window_tokens for pool in self.pools))
         require(len({pool[:2] for pool in self.pools}) == len(self.pools), "a source stands twice in the order", where)
         require(self.phases, "an order without phases", where)
@@ -528,21 +526,24 @@ class Order:
             require(is_possible, "draws from a source without windows of the phase's length", where)
             self._drawn_before.append([sum(pair) for pair in zip(self._drawn_before[-1], counts, strict=True)])
         self.num_steps = self._first_steps[-1]
-        work = sum(p[0] * p[1] for p in self.phases) * (number + 16) // sum(p[0] for p in self.phases) + 2 * number**2
+        work = self.num_places() * (number + 16) // sum(p.num_steps for p in self.phases) + 2 * number**2
         self.affordable_steps = max(1, MAX_ORDER_WORK // work)  # `work`: of a step, by choices of a source
+
+    def num_places(self, num_phases: int | None = None) -> int:
+        """Windows that all phases read, or the first few of them."""
+        return sum(phase.num_steps * phase.sequences_per_step for phase in self.phases[:num_phases])
 
     def step_windows(self, step: int) -> list[tuple[Pool, int]]:
         """(pool, window) of every slot of a step."""
-        phase = bisect_right(self._first_steps, step - 1) - 1
-        _, width, _, counts = self.phases[phase]
+        number = bisect_right(self._first_steps, step - 1) - 1
+        _, width, _, counts = self.phases[number]
+        slot, windows = (step - 1 - self._first_steps[number]) * width, []
         if self.file:
-            before = sum(p[0] * p[1] for p in self.phases[:phase])
-            return self._numbered(before + (step - 1 - self._first_steps[phase]) * width, width)
-        drawn = draws_before(counts, (step - 1 - self._first_steps[phase]) * width)
-        windows = []
+            return self._numbered(self.num_places(number) + slot, width)
+        drawn = draws_before(counts, slot)
         for _ in range(width):
             m = earliest(counts, drawn)
-            pool, r = self.pools[m], self._drawn_before[phase][m] + drawn[m]
+            pool, r = self.pools[m], self._drawn_before[number][m] + drawn[m]
             drawn[m] += 1
             other = pool.window_tokens if pool.window_tokens != self.window_tokens else 0
             keys = round_keys(self.tokens_digest, self.seed, pool.name, r // pool.num_windows, other)
@@ -560,13 +561,9 @@ class Order:
         pools = [self.pools[bisect_right(first_ids, number) - 1] for number in numbers]
         return [(pool, number - pool.first_id) for pool, number in zip(pools, numbers, strict=True)]
 
-    @property
-    def _item_bytes(self) -> int:
-        return 4 if self.file["dtype"] == "u32" else 8
-
     def check_file(self, tree: Tree) -> None:
         """The file of an `order/3` is the one that is stated: enough numbers, all of them windows."""
-        path, item, needed = self._path, self._item_bytes, sum(phase[0] * phase[1] for phase in self.phases)
+        path, item, needed = self._path, self._item_bytes, self.num_places()
         where, size = tree.place(path), tree.files.get(path, 0)
         require(tree.sha256(path) == self.file["sha256"], "is not the file that the ledger names", where)
         fits = size % item == 0 and size >= item * needed
@@ -645,20 +642,21 @@ class Split:
         fits = self.width >= 2 if self.layout == "rows" else self.width == 0
         require(fits, f"width {self.width} of layout {self.layout}", where)
         self.sources: dict[str, list[Json]] = {source["name"]: source["shards"] for source in stated["sources"]}
+        self.shards = [shard for shards in self.sources.values() for shard in shards]
         self._ends: dict[Pool, list[int]] = {}  # windows of a pool up to the end of each shard
         self.blank: dict[str, Json] = {}  # by path of a token file of which a copy is here: tokens that were taken down
-        self.shards = [shard for shards in self.sources.values() for shard in shards]
-        names = [source["name"] for source in stated["sources"]]
+        names, hashed = [source["name"] for source in stated["sources"]], []
         require(names == sorted(set(names)), "sources are not sorted by name", where)
         for shard in self.shards:
             fit(shard["files"], self.layout, where)
-        hashed = []
         for source in stated["sources"]:
             for key in ("num_tokens", "num_documents"):
                 total = sum(shard[key] for shard in source["shards"])
                 require(source[key] == total, f"{key} of {show(source['name'])} is not the sum over the shards", where)
-            files = [{role: file["sha256"] for role, file in shard["files"].items()} for shard in source["shards"]]
-            shards = [{"num_tokens": s["num_tokens"], "files": f} for s, f in zip(source["shards"], files, strict=True)]
+            shards = [
+                {"num_tokens": shard["num_tokens"], "files": {r: file["sha256"] for r, file in shard["files"].items()}}
+                for shard in source["shards"]
+            ]
             hashed.append({"name": source["name"], "shards": shards})
         value = {"layout": self.layout, "dtype": stated["dtype"], "width": self.width, "sources": hashed}
         require(self.digest == tagged_digest("tokens/1", value), "its digest does not follow from the shards", where)
@@ -669,15 +667,16 @@ class Split:
         return sum(max(0, n - 1) // window_tokens if self.layout == "stream" else n // self.width for n in sizes)
 
     def read_window(self, tree: Tree, pool: Pool, window: int) -> tuple[bytes, bytes] | None:
-        """Token ids as u32 and mask as u8 of a window of a pool; None where tokens of it were taken down."""
+        """Token ids as u32 and mask as u8 of a window of a pool; None where tokens of it are not here any more."""
         shards, length = self.sources[pool.name], pool.window_tokens + 1
         if pool not in self._ends:
             self._ends[pool] = list(accumulate(self.num_windows([shard], length - 1) for shard in shards))
         number = bisect_right(self._ends[pool], window)
         shard, window = shards[number], window - (self._ends[pool][number - 1] if number else 0)
         begin = window * (pool.window_tokens if self.layout == "stream" else self.width)
-        path = shard["files"]["tokens"]["path"]
-        if any(first < begin + length and begin < end for first, end in self.blank.get(path, ())):
+        path, paths = shard["files"]["tokens"]["path"], [file["path"] for file in shard["files"].values()]
+        is_blank = any(first < begin + length and begin < end for first, end in self.blank.get(path, ()))
+        if is_blank or any(path not in tree.files and path not in self.blank for path in paths):
             return None
         data = tree.read("redacted/" * (path in self.blank) + path, begin * self.item_bytes, length * self.item_bytes)
         ids = struct.pack(f"<{length}I", *unpack(data, self.item_bytes))
@@ -692,9 +691,9 @@ def unpack(data: bytes, item_bytes: int) -> tuple[int, ...]:
 
 
 # ---- state/1 --------------------------------------------------------------------------------------------------------
-def tensor_digests(tree: Tree, path: str) -> dict[str, bytes]:
-    """Digest of each tensor of a safetensors file, by name; the tensors have to tile the file exactly."""
-    size, where = tree.files.get(path, 0), tree.place(path)
+def read_tensors(tree: Tree, path: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name, each of them hashed; they have to tile the file exactly."""
+    size, where, found = tree.files.get(path, 0), tree.place(path), dict[str, Tensor]()
     with tree.open(path) as file:
         prefix = file.read(8)
         begin = at = 8 + int.from_bytes(prefix, "little")
@@ -702,24 +701,24 @@ def tensor_digests(tree: Tree, path: str) -> dict[str, bytes]:
         header = parse_json(file.read(at - 8), where)
         fit(header, "tensors", where)
         header.pop("__metadata__", None)
-        digests = {}
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-            need(entry["dtype"] in DTYPE_BYTES, f"tensor type {show(entry['dtype'])}", where)
-            num_bytes = DTYPE_BYTES[entry["dtype"]] * prod(entry["shape"][:MAX_DIMENSIONS])
-            require(num_bytes and len(entry["shape"]) <= MAX_DIMENSIONS, f"the shape of tensor {show(name)}", where)
+            dtype, shape = entry["dtype"], entry["shape"]
+            need(dtype in DTYPE_BYTES, f"tensor type {show(dtype)}", where)
+            num_bytes = DTYPE_BYTES[dtype] * prod(shape[:MAX_DIMENSIONS])
+            require(num_bytes and len(shape) <= MAX_DIMENSIONS, f"the shape of tensor {show(name)}", where)
             is_next = entry["data_offsets"] == [at - begin, at - begin + num_bytes]
             require(is_next, f"tensor {show(name)} overlaps another, leaves a gap or has another size", where)
-            digests[name] = tensor_digest(file, name, entry, num_bytes, where)
+            digest = tensor_digest(file, {"name": name, "dtype": dtype, "shape": shape}, num_bytes, where)
+            found[name] = Tensor(digest, path, at, num_bytes, dtype, shape)
             at += num_bytes
     require(at == size, f"the tensors end at byte {at} of {size}", where)
-    return digests
+    return found
 
 
-def tensor_digest(file: BinaryIO, name: str, entry: Json, num_bytes: int, where: str) -> bytes:
+def tensor_digest(file: BufferedReader, header: Json, num_bytes: int, where: str) -> bytes:
     """Digest of the tensor that comes next in a file: its header and the sha256 of each row."""
-    header = canonical_json({"name": name, "dtype": entry["dtype"], "shape": entry["shape"]})
-    digest = hashlib.sha256(b"openwright:state/1:tensor\n" + header + b"\n")
-    num_rows = entry["shape"][0] if len(entry["shape"]) >= 2 else 1
+    digest = hashlib.sha256(b"openwright:state/1:tensor\n" + canonical_json(header) + b"\n")
+    num_rows = header["shape"][0] if len(header["shape"]) >= 2 else 1
     for _ in range(num_rows):
         leaf, num_left = hashlib.sha256(), num_bytes // num_rows
         while num_left:
@@ -731,33 +730,13 @@ def tensor_digest(file: BinaryIO, name: str, entry: Json, num_bytes: int, where:
     return digest.digest()
 
 
-def tensor_places(tree: Tree, directory: str) -> dict[str, tuple[str, int, Json]]:
-    """Path, first byte and header entry of each tensor of weights that `Tree.tensors` has read."""
-    found: dict[str, tuple[str, int, Json]] = {}
-    for path in (path for path in tree.below(f"{directory}model") if path.endswith(".safetensors")):
-        with tree.open(path) as file:
-            begin = 8 + int.from_bytes(file.read(8), "little")
-            header = parse_json(file.read(begin - 8), tree.place(path))
-        header.pop("__metadata__", None)
-        found |= {name: (path, begin + entry["data_offsets"][0], entry) for name, entry in header.items()}
-    return found
-
-
-def floats(data: bytes) -> array[float]:
-    """Little-endian binary32 numbers."""
-    found = array("f", data)
-    if sys.byteorder == "big":
-        found.byteswap()
-    return found
-
-
-def weighted_sum(rows: Sequence[Sequence[float]], numerators: Sequence[int]) -> array[float]:
+def weighted_sum(rows: Sequence[Sequence[float]], numerators: Sequence[int]) -> bytes:
     """The average `weighted-sum/1`; never `sum`, which starts with 0 and corrects its rounding in newer versions."""
     total = [numerators[0] * x for x in rows[0]]
     for numerator, row in zip(numerators[1:], rows[1:], strict=True):
         total = [t + numerator * x for t, x in zip(total, row, strict=True)]
     denominator = float(sum(numerators))
-    return array("f", [t / denominator for t in total])
+    return struct.pack(f"<{len(total)}f", *(t / denominator for t in total))
 
 
 def numerators_of(recipe: Json, num_ingredients: int) -> list[int]:
@@ -771,11 +750,11 @@ def numerators_of(recipe: Json, num_ingredients: int) -> list[int]:
     return shares(DENOMINATOR, exact)
 
 
-def state_digest(*parts: dict[str, bytes]) -> str:
+def state_digest(*parts: dict[str, Tensor]) -> str:
     """Digest `state/1` over the tensors of several files."""
-    tensors = {name: digest for part in parts for name, digest in part.items()}
-    require(len(tensors) == sum(map(len, parts)), "a tensor stands twice")
-    return hashlib.sha256(b"openwright:state/1\n" + b"".join(tensors[name] for name in sorted(tensors))).hexdigest()
+    digests = {name: tensor.digest for part in parts for name, tensor in part.items()}
+    require(len(digests) == sum(map(len, parts)), "a tensor stands twice")
+    return hashlib.sha256(b"openwright:state/1\n" + b"".join(digests[name] for name in sorted(digests))).hexdigest()
 
 
 # ---- ledgers --------------------------------------------------------------------------------------------------------
@@ -789,20 +768,23 @@ class Ledger:
     order: Order
     first_step: int  # at whose state it begins: 0, or that of the checkpoint of another run that it goes on from
     steps: array[int]  # the first one, and those that it records
+    numbers: array[int] = field(default_factory=partial(array, "q"))  # of the records of these steps in the file
+    begins: array[int] = field(default_factory=partial(array, "q"))  # and the first byte of each
     end: Any = None
     place: dict[str, Json] = field(default_factory=dict)  # after its last record
     num_tokens: int = 0  # that these steps read
     skipped: list[list[int]] = field(default_factory=list)  # first and last step of each stretch that is left out
     checkpoints: dict[int, ChainLine] = field(default_factory=dict)  # their records by step
+    kinds: dict[int, str] = field(default_factory=dict)  # and of which kind each was made
     scores: dict[int, Json] = field(default_factory=dict)  # records of held-out losses by step
 
-    def is_recorded(self, step: int) -> bool:
-        """Whether a step is neither left out nor before the point at which the ledger begins."""
-        return step in self.steps[(place := bisect_left(self.steps, step)) : place + 1]
-
-    def kind_made(self, step: int) -> str | None:
-        """Kind of the checkpoint that the ledger records of a step."""
-        return self.checkpoints[step].record["checkpoint_kind"] if step in self.checkpoints else None
+    def step_records(self, tree: Tree, chosen: Iterable[int]) -> Iterator[tuple[Json, str]]:
+        """Some of the step records, counted from 0, with the place of each; `read_ledger` has checked them all."""
+        with tree.open(self.path) as file:
+            for n in chosen:
+                file.seek(self.begins[n])
+                where = f"{tree.place(self.path)}:{self.numbers[n]}"
+                yield parse_json(file.readline(MAX_LINE_BYTES), where), where
 
 
 def check_record(line: ChainLine) -> str:
@@ -828,15 +810,14 @@ def read_ledger(tree: Tree, path: str) -> Ledger:
     first = next(lines, None)
     if first is None or first.record.get("kind") != "start":
         raise Mismatch("the ledger does not begin with its start record", whole)
-    start = first.record
-    check_format(start, "openwright-ledger/1", first.where)
+    check_format(first.record, "openwright-ledger/1", first.where)
     check_record(first)
+    start, file = first.record, f"{path.rpartition('/')[0]}/order.bin"
     begin = start["branch"]["step"] if "branch" in start else 0
-    file, where = f"{path.rpartition('/')[0]}/order.bin", f"{first.where}: order"
-    steps, order = array("q", [begin]), Order(start["order"], where, tree, file)
-    ledger = Ledger(path, start, first.where, order, begin, steps)
-    require(ledger.order.first_step <= begin + 1, "its order begins after its first step", first.where)
-    places, num_steps = {"step": 0, "evaluation": 1, "checkpoint": 2, "end": 3}, ledger.order.num_steps
+    order = Order(start["order"], f"{first.where}: order", tree, file)
+    require(order.first_step <= begin + 1, "its order begins after its first step", first.where)
+    ledger = Ledger(path, start, first.where, order, begin, array("q", [begin]))
+    places, num_steps = {"step": 0, "evaluation": 1, "checkpoint": 2, "end": 3}, order.num_steps
     # The state that a branch begins with is no result of its steps: nothing but its checkpoint record stands there.
     step, place = begin, places["evaluation"] if begin else -1
     for line in lines:
@@ -855,12 +836,14 @@ def read_ledger(tree: Tree, path: str) -> Ledger:
         if kind == "step":
             step, place = step + 1, -1
             ledger.steps.append(step)
+            ledger.numbers.append(line.after["num_records"])
+            ledger.begins.append(line.before["size_bytes"])
             ledger.num_tokens += sum(record["tokens_by_source"].values())
         is_in_place = record["step"] == step <= num_steps and places[kind] > place
         require(is_in_place, f"a {kind} record of step {record['step']} is out of place at step {step}", where)
         place = places[kind]
         if kind == "checkpoint":
-            ledger.checkpoints[step] = line
+            ledger.checkpoints[step], ledger.kinds[step] = line, record["checkpoint_kind"]
         elif kind == "evaluation":
             ledger.scores[step] = record
         elif kind == "end":
@@ -875,46 +858,11 @@ def read_ledger(tree: Tree, path: str) -> Ledger:
     return ledger
 
 
-class Schedule:
-    """When a recipe orders checkpoints and held-out losses of a run, and which checkpoints it keeps."""
-
-    def __init__(self, recipe: Json, ledger: Ledger) -> None:
-        self.recipe, self.settings, self.ledger = recipe, recipe["checkpoints"], ledger
-        self.last_step = ledger.order.num_steps
-
-    def weights_due(self, step: int) -> bool:
-        """Whether weights are kept at a step."""
-        every = self.settings["weights_every_steps"]
-        is_early_power = step <= self.settings["weights_until_step"] and not step & (step - 1)
-        return step == 0 or is_early_power or bool(every and step % every == 0)
-
-    def kind_due(self, step: int) -> str | None:
-        """Kind of the checkpoint that is made at a step; the one that a branch begins with is another run's."""
-        is_full = step % self.settings["full_every_steps"] == 0 or step in (self.last_step, self.ledger.first_step)
-        if not self.ledger.is_recorded(step):
-            return None
-        return "full" if step and is_full else "weights" if self.weights_due(step) else None
-
-    def score_due(self, step: int) -> bool:
-        """Whether a held-out loss is taken at a step."""
-        is_due = step % self.recipe["data"]["heldout_every_steps"] == 0 or step == self.last_step
-        return is_due and self.ledger.is_recorded(step) and (step > self.ledger.first_step or step == 0)
-
-    @cached_property
-    def kept_in_full(self) -> set[int]:
-        """Steps whose full checkpoint has to be in the bundle."""
-        made = (s for s in sorted(self.ledger.checkpoints) if self.ledger.kind_made(s) == "full" and s < self.last_step)
-        regular = [s for s in made if s % self.settings["full_every_steps"] == 0]
-        newest = regular[-(self.settings["keep_last_full"] or len(regular)) :]
-        return {self.ledger.first_step, self.last_step, *self.settings["published_full_steps"], *newest}
-
-    def may_be_kept_as(self, step: int) -> set[str]:
-        """In which forms the bundle may keep a checkpoint that the ledger records: full, weights, or nothing."""
-        if self.ledger.kind_made(step) != "full":
-            return {"weights"}
-        if step in self.kept_in_full:
-            return {"full"}
-        return {"full", "weights" if self.weights_due(step) else "nothing"}
+def weights_due(settings: Json, step: int) -> bool:
+    """Whether a recipe's settings for checkpoints keep the weights of a step."""
+    every = settings["weights_every_steps"]
+    is_early_power = step <= settings["weights_until_step"] and not step & (step - 1)
+    return step == 0 or is_early_power or bool(every and step % every == 0)
 
 
 # ---- the checks -----------------------------------------------------------------------------------------------------
@@ -924,10 +872,14 @@ class Stage:
 
     name: str
     manifest: Json  # of its artifact
-    content_digest: str
     where: str  # of that manifest
     label: str  # tree that holds its files
-    folders: tuple[str, ...]  # of that tree; two for a stage that trained
+    folders: tuple[str, ...]  # of that tree; two for a stage that made weights
+
+    @property
+    def content_digest(self) -> str:
+        """The digest of its results, as the manifest states it."""
+        return str(self.manifest["content_digest"])
 
     def place(self, path: str) -> str:
         """Path in that tree of a file of the artifact."""
@@ -950,8 +902,7 @@ class Verifier:
     listed: dict[str, dict[str, Json]] = field(default_factory=lambda: {"model": {}, "dataset": {}})
     root: Any = None
     stages: list[Stage] = field(default_factory=list)
-    trained: list[Stage] = field(default_factory=list)
-    averages: dict[str, Json] = field(default_factory=dict)
+    average: Any = None
     splits: dict[str, Split] = field(default_factory=dict)
     ledgers: dict[str, Ledger] = field(default_factory=dict)
 
@@ -985,17 +936,17 @@ class Verifier:
         self._check(RECORDS, "token shards", "dataset/tokens", self.check_shards)
         self._check(RECORDS, "documents", "dataset/documents", self.check_documents)
         self._check(RECORDS, "tokenizer", "dataset/tokenizer", self.check_tokenizer)
+        of_a_run = [self.check_ledger, self.check_run, self.check_recipe, self.check_windows, self.check_order]
+        of_a_run += [self.check_tokens, self.check_schedule, self.check_checkpoints, self.check_branch]
         for stage in self.trained:
-            of_a_stage = [self.check_ledger, self.check_run, self.check_recipe, self.check_windows, self.check_order]
-            of_a_stage += [self.check_tokens, self.check_schedule, self.check_checkpoints, self.check_branch]
-            for body in of_a_stage:
+            for body in of_a_run:
                 name = body.__name__.removeprefix("check_")
                 if name != "branch" or (stage.name in self.ledgers and self.ledgers[stage.name].first_step):
                     self._check(RECORDS, f"{stage.name} {name}", f"model/training/{stage.name}", partial(body, stage))
         for stage in (stage for stage in self.stages if stage.name == "average"):
-            for body in (self.check_ingredients, self.check_average):
-                name = f"average {'ingredients' if body == self.check_ingredients else 'weights'}"
-                self._check(RECORDS, name, "model/training/average", partial(body, stage))
+            where = "model/training/average"
+            self._check(RECORDS, "average ingredients", where, partial(self.check_ingredients, stage))
+            self._check(RECORDS, "average weights", where, partial(self.check_average, stage))
         self._check(RECORDS, "final weights", "model/model.safetensors", self.check_final_weights)
         self._check(RECORDS, "evaluation", "model/evaluation/record.json", self.check_evaluation)
         return self.results
@@ -1017,6 +968,16 @@ class Verifier:
         """Files of `dataset/`; a check that asks for them where they are not here stays UNVERIFIED."""
         need("dataset" in self.trees, "the dataset is not here: give the directory that holds model/ and dataset/")
         return self.trees["dataset"]
+
+    @property
+    def makers(self) -> list[Stage]:
+        """Stages that made weights: those that trained, and an average of checkpoints."""
+        return [stage for stage in self.stages if len(stage.folders) > 1]
+
+    @property
+    def trained(self) -> list[Stage]:
+        """Stages that trained."""
+        return [stage for stage in self.makers if stage.name != "average"]
 
     @cached_property
     def dataset_manifest(self) -> Json:
@@ -1085,10 +1046,10 @@ class Verifier:
     def check_stage(self, row: Json, where: str) -> str:
         """Recompute `content/1` of a stage and compare its files with those of the bundle."""
         stage = self._open_stage(row["stage"], where)
-        manifest = stage.manifest
+        manifest, where, listed = stage.manifest, stage.where, self.listed[stage.label]
         value = {"kind": manifest["kind"], "parents": listing(manifest["parents"], "parent")}
         digest = tagged_digest("content/1", {**value, "results": listing(manifest["results"], "file")})
-        where, is_same = stage.where, digest == stage.content_digest
+        is_same = digest == stage.content_digest
         require(manifest["kind"] == stage.name, f"the manifest is of a stage {show(manifest['kind'])}", where)
         require(is_same, "the content digest content/1 does not follow from the manifest", where)
         for key in ("fingerprint", "content_digest", "parents", "code"):
@@ -1096,12 +1057,10 @@ class Verifier:
         require(self.root["dev"] or not manifest["dev"], "it was made with --dev and the bundle does not say so", where)
         num_missing = sum(self._compare_files(stage, role) for role in ("result", "observation"))
         made = {stage.place(entry["path"]) for entry in manifest["results"]}
-        for path, entry in self.listed[stage.label].items():
+        for path, entry in listed.items():
             is_made = entry["role"] != "result" or not path.startswith(stage.folders) or path in made
             require(is_made, "is listed as a result and the stage did not make it", f"{stage.label}/{show(path)}")
         self.stages.append(stage)
-        if len(stage.folders) > 1 and stage.name != "average":
-            self.trained.append(stage)
         left_out = f", {num_missing} of them not shipped" if num_missing else ""
         return f"content/1 {digest}, {len(made)} results{left_out}"
 
@@ -1112,23 +1071,24 @@ class Verifier:
             check_format(manifest, "openwright-artifact/1", where)
             is_named = manifest["content_digest"] == self.root["dataset"]["content_digest"]
             require(is_named, "the corpus is not the one that the root manifest names", where)
-            return Stage(name, manifest, manifest["content_digest"], where, "dataset", ("",))
+            return Stage(name, manifest, where, "dataset", ("",))
         folders: tuple[str, ...] = (f"training/{name}/", f"checkpoints/{name}/")
         if f"{folders[0]}manifest.json" not in self.model.files:
             folders = ("evaluation/",)
-        manifest = self.model.json(f"{folders[0]}manifest.json", "openwright-artifact/1")
-        return Stage(name, manifest, manifest["content_digest"], f"model/{folders[0]}manifest.json", "model", folders)
+        path = f"{folders[0]}manifest.json"
+        return Stage(name, self.model.json(path, "openwright-artifact/1"), f"model/{path}", "model", folders)
 
     def _compare_files(self, stage: Stage, role: str) -> int:
         """Compare an artifact's files with the listed ones; returns how many are not shipped (corpus only)."""
         num_missing = 0
         for path, entry in by_path(stage.manifest[f"{role}s"], stage.where).items():
-            listed, where = self.listed[stage.label].get(stage.place(path)), f"{stage.label}/{show(stage.place(path))}"
+            place = stage.place(path)
+            listed, where = self.listed[stage.label].get(place), f"{stage.label}/{show(place)}"
+            require(listed or stage.name == "corpus", "a file of the stage is not in the bundle", where)
             if listed is None:
-                require(stage.name == "corpus", "a file of the stage is not in the bundle", where)
                 num_missing += 1
                 continue
-            is_same = listed == {**entry, "path": listed["path"], "role": listed["role"]}
+            is_same = listed == {**entry, "path": place, "role": listed["role"]}
             require(is_same, "the file is not the one that the stage made", where)
             require(listed["role"] == role, f"has role {listed['role']}; the stage lists it as {role}", where)
         return num_missing
@@ -1285,8 +1245,8 @@ class Verifier:
         need(stage.name in self.ledgers, "not checked: the ledger could not be read")
         return self.ledgers[stage.name]
 
-    def _schedule(self, stage: Stage) -> Schedule:
-        return Schedule(self.model.json(f"training/{stage.name}/recipe.json", "recipe"), self._ledger(stage))
+    def _recipe(self, stage: Stage) -> Json:
+        return self.model.json(f"training/{stage.name}/recipe.json", "recipe")
 
     def check_ledger(self, stage: Stage) -> str:
         """Chain and grammar of a ledger."""
@@ -1328,7 +1288,7 @@ class Verifier:
 
     def check_recipe(self, stage: Stage) -> str:
         """The ledger names this recipe, and what its start record and its order say follows from it."""
-        ledger, recipe = self._ledger(stage), self._schedule(stage).recipe
+        ledger, recipe = self._ledger(stage), self._recipe(stage)
         where, digest = f"model/training/{stage.name}/recipe.json", tagged_digest("recipe/1", recipe)
         order, start = ledger.order, ledger.start
         require(recipe == stage.manifest["recipe"], "is not the recipe of the stage's manifest", where)
@@ -1349,7 +1309,7 @@ class Verifier:
             "reduction": (recipe["reduction"], start["reduction"]),
             "branch": (branch, start.get("branch")),
             "skip_steps": (skips, ledger.skipped),
-            "data.order": (pinned, order.pinned),
+            "data.order": (pinned, order.file and {**order.file, "tokens_digest": order.tokens_digest}),
         }
         for name, (said, follows) in facts.items():
             require(said == follows, f"{name} is {show(said)} in the recipe and {show(follows)} in the ledger", where)
@@ -1365,12 +1325,13 @@ class Verifier:
         stated = {pool[:2]: pool.draws_before for pool in order.pools if pool.draws_before}
         phases = [self._phase(phase, order, where) for phase in recipe["phases"]]
         ends, lengths = list(accumulate(p[0] for p in phases)), list(dict.fromkeys(p[2] for p in phases))
+        stated_phases = (order.num_steps, [tuple(phase) for phase in order.phases])
         is_pooled = bool(drawn) or lengths != [order.window_tokens]
         return {
             "order": (ORDER_VERSIONS[2 if recipe["data"].get("order") else is_pooled], order.version),
             "window lengths": (lengths, order.lengths),
             "draws_before": ((begun["step"], drawn), (order.first_step - 1, stated)),
-            "phases": ((ends[-1], phases[bisect_right(ends, begun["step"]) :]), (order.num_steps, order.phases)),
+            "phases": ((ends[-1], phases[bisect_right(ends, begun["step"]) :]), stated_phases),
         }
 
     @staticmethod
@@ -1406,85 +1367,86 @@ class Verifier:
         require(order.split in self.splits, f"the ledger reads split {show(order.split)}, which tokens.json lacks")
         return self.splits[order.split]
 
-    def _sampled(self, ledger: Ledger, purpose: str, most: int) -> tuple[Iterator[ChainLine], str]:
+    def _sampled(self, ledger: Ledger, purpose: str, most: int) -> tuple[Iterator[tuple[Json, str]], str]:
         """Step records to recompute, all of them if `most` is 0, and how they were chosen."""
-        total = len(ledger.steps) - 1
+        total = len(ledger.numbers)
         most = min(most, ledger.order.affordable_steps) or total
-        steps = (line for line in read_chain(self.model, ledger.path) if line.record["kind"] == "step")
         if most >= total:
-            return steps, f"all {total:,} steps"
-        chosen = set(random.Random(f"{self.seed} {purpose}").sample(range(total), most))
-        sample = (line for number, line in enumerate(steps) if number in chosen)
+            return ledger.step_records(self.model, range(total)), f"all {total:,} steps"
+        chosen = sorted(random.Random(f"{self.seed} {purpose}").sample(range(total), most))
         missed = f"a single wrong step is missed with probability {1 - most / total:.3f}"
-        return sample, f"{most:,} of {total:,} steps drawn at random (--seed {self.seed}; {missed})"
+        told = f"{most:,} of {total:,} steps drawn at random (--seed {self.seed}; {missed})"
+        return ledger.step_records(self.model, chosen), told
 
     def check_order(self, stage: Stage) -> str:
         """Recompute the order digest and the tokens per source of every step, or of a large sample."""
         ledger, order = self._ledger(stage), self._ledger(stage).order
         if order.file:
             order.check_file(self.model)
-        lines, chosen = self._sampled(ledger, f"{stage.name} order", MAX_ORDER_STEPS)
-        for line in lines:
-            step, windows = line.record["step"], order.step_windows(line.record["step"])
+        records, chosen = self._sampled(ledger, f"{stage.name} order", MAX_ORDER_STEPS)
+        for record, where in records:
+            step, windows = record["step"], order.step_windows(record["step"])
             ids = b"".join((pool.first_id + window).to_bytes(8, "little") for pool, window in windows)
-            is_same = hashlib.sha256(ids).hexdigest() == line.record["order_digest"]
-            require(is_same, f"the order_digest of step {step} does not follow from the order", line.where)
+            is_same = hashlib.sha256(ids).hexdigest() == record["order_digest"]
+            require(is_same, f"the order_digest of step {step} does not follow from the order", where)
             read = {pool.name: n * pool.window_tokens for pool, n in Counter(pool for pool, _ in windows).items()}
-            require(read == line.record["tokens_by_source"], f"tokens_by_source of {step} does not follow", line.where)
+            require(read == record["tokens_by_source"], f"tokens_by_source of {step} does not follow", where)
         return f"order digests of {chosen} recomputed and equal"
 
     def check_tokens(self, stage: Stage) -> str:
         """Recompute the token digests of some or all steps from the shards."""
         ledger, order = self._ledger(stage), self._ledger(stage).order
-        split, tree = self._split(order), self.dataset
+        split, num_left = self._split(order), 0
         is_over_these = split.digest == order.tokens_digest and {p.name for p in order.pools} <= split.sources.keys()
         need(is_over_these, "not checked: the order is not one over these shards")
         need(self.tokens != "none", "not checked: --tokens none")
-        lines, chosen = self._sampled(ledger, f"{stage.name} tokens", 0 if self.tokens == "all" else NUM_TOKEN_STEPS)
-        files = ((name, f["path"]) for name in split.sources for s in split.sources[name] for f in s["files"].values())
-        absent = {name for name, path in files if path not in tree.files and path not in split.blank}
-        num_left = 0
-        for line in lines:
-            step, windows = line.record["step"], order.step_windows(line.record["step"])
-            there = [window for window in windows if window[0].name not in absent]
-            read = [found for window in there if (found := split.read_window(tree, *window))]
+        most = 0 if self.tokens == "all" else NUM_TOKEN_STEPS
+        records, chosen = self._sampled(ledger, f"{stage.name} tokens", most)
+        for record, where in records:
+            windows = order.step_windows(record["step"])
+            read = [found for window in windows if (found := split.read_window(self.dataset, *window))]
             if len(read) < len(windows):
                 num_left += 1
                 continue
             digest = hashlib.sha256(b"".join(ids + mask for ids, mask in read)).hexdigest()
             num_trained = sum(mask.count(1) for _, mask in read)
-            require(digest == line.record["token_digest"], f"token_digest of step {step} does not follow", line.where)
-            require(num_trained == line.record["num_trained_tokens"], f"it trains {num_trained} tokens", line.where)
+            require(digest == record["token_digest"], f"token_digest of step {record['step']} does not follow", where)
+            require(num_trained == record["num_trained_tokens"], f"it trains {num_trained} tokens", where)
         need(not num_left, f"{chosen}: {num_left} read tokens that are not shipped, the others are equal")
         return f"token digests of {chosen} recomputed and equal"
 
     def check_schedule(self, stage: Stage) -> str:
         """The ledger holds exactly the checkpoints and held-out losses that the recipe orders."""
-        ledger, schedule = self._ledger(stage), self._schedule(stage)
+        ledger, recipe = self._ledger(stage), self._recipe(stage)
+        settings, first, last = recipe["checkpoints"], ledger.first_step, ledger.order.num_steps
+        published = set(settings["published_full_steps"])
         for step in ledger.steps:
-            made, due = ledger.kind_made(step), schedule.kind_due(step)
-            told = f"step {step} has {made or 'no'} checkpoint in the ledger, the recipe orders {due or 'none'}"
-            require(made == due, told, ledger.where)
-            is_as_due = (step in ledger.scores) == schedule.score_due(step)
-            require(is_as_due, f"the held-out loss of step {step} is not as the recipe orders", ledger.where)
-        for step in filter(ledger.is_recorded, schedule.settings["published_full_steps"]):
-            require(ledger.kind_made(step) == "full", f"published_full_steps: none was made at {step}", ledger.where)
+            is_full = step and (step % settings["full_every_steps"] == 0 or step in (first, last))
+            due = "full" if is_full else "weights" if weights_due(settings, step) else None
+            if (made := ledger.kinds.get(step)) != due:
+                told = f"step {step} has {made or 'no'} checkpoint in the ledger, the recipe orders {due or 'none'}"
+                raise Mismatch(told, ledger.where)
+            is_due = step % recipe["data"]["heldout_every_steps"] == 0 or step == last
+            is_right = (step in ledger.scores) == (is_due and (step > first or step == 0))
+            require(is_right, f"the held-out loss of step {step} is not as the recipe orders", ledger.where)
+            is_right = made == "full" or step not in published
+            require(is_right, f"published_full_steps: none was made at {step}", ledger.where)
         return f"{len(ledger.checkpoints)} checkpoints and {len(ledger.scores)} held-out losses, as the recipe orders"
 
     def check_checkpoints(self, stage: Stage) -> str:
         """The checkpoints that the recipe keeps are there and are those that the ledger records."""
-        ledger, base = self._ledger(stage), f"checkpoints/{stage.name}/"
-        schedule, kept = self._schedule(stage), []
+        ledger, base, kept = self._ledger(stage), f"checkpoints/{stage.name}/", []
         recorded = {f"{base}step-{step:08d}/": step for step in ledger.checkpoints}
         for path in self.model.below(base):
             is_known = f"{base}{path.split('/')[2]}/" in recorded
             require(is_known, "a checkpoint that the ledger lacks", self.model.place(path))
+        forms = self._forms(stage)
         for directory, step in recorded.items():
-            kind, allowed = "nothing", schedule.may_be_kept_as(step)
+            kind = "nothing"
             if self.model.below(directory):
                 kind = self.model.json(f"{directory}checkpoint.json", "openwright-checkpoint/1")["kind"]
-            told = f"of the checkpoint of step {step} {show(kind)} is kept, expected {' or '.join(sorted(allowed))}"
-            require(kind in allowed, told, self.model.place(directory))
+            told = f"of the checkpoint of step {step} {show(kind)} is kept, expected {' or '.join(sorted(forms[step]))}"
+            require(kind in forms[step], told, self.model.place(directory))
             if kind != "nothing":
                 self._check_checkpoint(directory, ledger.checkpoints[step], kind)
                 kept.append(kind)
@@ -1495,6 +1457,19 @@ class Verifier:
             require(is_same, f"step 0 does not have the final weights of {show(base_stage.name)}", ledger.where)
         gone = f"; {n} older ones were removed, as the recipe says" if (n := len(recorded) - len(kept)) else ""
         return f"state/1 of {len(kept)} checkpoints recomputed and equal, {kept.count('full')} with optimizer{gone}"
+
+    def _forms(self, stage: Stage) -> dict[int, set[str]]:
+        """In which forms the bundle may keep each checkpoint that the ledger records: full, weights, or nothing."""
+        ledger, settings = self._ledger(stage), self._recipe(stage)["checkpoints"]
+        full = [step for step, kind in sorted(ledger.kinds.items()) if kind == "full"]
+        regular = [s for s in full if s % settings["full_every_steps"] == 0 and s < ledger.order.num_steps]
+        newest = regular[-(settings["keep_last_full"] or len(regular)) :]
+        stay = {ledger.first_step, ledger.order.num_steps, *settings["published_full_steps"], *newest}
+        forms = {step: {"weights"} for step in ledger.kinds}
+        for step in full:
+            less = "weights" if weights_due(settings, step) else "nothing"
+            forms[step] = {"full"} if step in stay else {"full", less}
+        return forms
 
     def _check_checkpoint(self, directory: str, line: ChainLine, kind: str) -> None:
         """One checkpoint says what the ledger says, and its tensors have the recorded digests."""
@@ -1520,7 +1495,7 @@ class Verifier:
         """An average names checkpoints that the ledgers record, and counts them as its recipe says."""
         path = f"training/{stage.name}/average.json"
         made, where = self.model.json(path, "openwright-average/1"), self.model.place(path)
-        self.averages[stage.name] = made
+        self.average = made
         recipe, parts = self.model.json(f"training/{stage.name}/recipe.json", "averaging"), made["ingredients"]
         require(recipe == stage.manifest["recipe"], "recipe.json is not the recipe of the stage's manifest", where)
         named = [(group["stage"], step) for group in recipe["ingredients"] for step in group["steps"]]
@@ -1545,48 +1520,44 @@ class Verifier:
 
     def check_average(self, stage: Stage) -> str:
         """The average follows from its checkpoints: every element of it, or of a sample of blocks."""
-        expected, parts, tree = self._made(stage), self.averages[stage.name]["ingredients"], self.model
-        directories = [f"checkpoints/{part['stage']}/step-{part['step']:08d}/" for part in parts]
-        for directory, part in zip(directories, parts, strict=True):
-            is_same = state_digest(tree.tensors(directory, "model")) == part["weights_digest"]
-            require(is_same, "the tensors have another digest than the average was made of", tree.place(directory))
-        directory = f"checkpoints/{stage.name}/averaged/"
-        found, numerators = tree.tensors(directory, "model"), [part["numerator"] for part in parts]
-        require(state_digest(found) == expected, "the tensors are not those that average.json names", directory)
-        *places, average = [tensor_places(tree, place) for place in (*directories, directory)]
-        shapes = {name: ("F32", entry["shape"]) for name, (_, _, entry) in average.items()}
-        for other in (average, *places):
-            is_same = shapes == {name: (entry["dtype"], entry["shape"]) for name, (_, _, entry) in other.items()}
+        tree, expected, parts = self.model, self._made(stage), self.average["ingredients"]
+        directory, numerators = f"checkpoints/{stage.name}/averaged/", [part["numerator"] for part in parts]
+        sources: list[dict[str, Tensor]] = []
+        for part in parts:
+            place = f"checkpoints/{part['stage']}/step-{part['step']:08d}/"
+            sources.append(tree.tensors(place, "model"))
+            is_same = state_digest(sources[-1]) == part["weights_digest"]
+            require(is_same, "the tensors have another digest than the average was made of", tree.place(place))
+        average = tree.tensors(directory, "model")
+        require(state_digest(average) == expected, "the tensors are not those that average.json names", directory)
+        shapes = {name: ("F32", tensor.shape) for name, tensor in average.items()}
+        for tensors in (average, *sources):
+            is_same = shapes == {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
             require(is_same, "the checkpoints do not have the same F32 tensors", directory)
-        sizes = {name: entry["data_offsets"][1] - entry["data_offsets"][0] for name, (_, _, entry) in average.items()}
-        blocks = [
-            (name, begin, min(AVERAGE_BLOCK, size - begin))
-            for name, size in sorted(sizes.items())
-            for begin in range(0, size, AVERAGE_BLOCK)
-        ]
-        most, total = max(1, MAX_PRODUCTS // (len(parts) * AVERAGE_BLOCK // 4)), len(blocks)
+        blocks = [(name, at) for name, t in sorted(average.items()) for at in range(0, t.num_bytes, AVERAGE_BLOCK)]
+        most, total, missed = max(1, MAX_PRODUCTS // (len(parts) * AVERAGE_BLOCK // 4)), len(blocks), ""
         if most < total:
             blocks = random.Random(f"{self.seed} average").sample(blocks, most)
-        for name, begin, length in blocks:
-            rows = [floats(tree.read(at[name][0], at[name][1] + begin, length)) for at in places]
-            recorded = floats(tree.read(average[name][0], average[name][1] + begin, length))
-            is_same = weighted_sum(rows, numerators).tobytes() == recorded.tobytes()
+            missed = f" (--seed {self.seed}; a single wrong one is missed with probability {1 - most / total:.3f})"
+        for name, at in blocks:
+            length = min(AVERAGE_BLOCK, average[name].num_bytes - at)
+            recorded, *data = (tree.read(t[name].path, t[name].begin + at, length) for t in (average, *sources))
+            made = weighted_sum([struct.unpack(f"<{length // 4}f", row) for row in data], numerators)
+            is_same = made == recorded
             require(is_same, f"tensor {show(name)} is not the average of the checkpoints", tree.place(directory))
-        missed = f" (--seed {self.seed}; a single wrong one is missed with probability {1 - most / total:.3f})"
-        return f"{len(blocks):,} of {total:,} blocks added up again and equal{missed if most < total else ''}"
+        return f"{len(blocks):,} of {total:,} blocks added up again and equal{missed}"
 
     def _made(self, stage: Stage) -> str:
         """Digest of the weights that a stage ended with."""
         if stage.name != "average":
             return str(self._ledger(stage).end["weights_digest"])
-        need(stage.name in self.averages, "not checked: average.json could not be read")
-        return str(self.averages[stage.name]["final"]["weights_digest"])
+        need(self.average, "not checked: average.json could not be read")
+        return str(self.average["final"]["weights_digest"])
 
     def check_final_weights(self) -> str:
         """The released weights are those of the last stage that made some."""
-        makers = [stage for stage in self.stages if len(stage.folders) > 1]
-        require(makers, "no stage made these weights")
-        stage, expected = makers[-1], self._made(makers[-1])
+        require(self.makers, "no stage made these weights")
+        stage, expected = self.makers[-1], self._made(self.makers[-1])
         is_same = state_digest(self.model.tensors("", "model")) == expected
         require(is_same, f"the released tensors are not the final ones of {show(stage.name)}")
         made = "averaged" if stage.name == "average" else f"step-{self._ledger(stage).order.num_steps:08d}"
@@ -1598,7 +1569,7 @@ class Verifier:
         """The evaluation names the weights and the corpus of this bundle."""
         record = self.model.json("evaluation/record.json", "openwright-evaluation/1")
         require(record["corpus"]["content_digest"] == self.root["dataset"]["content_digest"], "it read another corpus")
-        stages = {stage.content_digest: stage for stage in self.stages if len(stage.folders) > 1}
+        stages = {stage.content_digest: stage for stage in self.makers}
         for model in record["models"]:
             need(model["content_digest"] in stages, f"model {show(model['name'])} is of no stage of this bundle")
             stage = stages[model["content_digest"]]

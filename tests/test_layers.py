@@ -20,7 +20,7 @@ ALLOWED = {
 }
 MODULES = sorted(path for package in ALLOWED for path in (ROOT / package).rglob("*.py"))
 MAX_LINES = 600
-MAX_LINES_OF = {"release/verify.py": 1700}  # one file, so that a stranger can read it and carry it about
+MAX_LINES_OF = {"release/verify.py": 1650}  # one file, so that a stranger can read it and carry it about
 FORBIDDEN_IMPORTS = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 FORBIDDEN_CALLS = {"torch.load", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "numpy.load", "np.load"}
 # Written in parts, so that this file does not hold what it looks for.

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from release.verify import MAX_HEADER_BYTES, Mismatch, Tree, Unverifiable, tensor_digests
+from release.verify import MAX_HEADER_BYTES, Mismatch, Tree, Unverifiable, read_tensors
 
 
 def write(folder: Path, header: bytes, data: bytes = b"", length: int | None = None) -> Tree:
@@ -28,7 +28,7 @@ def header_of(**tensors: Any) -> bytes:
 
 def test_an_honest_file_is_read(tmp_path: Path) -> None:
     header = header_of(a=entry(0, 8), b=entry(8, 12, (1,)), __metadata__={"format": "pt"})
-    assert set(tensor_digests(write(tmp_path, header, bytes(12)), "x.safetensors")) == {"a", "b"}
+    assert set(read_tensors(write(tmp_path, header, bytes(12)), "x.safetensors")) == {"a", "b"}
 
 
 HOSTILE: dict[str, tuple[bytes, bytes, int | None, str]] = {
@@ -67,14 +67,14 @@ def test_a_hostile_header_is_refused(
     tmp_path: Path, header: bytes, data: bytes, length: int | None, detail: str
 ) -> None:
     with pytest.raises(Mismatch) as raised:
-        tensor_digests(write(tmp_path, header, data, length), "x.safetensors")
+        read_tensors(write(tmp_path, header, data, length), "x.safetensors")
     assert detail in raised.value.detail
     assert "x.safetensors" in raised.value.where
 
 
 def test_a_type_that_nobody_knows_is_unverified(tmp_path: Path) -> None:
     with pytest.raises(Unverifiable, match="PICKLE"):
-        tensor_digests(write(tmp_path, header_of(a=entry(0, 8, dtype="PICKLE")), bytes(8)), "x.safetensors")
+        read_tensors(write(tmp_path, header_of(a=entry(0, 8, dtype="PICKLE")), bytes(8)), "x.safetensors")
 
 
 NUMBERS = st.integers(-2, 40) | st.sampled_from((2**53, 2**63, 10**30)) | st.floats() | st.text(max_size=2) | st.none()
@@ -99,7 +99,7 @@ def test_any_header_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
     told = []
     for length in (None, 5):
         try:
-            told.append(str(sorted(tensor_digests(write(folder, header, data, length), "x.safetensors"))))
+            told.append(str(sorted(read_tensors(write(folder, header, data, length), "x.safetensors"))))
         except Mismatch as refused:
             told.append(refused.detail)
     assert all(text.isprintable() for text in told)
