@@ -70,6 +70,23 @@ def test_the_locks_cover_what_the_project_declares():
         assert not pin or versions[key] == pin
 
 
+def test_the_lock_of_the_extras_goes_with_the_one_of_the_set_up():
+    import tomllib
+
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    versions, text = locked("extras.lock")
+    hashed = re.findall(r"^[A-Za-z0-9._-]+==\S+ \\\n +--hash=sha256:[0-9a-f]{64}", text, re.MULTILINE)
+    assert len(hashed) == len(versions)
+    assert {f"{name}=={versions.get(name)}" for name in ("mlcroissant", "ray")} == {
+        *extras["croissant"],
+        *extras["ray"],
+    }
+    of_set_up = locked("cpu.lock")[0]
+    assert {name: version for name, version in versions.items() if of_set_up.get(name, version) != version} == {}
+    assert "extras.lock" in (ROOT / "Makefile").read_text()
+    assert "make --no-print-directory test-extras" in (ROOT / ".ci" / "run").read_text()
+
+
 def test_importing_the_public_package_loads_nothing_heavy():
     probe = "import sys, openwright; print('pydantic' in sys.modules, 'torch' in sys.modules, openwright.open_bundle)"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
