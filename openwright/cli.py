@@ -1,8 +1,6 @@
 """The command line `openwright`. Everything heavy is imported inside the commands, so that `--help` is instant."""
 
-import os
 import sys
-import traceback
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,9 +11,8 @@ from openwright.data_cli import data_app
 from openwright.located import CACHE, LOOKUP_CACHE, BundleArgument
 from openwright.options import ARTIFACTS, AsJson, Dev, Store
 from openwright.seeds import SeedOptions
-from provenance.errors import DISK_ERRORS, ConfigError, OpenwrightError
-
-EXIT_FAIL = 1
+from openwright.shown_errors import run_shown
+from provenance.errors import ConfigError
 
 app = typer.Typer(
     name="openwright",
@@ -487,47 +484,4 @@ def main() -> None:
 
 def invoke(arguments: list[str]) -> int:
     """Run a command and return its exit code; errors that a user can mend are shown without a traceback."""
-    try:
-        return int(app(args=arguments, prog_name="openwright", standalone_mode=False) or 0)
-    except OpenwrightError as error:
-        return _show(error, arguments)
-    except typer.TyperException as error:
-        message = error.format_message()
-        if message.startswith("Usage:"):
-            print(message, file=sys.stderr)
-            return error.exit_code
-        context = getattr(error, "ctx", None)
-        following = f"{context.command_path if context else 'openwright'} --help"
-        return _show(ConfigError(message, where="command line", next_command=following), arguments)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return EXIT_FAIL
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            return _show_bug()
-        full = OpenwrightError(
-            f"the disk is {DISK_ERRORS[error.errno]}",
-            expected="free space for artifacts and checkpoints",
-            where=str(error.filename or "artifacts"),
-            next_command="make room and run the same command again; it goes on from what is there",
-        )
-        return _show(full, arguments)
-    except Exception:
-        return _show_bug()
-
-
-def _show(error: OpenwrightError, arguments: list[str]) -> int:
-    if "--json" in arguments:
-        from openwright.report import print_json
-
-        document = {"format": "openwright-error/1", "error": type(error).__name__, "exit_code": error.exit_code}
-        fields = ("found", "expected", "where", "next_command")
-        print_json({**document, **{name: getattr(error, name) for name in fields}})
-    print(f"openwright: {error}", file=sys.stderr)
-    return error.exit_code
-
-
-def _show_bug() -> int:
-    traceback.print_exc()
-    print("openwright: this is a bug; please report it with the lines above and the command", file=sys.stderr)
-    return EXIT_FAIL
+    return run_shown(lambda: int(app(args=arguments, prog_name="openwright", standalone_mode=False) or 0), arguments)

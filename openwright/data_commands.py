@@ -11,7 +11,7 @@ from data_recipes.megatron_export import export_megatron
 from data_recipes.tombstones import TOMBSTONES_NAME, held_documents, read_tombstones, write_tombstones
 from openwright.forgetting import find_documents, following, make_receipt, make_tombstones, receipt_lines
 from openwright.known_runs import known_runs
-from openwright.report import print_json, printable, table_lines
+from openwright.report import print_json, printable, require_folder, table_lines, write_named
 from provenance.canonical import write_json
 from provenance.errors import BundleError, ConfigError
 from release.sources import source_locks
@@ -60,8 +60,7 @@ def show_licences(place: Path, attribution: Path | None, as_json: bool) -> None:
     forgotten = {document.document_id for document in held_documents(dataset, tombstones)} if tombstones else set()
     report = read_licences(dataset / "documents", forgotten)
     if attribution is not None:
-        text = attribution_text(place.resolve().name, report, source_locks(dataset))
-        attribution.write_text(text, encoding="utf-8")
+        write_named(attribution, attribution_text(place.resolve().name, report, source_locks(dataset)))
     if as_json:
         print_json(report.as_json())
         return
@@ -136,6 +135,7 @@ def forget_documents(
             where=str(target),
             next_command="the same command with another --receipt",
         )
+    require_folder(target)
     write_tombstones(config_dir / TOMBSTONES_NAME, tombstones)
     write_json(target, receipt)
     next_step = following(receipt, config_dir)

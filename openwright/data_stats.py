@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data_recipes.breakdown import Breakdown, Count, read_breakdown
 from openwright.data_commands import dataset_of
-from openwright.report import print_json, printable, table_lines
+from openwright.report import print_json, printable, table_lines, write_named
 
 STATS_FORMAT = "openwright-stats/1"
 _MAX_ROWS = 20
@@ -22,7 +22,7 @@ def show_stats(place: Path, plot: Path | None, as_json: bool) -> None:
     """Print what a corpus is made of; draw it where a file is named."""
     breakdown = read_breakdown(dataset_of(place) / "documents")
     if plot is not None:
-        plot.write_text(stats_chart(breakdown), encoding="utf-8")
+        write_named(plot, stats_chart(breakdown))
     if as_json:
         print_json(stats_json(breakdown))
         return

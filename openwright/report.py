@@ -2,10 +2,14 @@
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import Any
+
+from provenance.errors import ConfigError
 
 EXIT_PASS = 0
 EXIT_FAIL = 1
@@ -75,6 +79,28 @@ def printable(text: str) -> str:
 def print_json(value: Any) -> None:
     """Print the one JSON document of a command, strict: no NaN, keys sorted."""
     print(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False))
+
+
+def require_folder(path: Path) -> None:
+    """Refuse a file that the command line named, to be written, in a directory that is not there.
+
+    Raises:
+        ConfigError: naming the directory.
+    """
+    if not path.parent.is_dir():
+        following = f"mkdir -p {shlex.quote(str(path.parent))}"
+        expected = f"the directory of {path.name}"
+        raise ConfigError("no such directory", expected=expected, where=str(path.parent), next_command=following)
+
+
+def write_named(path: Path, text: str) -> None:
+    """Write a file that the command line named, in a directory that is there.
+
+    Raises:
+        ConfigError: when the directory is not there.
+    """
+    require_folder(path)
+    path.write_text(text, encoding="utf-8")
 
 
 @contextmanager

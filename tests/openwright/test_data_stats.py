@@ -74,6 +74,11 @@ def test_tables_json_and_chart_say_the_same(corpus: Path, tmp_path: Path, capsys
     assert values["kept"]["num_documents"] == sum(span["num_documents"] for span in values["documents_by_tokens"])
 
 
+def test_a_file_in_a_directory_that_is_not_there_is_refused(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.invoke(["data", "stats", "--in", str(corpus), "--plot", "no such place/plot.svg"]) == 2
+    assert "next: mkdir -p 'no such place'" in capsys.readouterr().err
+
+
 def test_a_place_without_documents_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no table of documents"):
         read_breakdown(tmp_path)

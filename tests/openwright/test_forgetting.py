@@ -167,6 +167,14 @@ def test_an_unfinished_run_tells_what_it_has_read_and_what_it_will_read(store, c
     assert reading["steps_to_come"] == [step for step in expected[name] if step > 5]
 
 
+def test_without_a_place_for_the_receipt_nothing_is_written(store, config_dir, capsys):
+    arguments = ["data", "forget", "--documents", next(iter(_brute_force(store))), "--reason", "x", "--in", str(store)]
+    receipt = config_dir / "no" / "receipt.json"
+    assert cli.invoke([*arguments, "--to", str(config_dir), "--receipt", str(receipt)]) == 2
+    assert f"{receipt.parent}: no such directory" in capsys.readouterr().err
+    assert not (config_dir / "tombstones.json").exists()
+
+
 @pytest.mark.parametrize(("documents", "words"), [("abc", "8 to 64"), ("0123456789abcdef", "0 documents")])
 def test_documents_that_are_not_there_are_refused_and_nothing_is_written(store, config_dir, capsys, documents, words):
     arguments = ["data", "forget", "--documents", documents, "--reason", "x", "--in", str(store)]
