@@ -2,14 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from data_recipes.build import Build
-from data_recipes.decisions import RULES
+from data_recipes.decisions import DUPLICATE, RULES
 from data_recipes.deduplicate import Digests, Rows, digests_of, first_equal, hexadecimal_of, kept_rows, sorted_rows
 from data_recipes.near_duplicates import NUM_BANDS
 from data_recipes.part_files import read_columns, read_range
@@ -39,8 +39,10 @@ class Columns:
         sources: place of each document's source in `source_names`.
         licences: place of its licence in `licence_names`.
         rules: place of the rule that dropped it in `RULES`, -1 where none did.
+        not_applied: of a document in place, the rule that would have dropped it; else -1.
         signatures: [documents, NUM_BANDS]; None where nothing asked for them. Of dropped documents they are 0.
         contaminated: by row, the documents that share text with evaluation sets.
+        noted: rows of `not_applied` that comparisons have changed.
     """
 
     ids: Digests
@@ -48,11 +50,14 @@ class Columns:
     sources: npt.NDArray[np.int32]
     licences: npt.NDArray[np.int32]
     rules: npt.NDArray[np.int16]
+    not_applied: npt.NDArray[np.int16]
     source_names: list[str]
     source_splits: list[str]
+    sources_in_place: list[bool]
     licence_names: list[str]
     contaminated: dict[int, Contaminated]
     signatures: npt.NDArray[np.uint64] | None = None
+    noted: set[int] = field(default_factory=set, init=False)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -61,6 +66,20 @@ class Columns:
         """Whether each document is of a source that is held out."""
         is_heldout = np.array([split == "heldout" for split in self.source_splits])
         return is_heldout[self.sources]
+
+    def in_place(self) -> npt.NDArray[np.bool_]:
+        """Whether each document is of a source in place: it is kept, whatever it is like."""
+        return np.array(self.sources_in_place)[self.sources]
+
+    def precedence(self) -> npt.NDArray[np.int8]:
+        """Which document stays of those that are alike: one in place before any other, then a held-out one."""
+        return 2 * (~self.in_place()).astype(np.int8) + ~self.heldout()
+
+    def note_not_applied(self, row: int, rule: str) -> None:
+        """Note the first rule that would have dropped a document in place."""
+        if self.not_applied[row] < 0:
+            self.not_applied[row] = RULES.index(rule)
+            self.noted.add(row)
 
 
 def contamination_path(number: int) -> str:
@@ -81,15 +100,17 @@ def load_columns(build: Build, part_sources: Sequence[str], *, with_signatures: 
     rule_codes = {"": -1, **{name: code for code, name in enumerate(RULES)}}
     licence_codes: dict[str, int] = {}
     found: dict[str, list[npt.NDArray[Any]]] = defaultdict(list)
-    names = ["document_id", "text_sha256", "licence_spdx", "rule", *(["signature"] if with_signatures else [])]
+    names = ["document_id", "text_sha256", "licence_spdx", "rule", "rule_not_applied"]
+    names += ["signature"] if with_signatures else []
     for number, source in enumerate(part_sources):
         for table in read_columns(build.root / part_path(number), names):
-            ids, texts, licences, rules = (table.column(name).to_pylist() for name in names[:4])
+            ids, texts, licences, rules, not_applied = (table.column(name).to_pylist() for name in names[:5])
             found["ids"].append(digests_of("".join(ids).encode()))
             found["texts"].append(digests_of("".join(texts).encode()))
             codes = [licence_codes.setdefault(licence, len(licence_codes)) for licence in licences]
             found["licences"].append(np.array(codes, dtype=np.int32))
             found["rules"].append(np.array([rule_codes[rule] for rule in rules], dtype=np.int16))
+            found["not_applied"].append(np.array([rule_codes[rule] for rule in not_applied], dtype=np.int16))
             found["sources"].append(np.full(len(ids), source_names.index(source), dtype=np.int32))
             if with_signatures:
                 found["signatures"].append(_signatures(table.column("signature").to_pylist()))
@@ -105,6 +126,7 @@ def load_columns(build: Build, part_sources: Sequence[str], *, with_signatures: 
         **ordered,
         source_names=source_names,
         source_splits=[split_of[name] for name in source_names],
+        sources_in_place=[name in build.config.in_place for name in source_names],
         licence_names=list(licence_codes),
         contaminated=contaminated,
     )
@@ -114,25 +136,33 @@ def exact_root(config: CorpusConfig, columns: Columns) -> Rows:
     """Return for each document the row of the one that stays in its place, itself where its text is the first.
 
     A document that holds evaluation items is dropped by that rule, which is entered into `columns.rules`, unless its
-    text is that of a held-out document: it then is a duplicate of this one, whose cluster names it.
+    text is that of a held-out document, or of one in place: it then is a duplicate of this one, whose cluster names it.
+    Documents in place stay; what would have dropped them is entered into `columns.not_applied`.
     """
     candidates = np.flatnonzero(columns.rules < 0)
-    is_heldout = columns.heldout()
-    kept = kept_rows(columns.texts[candidates], is_heldout[candidates])
+    kept = kept_rows(columns.texts[candidates], columns.precedence()[candidates])
     root = np.arange(len(columns))
     root[candidates] = candidates[kept]
+    is_in_place, is_heldout = columns.in_place(), columns.heldout()
+    for row in np.flatnonzero(is_in_place & (root != np.arange(len(columns)))).tolist():
+        columns.note_not_applied(row, DUPLICATE)
+        root[row] = row
     rules = config.decontamination
     if rules is not None and rules.action == "drop":
         for row, shared in columns.contaminated.items():
-            if shared.overlap > rules.max_item_overlap and not is_heldout[root[row]]:
+            if shared.overlap <= rules.max_item_overlap:
+                continue
+            if is_in_place[row]:
+                columns.note_not_applied(row, CONTAMINATED)
+            elif not (is_heldout[root[row]] or is_in_place[root[row]]):
                 columns.rules[row], root[row] = RULES.index(CONTAMINATED), row
     return root
 
 
 def near_candidates(columns: Columns, root: Rows) -> Rows:
-    """Return the rows that are compared for likeness, those to be kept first at the front: held-out documents first."""
+    """Return the rows that are compared for likeness, by `Columns.precedence`: those to be kept first at the front."""
     rows = np.flatnonzero((columns.rules < 0) & (root == np.arange(len(columns))))
-    return rows[np.argsort(~columns.heldout()[rows], kind="stable")]
+    return rows[np.argsort(columns.precedence()[rows], kind="stable")]
 
 
 def row_of(ids: Digests, document_id: str) -> int:

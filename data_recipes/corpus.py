@@ -27,6 +27,7 @@ from data_recipes.documents import CODES_FORMAT, KEPT, NO_SPLIT, SPLITS, TEXT_SP
 from data_recipes.executors import Executor, LocalPool
 from data_recipes.gather_step import num_buckets_of_shard, rows_path
 from data_recipes.part_files import read_columns
+from data_recipes.place_step import check_files, sources_in_place
 from data_recipes.ray_tasks import RayTasks
 from data_recipes.readers import open_source, reading_context
 from data_recipes.reading import PartReport
@@ -155,9 +156,10 @@ class CorpusBuild:
         """Read all parts of all sources.
 
         Raises:
-            DataError: for a source without a single document.
+            DataError: for a source without a single document, and as `check_files`.
         """
         parts = [(name, part) for name, reader in self._readers.items() for part in reader.parts()]
+        check_files(self._config)
         self._part_sources = [name for name, _ in parts]
         values = [
             {"number": number, "source": name, "part": {**part.as_json(), "size_bytes": 0}}
@@ -232,14 +234,32 @@ class CorpusBuild:
         ]
         self._tokenized = self._builder.run("tokenize", values, [*self._gathered, self._trained])
         write_json(self._work / "documents" / "codes.json", {"format": CODES_FORMAT, **codes})
+        placed = self._place()
         dtype = token_dtype(self._config.tokenizer.vocab_size)
         for split in TEXT_SPLITS:
-            by_source: dict[str, list[Json]] = defaultdict(list)
+            by_source = placed[split]
             for record in self._tokenized:
                 for source, entry in record.report["splits"].get(split, {}).items():
                     by_source[source].append(entry)
             if by_source:
                 self.splits[split] = split_entry(by_source, layout="stream", width=0, dtype=dtype)
+
+    def _place(self) -> dict[str, dict[str, list[Json]]]:
+        """Take the files of sources in place as token shards; their entries in `tokens.json` by split and source."""
+        values = [
+            {"source": source.name, "shard": number, "sha256": shard.tokens.sha256}
+            for source in sources_in_place(self._config)
+            for number, shard in enumerate(source.shards)
+        ]
+        found: dict[str, dict[str, list[Json]]] = defaultdict(lambda: defaultdict(list))
+        for record in self._builder.run("place", values, self._parts) if values else ():
+            report = record.report
+            found[report["split"]][report["source"]].append(report["entry"])
+            if report["copied"]:
+                path = report["entry"]["files"]["tokens"]["path"]
+                self._note("token file copied", path=path, reason=report["copied"])
+                fact(f"{path} is a copy, no link to the file of source {report['source']!r}: {report['copied']}")
+        return found
 
     def sweep(self) -> None:
         """Remove what an interrupted build left and this one did not write."""

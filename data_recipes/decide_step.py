@@ -28,7 +28,7 @@ from provenance.errors import DataError
 CHANGES_PATH = f"{SCRATCH}/decide/changes.parquet"
 CHANGED = (
     *("split", "decision", "rule", "score", "threshold", "duplicate_of", "cluster_sources", "cluster_licences"),
-    *("cluster_size", "contamination", "contamination_hits", "passages_removed"),
+    *("cluster_size", "contamination", "contamination_hits", "passages_removed", "rule_not_applied"),
 )
 """Columns in which a comparison with other documents changes a row."""
 CHANGES_SCHEMA = pa.schema([DOCUMENTS_SCHEMA.field(name) for name in ("document_id", *CHANGED)])
@@ -88,17 +88,27 @@ def decide(build: Build, value: Json, outputs: Outputs) -> Json:
 
 
 def _drop_near_duplicates(build: Build, columns: Columns, decided: Decided, num_parts: int) -> Json:
-    """Compare suspects by their shingles; documents with the text of one that goes, go with it."""
+    """Compare suspects by their shingles; documents with the text of one that goes, go with it.
+
+    One in place that is like another stays, and this is noted.
+    """
     rules = build.config.near_duplicates
     assert rules is not None
     assert columns.signatures is not None
     rows = near_candidates(columns, decided.root)
     stored = StoredShingles(build.root, num_parts)
+    num_in_place = int(np.count_nonzero(columns.in_place()[rows]))
     result = find_near_duplicates(
-        columns.signatures[rows], lambda row: stored.of(hexadecimal_of(columns.ids[rows[row]])), rules.min_jaccard
+        columns.signatures[rows],
+        lambda row: stored.of(hexadecimal_of(columns.ids[rows[row]])),
+        rules.min_jaccard,
+        num_in_place,
     )
     moved = np.arange(len(columns))
     for found in result.found:
+        if found.row < num_in_place:
+            columns.note_not_applied(int(rows[found.row]), NEAR_DUPLICATE)
+            continue
         moved[rows[found.row]] = rows[found.kept_row]
         decided.jaccard[rows[found.row]] = found.jaccard
     decided.jaccard[:] = decided.jaccard[decided.root]
@@ -111,7 +121,7 @@ def _drop_near_duplicates(build: Build, columns: Columns, decided: Decided, num_
 
 
 def _cut_repeated_text(build: Build, columns: Columns, decided: Decided, num_parts: int) -> Json:
-    """Find what is taken out of the documents that stay; held-out ones come first, and are left whole."""
+    """Find what is taken out of the documents that stay; those in place and held-out ones come first, left whole."""
     rules = build.config.repeated_text
     if rules is None:
         return None
@@ -123,7 +133,8 @@ def _cut_repeated_text(build: Build, columns: Columns, decided: Decided, num_par
             place = wanted.get(row_of(columns.ids, document_id))
             if place is not None:
                 texts[place] = text
-    for place, cut in find_repeated_text(texts, columns.heldout()[rows].tolist(), rules).items():
+    is_whole = columns.heldout() | columns.in_place()
+    for place, cut in find_repeated_text(texts, is_whole[rows].tolist(), rules).items():
         passages = tuple(replace(passage, holder=int(rows[passage.holder])) for passage in cut.passages)
         decided.cuts[int(rows[place])] = replace(cut, passages=passages)
     cuts = [cut for cut in decided.cuts.values() if not cut.is_dropped]
@@ -172,7 +183,7 @@ def _changes(config: CorpusConfig, columns: Columns, decided: Decided) -> Iterat
     members: dict[int, list[int]] = defaultdict(list)
     for row in replaced.tolist():
         members[int(decided.root[row])].append(row)
-    changed = sorted({*replaced.tolist(), *members, *columns.contaminated, *decided.cuts})
+    changed = sorted({*replaced.tolist(), *members, *columns.contaminated, *decided.cuts, *columns.noted})
     for start in range(0, len(changed), _CHANGES_GROUP_ROWS):
         rows = [
             _change(config, columns, decided, row, members.get(row, ()))
@@ -217,4 +228,5 @@ def _change(
             {"document": hexadecimal_of(columns.ids[passage.holder]), "start": passage.start, "end": passage.end}
             for passage in (cut.passages if cut else ())
         ],
+        "rule_not_applied": RULES[columns.not_applied[row]] if columns.not_applied[row] >= 0 else "",
     }

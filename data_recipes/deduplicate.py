@@ -33,15 +33,16 @@ def first_equal(digests: Digests, order: Rows) -> int:
     return int(np.argmax(equal)) if equal.any() else -1
 
 
-def kept_rows(texts: Digests, is_heldout: npt.NDArray[np.bool_]) -> Rows:
+def kept_rows(texts: Digests, precedence: npt.NDArray[Any]) -> Rows:
     """Return for each document the row of the one that stays in its place, itself where its text is the first.
 
-    A held-out document is kept before any other, so that no held-out text is trained on; else the first row is.
+    The one of the smallest precedence stays; else the first row.
 
     Args:
         texts: digests of the normalised texts, rows in document id order.
+        precedence: such that no held-out text is trained on: held-out documents before those that are trained on.
     """
-    order = np.lexsort((~is_heldout, *(texts[:, word] for word in reversed(range(WORDS)))))
+    order = np.lexsort((precedence, *(texts[:, word] for word in reversed(range(WORDS)))))
     ordered = texts[order]
     begins = np.ones(len(order), dtype=np.bool_)
     begins[1:] = np.any(ordered[1:] != ordered[:-1], axis=1)

@@ -35,6 +35,25 @@ class LicenceFinding:
 
 
 @dataclass(frozen=True)
+class TokenPlace:
+    """Where a document stands in a token file that is trained on in place.
+
+    Attributes:
+        ordinal: how many documents with tokens the source has before it, in the order of its files.
+        num_documents: how many it has in all.
+        number: the document's number in its file, empty ones counted too.
+        first: its first token in the file.
+        end: the token after its last.
+    """
+
+    ordinal: int
+    num_documents: int
+    number: int
+    first: int
+    end: int
+
+
+@dataclass(frozen=True)
 class Document:
     """One document before any decision.
 
@@ -42,9 +61,10 @@ class Document:
         source: name of the source in the recipe.
         source_digest: digest that pins the source (of the archive or of the data file).
         path: place inside the source; `module.py#docstrings` for prose taken from docstrings.
-        kind: `prose`, `docstrings`, `row` or `tokens` (read back from token ids).
+        kind: `prose`, `docstrings`, `row`, `tokens` (read back from token ids) or `in-place`.
         text: normalised text.
         raw_sha256: sha256 of the bytes it was extracted from.
+        token_place: of a document whose tokens are trained on where they stand, as they are; else None.
     """
 
     source: str
@@ -55,12 +75,25 @@ class Document:
     raw_sha256: str
     text_sha256: str
     licence: LicenceFinding
+    token_place: TokenPlace | None = None
 
     @property
     def document_id(self) -> str:
-        """Digest `document/1`: of its place and its text; it survives another tokenizer and other filters."""
+        """Digest `document/1`: of its place and its text; it survives another tokenizer and other filters.
+
+        Of a document in place `document/2`, which rises with its place: ids in order are documents in file order.
+        """
+        if self.token_place is not None:
+            return _id_in_place(self.source_digest, self.token_place)
         value = {"source_digest": self.source_digest, "path": self.path, "text_sha256": self.text_sha256}
         return tagged_digest("document/1", value)
+
+
+def _id_in_place(tokens_sha256: str, place: TokenPlace) -> str:
+    """`document/2`: 16 digits that spread the documents of a source evenly, in order, and 48 of a digest."""
+    head = (place.ordinal << 64) // place.num_documents
+    value = {"source_digest": tokens_sha256, "number": place.number, "first": place.first, "end": place.end}
+    return f"{head:016x}{tagged_digest('document/2', value)[:48]}"
 
 
 @dataclass(frozen=True)

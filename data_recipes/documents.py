@@ -89,6 +89,7 @@ DOCUMENTS_SCHEMA = pa.schema(
         ("lines_removed_from", pa.string()),
         ("passages_removed", pa.list_(PASSAGE_TYPE)),
         ("passages_removed_from", pa.string()),
+        ("rule_not_applied", pa.string()),
         *((f"stat_{name}", _STATISTIC_COLUMNS[kind]) for name, kind in STATISTIC_TYPES.items()),
     ]
 )
@@ -140,6 +141,7 @@ def document_row(
         "lines_removed_from": "",
         "passages_removed": [],
         "passages_removed_from": "",
+        "rule_not_applied": "",
         **{f"stat_{name}": value for name, value in vars(statistics).items()},
     }
 

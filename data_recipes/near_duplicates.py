@@ -95,7 +95,7 @@ def find_suspects(signatures: Hashes) -> NDArray[np.int64]:
 
 
 def find_near_duplicates(
-    signatures: Hashes, shingles_of: Callable[[int], Hashes], min_jaccard: float
+    signatures: Hashes, shingles_of: Callable[[int], Hashes], min_jaccard: float, num_in_place: int = 0
 ) -> NearDuplicates:
     """Find the documents that are near-duplicates of one that is kept.
 
@@ -104,11 +104,12 @@ def find_near_duplicates(
     were compared are near-duplicates.
 
     Args:
-        signatures: `[num_documents, NUM_BANDS]`, uint64, those to be kept first at the front: held-out documents, then
-            by document id. Takes 24 bytes per document, and per suspect about 1,500.
+        signatures: `[num_documents, NUM_BANDS]`, uint64, those to be kept first at the front: documents in place,
+            then held-out ones, then by document id. Takes 24 bytes per document, and per suspect about 1,500.
         shingles_of: `shingles` of a document by row; called for suspects only, by and large in order of rows, and more
             than once where 128 MiB do not hold all.
         min_jaccard: see `data_recipes.rule_settings.NearDuplicateRules`.
+        num_in_place: so many at the front stay, although they may be found to be like another.
     """
     buckets: list[list[int]] = []
     buckets_of: dict[int, list[int]] = {}
@@ -131,7 +132,8 @@ def find_near_duplicates(
                 best = NearDuplicate(row, kept, value)
         if best.kept_row >= 0 and best.jaccard >= min_jaccard:
             found.append(best)
-            continue
+            if row >= num_in_place:
+                continue
         for bucket in buckets_of[row]:
             buckets[bucket].append(row)
     return NearDuplicates(tuple(found), len(buckets_of), num_compared, num_not_compared)

@@ -128,7 +128,7 @@ def open_order(
             and fewer numbers than the phases read.
     """
     check_pin(path, sha256)
-    numbers = _map_numbers(path, dtype)
+    numbers = map_numbers(path, dtype)
     needed = sum(num_steps * width for num_steps, width in shape)
     if len(numbers) < needed:
         raise _refuse(path, f"{len(numbers):,} windows", f"{needed:,} or more, as the phases read")
@@ -210,7 +210,12 @@ def _ends(sources: Sequence[OrderSource]) -> npt.NDArray[np.uint64]:
     return np.cumsum([source.num_windows for source in sources], dtype=np.uint64)
 
 
-def _map_numbers(path: Path, dtype: str) -> npt.NDArray[Any]:
+def map_numbers(path: Path, dtype: str) -> npt.NDArray[Any]:
+    """Map a file of numbers, dtype being a name of `ORDER_DTYPES`.
+
+    Raises:
+        DataError: for one with a header of numpy's, an empty one, and one that is no whole number of them.
+    """
     if dtype not in ORDER_DTYPES:
         raise _refuse(path, f"numbers of type {dtype!r}", f"one of {', '.join(ORDER_DTYPES)}")
     with path.open("rb") as file:

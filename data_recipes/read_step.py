@@ -6,9 +6,9 @@ from typing import Any
 
 from data_recipes.bpe import special_tokens_of, take_tokenizer
 from data_recipes.build import Build
-from data_recipes.decisions import Judge
-from data_recipes.document import ExtractedDocument
-from data_recipes.documents import document_row
+from data_recipes.decisions import FORGOTTEN, LICENCE, LICENCE_EVIDENCE, Judge
+from data_recipes.document import Document, ExtractedDocument
+from data_recipes.documents import Decision, document_row
 from data_recipes.line_rules import Thinned, take_lines_out
 from data_recipes.near_duplicates import signature
 from data_recipes.part_files import PartWriter
@@ -36,7 +36,8 @@ def read_part(build: Build, value: Json, outputs: Outputs) -> Json:
         The part's report as JSON, with `num_documents`, `size_bytes` and the licences found.
 
     Raises:
-        DataError: for a document that does not name the source or a rule of its own.
+        DataError: for a document that does not name the source or a rule of its own, and one in place that is to be
+            forgotten.
         SourceError: as the source's reader, and where a file vanishes while it is read.
     """
     (source,) = (source for source in build.config.sources if source.name == value["source"])
@@ -96,7 +97,13 @@ def _row(
         extracted = _with_text(extracted, redaction.text)
     document = extracted.document
     decision, licence_chosen = judge.decide(extracted, reading.statistics)
+    not_applied = decision.rule if document.token_place else ""
+    if not_applied:
+        decision = _kept_in_place(document, not_applied)
     row = document_row(document, reading.statistics, decision, licence_chosen, source.split)
+    row["rule_not_applied"] = not_applied
+    if document.token_place is not None:
+        row["num_tokens"] = document.token_place.end - document.token_place.first
     row["text"], row["functions"] = (None, []) if decision.rule else (document.text, _functions(extracted))
     row["personal_data"] = [vars(span) for span in reading.personal_data]
     row["redacted_from"] = redacted_from
@@ -108,6 +115,22 @@ def _row(
         segments = segment(document.text) if redacted_from else reading.segments
         row["signature"] = signature(segments.terms.hashes, config.near_duplicates.shingle_words).tobytes()
     return row
+
+
+def _kept_in_place(document: Document, rule: str) -> Decision:
+    """Keep a document in place that a rule would drop.
+
+    Raises:
+        DataError: for a rule that does not only judge it: it was to be forgotten, or may not be used.
+    """
+    if rule in (FORGOTTEN, LICENCE, LICENCE_EVIDENCE):
+        raise DataError(
+            f"document {document.document_id} is to be dropped by the rule {rule!r}, and is read in place",
+            expected="documents of which each is kept: their tokens stand in a file that is taken as it is",
+            where=document.path,
+            next_command=f"in_place: false for source {document.source!r}, or leave the file out",
+        )
+    return Decision()
 
 
 def _thin(config: CorpusConfig, source: Source, text: str) -> Thinned | None:

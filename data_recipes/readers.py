@@ -33,6 +33,7 @@ def reading_context(config: CorpusConfig) -> ReadingContext:
         limits=config.limits,
         cache_dir=execution.cache_dir.expanduser(),
         data_dir=execution.data_dir.expanduser(),
+        tokenizer_file=execution.tokenizer_file and execution.tokenizer_file.expanduser(),
         index_url=execution.index_url,
         debian_archive=execution.debian_archive,
         keep_fetched=execution.keep_fetched,

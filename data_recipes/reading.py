@@ -46,6 +46,7 @@ class ReadingContext:
     Attributes:
         cache_dir: where fetched files are kept, by their digest.
         data_dir: directory that the paths of local files are relative to.
+        tokenizer_file: where the tokenizer that the corpus takes lies, where it is not below `data_dir`.
         index_url: package index to fetch from; None for the default one.
         debian_archive: Debian archive to fetch from; None where none is named.
         keep_fetched: whether large files that were fetched stay in the cache once they are read.
@@ -54,6 +55,7 @@ class ReadingContext:
     limits: ReadingLimits
     cache_dir: Path
     data_dir: Path
+    tokenizer_file: Path | None = None
     index_url: str | None = None
     debian_archive: str | None = None
     keep_fetched: bool = True

@@ -123,7 +123,8 @@ def recount(dataset: Path, overrides: Sequence[str]) -> Recount:
     first_quality = min(number for number, name in enumerate(names) if name in QUALITY_RULES)
     documents = _Documents.read(dataset / "documents", after.quality)
     heldout = {source["name"] for source in corpus["sources"] if source["split"] == "heldout"}
-    decided = _decide(documents, after, set(names[1:first_quality]), heldout)
+    in_place = {source["name"] for source in corpus["sources"] if source.get("in_place")}
+    decided = _decide(documents, after, set(names[1:first_quality]), heldout, in_place)
     let_in = (decided == "") & (documents.rules != "")
     is_compared = after.decontamination is not None or after.near_duplicates is not None
     thresholds = after.thresholds()
@@ -294,18 +295,21 @@ def _first_broken(batch: pa.RecordBatch, rules: QualityRules) -> NDArray[np.int1
     return first
 
 
-def _decide(documents: _Documents, recipe: _Recipe, earlier: set[str], heldout: set[str]) -> NDArray[np.object_]:
-    """Return the rule that drops each document now; empty where it is kept."""
+def _decide(
+    documents: _Documents, recipe: _Recipe, earlier: set[str], heldout: set[str], in_place: set[str]
+) -> NDArray[np.object_]:
+    """Return the rule that drops each document now; empty where it is kept, as all of sources in place are."""
     decided = documents.rules.copy()
     judged = ~_is_in(documents.rules, earlier)
     decided[judged] = ""
-    breaks = judged & (documents.broken >= 0)
+    stays = _is_in(documents.sources, in_place)
+    breaks = judged & (documents.broken >= 0) & ~stays
     decided[breaks] = np.array(QUALITY_RULES, dtype=object)[documents.broken[breaks]]
     rules = recipe.decontamination
     if rules is not None and rules.action == "drop":
-        # A copy of a held-out document is its duplicate, not contaminated by it.
-        is_heldout = _is_in(documents.sources, heldout) & (decided == "")
-        is_copy = np.isin(documents.text_sha256, documents.text_sha256[is_heldout])
+        # A copy of a held-out document is its duplicate, not contaminated by it; so is one of a document in place.
+        is_first = (_is_in(documents.sources, heldout) | stays) & (decided == "")
+        is_copy = np.isin(documents.text_sha256, documents.text_sha256[is_first])
         decided[(decided == "") & (documents.contamination > rules.max_item_overlap) & ~is_copy] = CONTAMINATED
     decided[(decided == "") & (documents.rules == REPEATED_TEXT)] = REPEATED_TEXT
     if recipe.near_duplicates is not None:
@@ -314,19 +318,20 @@ def _decide(documents: _Documents, recipe: _Recipe, earlier: set[str], heldout: 
         rows = np.flatnonzero(like)
         stand_ins = np.searchsorted(documents.ids, documents.duplicate_of[rows].astype("S64"))
         decided[rows[decided[stand_ins] == ""]] = NEAR_DUPLICATE
-    _drop_duplicates(documents, decided, heldout)
+    _drop_duplicates(documents, decided, heldout, stays)
     return decided
 
 
-def _drop_duplicates(documents: _Documents, decided: NDArray[np.object_], heldout: set[str]) -> None:
-    """Of documents with one text keep a held-out one before others, else that of the smallest id."""
+def _drop_duplicates(documents: _Documents, decided: NDArray[np.object_], heldout: set[str], stays: Mask) -> None:
+    """Of documents with one text keep those that stay; else one, held-out before others, then of the smallest id."""
     rows = np.flatnonzero(decided == "")
     is_trained_on = ~_is_in(documents.sources[rows], heldout)
-    order = np.lexsort((rows, is_trained_on, documents.text_sha256[rows]))
+    order = np.lexsort((rows, is_trained_on, ~stays[rows], documents.text_sha256[rows]))
     digests = documents.text_sha256[rows][order]
     again = np.zeros(len(rows), dtype=np.bool_)
     again[1:] = digests[1:] == digests[:-1]
-    decided[rows[order[again]]] = DUPLICATE
+    dropped = rows[order[again]]
+    decided[dropped[~stays[dropped]]] = DUPLICATE
 
 
 def _is_in(values: NDArray[np.object_], names: set[str]) -> Mask:

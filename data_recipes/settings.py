@@ -22,9 +22,10 @@ from data_recipes.rule_settings import (
     PersonalDataRules,
     RepeatedTextRules,
 )
+from data_recipes.shards import token_dtype
 from data_recipes.slurm_settings import SlurmExecution
 from data_recipes.source_terms import check_names
-from data_recipes.token_settings import TokensSource
+from data_recipes.token_settings import TokensSource, check_in_place
 from provenance.canonical import Json
 from provenance.config import Config
 
@@ -178,3 +179,20 @@ class CorpusConfig(Config):
         if unknown:
             raise ValueError(f"lines.sources names {unknown[0]!r}, which is no source")
         return self
+
+    @model_validator(mode="after")
+    def _trains_in_place(self) -> "CorpusConfig":
+        check_in_place(
+            [source for source in self.sources if isinstance(source, TokensSource)],
+            policy=self.policy,
+            lines=self.lines,
+            personal_data=self.personal_data,
+            tokenizer_sha256=self.tokenizer.file.sha256 if self.tokenizer.file else "",
+            dtype=token_dtype(self.tokenizer.vocab_size),
+        )
+        return self
+
+    @property
+    def in_place(self) -> frozenset[str]:
+        """Names of the sources whose files of tokens are taken as they are, and so all their documents."""
+        return frozenset(source.name for source in self.sources if isinstance(source, TokensSource) and source.in_place)

@@ -50,6 +50,11 @@ def token_dtype(vocab_size: int) -> Literal["u16", "u32"]:
     return "u16" if vocab_size <= MAX_U16_VOCAB else "u32"
 
 
+def shard_path(role: str, split: str, source: str, number: int) -> str:
+    """Path of a file of a shard in a corpus; roles as in `tokens.json`."""
+    return f"tokens/{split}/{safe_name(source)}/{role}-{number:03d}.bin"
+
+
 def write_split(
     root: Path,
     split: str,
@@ -134,7 +139,7 @@ class StreamShards:
         return entries
 
     def _place(self, role: str, source: str) -> str:
-        return f"tokens/{self._split}/{safe_name(source)}/{role}-{self._number:03d}.bin"
+        return shard_path(role, self._split, source, self._number)
 
     def _flush(self) -> None:
         for source, pieces in self._waiting.items():

@@ -6,6 +6,7 @@ from data_recipes.build import StepFunction, run_stored_task
 from data_recipes.compare_steps import find_contamination, make_shingles, name_suspects
 from data_recipes.decide_step import decide
 from data_recipes.gather_step import gather
+from data_recipes.place_step import place
 from data_recipes.read_step import read_part
 from data_recipes.tokenize_step import tokenize
 from data_recipes.train_step import train
@@ -14,6 +15,7 @@ STEPS: dict[str, StepFunction] = {
     "contamination": find_contamination,
     "decide": decide,
     "gather": gather,
+    "place": place,
     "read": read_part,
     "shingles": make_shingles,
     "suspects": name_suspects,

@@ -79,6 +79,7 @@ def corpus_summary(
             {
                 "name": source.name,
                 "split": source.split,
+                **({"in_place": True} if source.name in config.in_place else {}),
                 "num_files": source.num_files,
                 "files_skipped": source.skipped,
                 **source.totals.as_json(),

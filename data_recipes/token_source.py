@@ -1,11 +1,13 @@
-"""Sources of type `tokens`: token shards made for other programs, read in place as the texts of their documents.
+"""Sources of type `tokens`: token shards made for other programs, read where they lie as the texts of their documents.
 
 The tokenizer turns ids back into text. Ids that it does not have are an error (another tokenizer, or another type of
-ids); a document whose ids are not the bytes of a text is dropped by the rule `undecodable`.
+ids); a document whose ids are not the bytes of a text is dropped by the rule `undecodable`. Of a source in place
+(`in_place: true`) every document with a token is yielded, with its place: `data_recipes/place_step.py` takes the files.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from dataclasses import replace
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,8 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from data_recipes.bpe import num_ids
-from data_recipes.document import ExtractedDocument
-from data_recipes.local_files import DatasetFile, pinned_path
+from data_recipes.document import ExtractedDocument, TokenPlace
+from data_recipes.local_files import DatasetFile, pinned_file, pinned_path
 from data_recipes.reading import PartReport, ReadingContext, SourcePart
 from data_recipes.text import OVERSIZED, UNDECODABLE, make_document, normalise
 from data_recipes.token_files import Span, megatron_spans, olmo_spans
@@ -25,6 +27,9 @@ from provenance.errors import DataError
 
 PART_TOKENS = 2**26
 """A part ends with the first document that ends so many tokens behind its beginning."""
+
+IN_PLACE = "in-place"
+"""Kind of a document whose tokens are trained on where they stand."""
 
 _REPLACEMENT = "\ufffd"
 
@@ -44,33 +49,51 @@ class TokensReader:
             SourceError: for a missing file or one of another digest.
             DataError: for an index that is not whole or does not fit.
         """
-        self._checked(self._source.tokenizer)
-        return [part for number, shard in enumerate(self._source.shards) for part in self._parts_of(number, shard)]
+        user = f"source {self._source.name!r}"
+        pinned_file(self._tokenizer_path, self._source.tokenizer.sha256, user, "a tokenizer.json")
+        parts = [part for number, shard in enumerate(self._source.shards) for part in self._parts_of(number, shard)]
+        if not self._source.in_place:
+            return [part for part, _ in parts]
+        ordinals = list(accumulate((num_documents for _, num_documents in parts), initial=0))
+        return [
+            replace(part, pin={**part.pin, "ordinal": ordinal, "num_documents": ordinals[-1]})
+            for (part, _), ordinal in zip(parts, ordinals, strict=False)
+        ]
+
+    @property
+    def _tokenizer_path(self) -> Path:
+        """Where the tokenizer lies: that of a source in place is the corpus's own."""
+        if self._source.in_place and self._context.tokenizer_file is not None:
+            return self._context.tokenizer_file
+        return self._context.data_dir / self._source.tokenizer.path
 
     def _checked(self, file: DatasetFile) -> Path:
         return pinned_path(file, self._context.data_dir, f"source {self._source.name!r}", "a file")
 
-    def _parts_of(self, number: int, shard: TokenShard) -> Iterator[SourcePart]:
+    def _parts_of(self, number: int, shard: TokenShard) -> Iterator[tuple[SourcePart, int]]:
+        """The parts of a shard, each with its number of documents that have a token."""
         for file in (shard.tokens, shard.index):
             if file is not None:
                 self._checked(file)
-        tokens, spans = self._spans(shard)
-        first = begin = 0
+        tokens, spans = self.spans(number)
+        first = begin = num_documents = 0
         last: Span | None = None
         for last in spans:
+            num_documents += last.end > last.first
             if last.end - begin >= PART_TOKENS or last.end == len(tokens):
-                yield self._part(number, shard, first, last, (last.end - begin) * tokens.itemsize)
-                first, begin = last.number + 1, last.end
+                yield self._part(number, shard, first, last, (last.end - begin) * tokens.itemsize), num_documents
+                first, begin, num_documents = last.number + 1, last.end, 0
         if last is not None and first <= last.number:  # empty documents behind the last token
-            yield self._part(number, shard, first, last, 0)
+            yield self._part(number, shard, first, last, 0), 0
 
     def _part(self, number: int, shard: TokenShard, first: int, last: Span, size_bytes: int) -> SourcePart:
         digests = [file.sha256 for file in (shard.tokens, shard.index, self._source.tokenizer) if file is not None]
         pin = {"shard": number, "files": digests, "first": first, "end": last.number + 1}
         return SourcePart(f"{shard.tokens.path}@{first}", size_bytes, pin)
 
-    def _spans(self, shard: TokenShard) -> tuple[npt.NDArray[Any], Iterator[Span]]:
-        source, data_dir = self._source, self._context.data_dir
+    def spans(self, number: int) -> tuple[npt.NDArray[Any], Iterator[Span]]:
+        """The tokens of a shard, mapped, and its documents in order; raises as `parts`."""
+        source, shard, data_dir = self._source, self._source.shards[number], self._context.data_dir
         tokens = data_dir / shard.tokens.path
         index = None if shard.index is None else data_dir / shard.index.path
         if source.format == "megatron":
@@ -84,33 +107,42 @@ class TokensReader:
         Raises:
             DataError: for ids that the tokenizer does not have, and as `parts`.
         """
-        shard = self._source.shards[part.pin["shard"]]
-        tokens, spans = self._spans(shard)
+        source, pin = self._source, part.pin
+        tokens, spans = self.spans(pin["shard"])
         tokenizer = self._tokenizer()
         known = _known_ids(tokenizer)
-        num_tokens = 0
-        for span in islice(spans, part.pin["first"], part.pin["end"]):
+        num_tokens = num_without_eos = num_yielded = 0
+        for span in islice(spans, pin["first"], pin["end"]):
             report.num_files += 1
             ids = np.asarray(tokens[span.first : span.end])
             num_tokens += len(ids)
-            if len(ids) and ids[-1] == self._source.eos_id:
-                ids = ids[:-1]
-            if len(ids) == 0:
+            is_ended = bool(len(ids)) and ids[-1] == source.eos_id
+            num_without_eos += bool(len(ids)) and not is_ended
+            if len(ids) == 0 or (is_ended and len(ids) == 1 and not source.in_place):
                 report.skipped["document without tokens"] += 1
-            else:
-                self._check_ids(shard, span, ids, known)
-                yield self._document(shard, span, ids, tokenizer)
-        report.facts = {"shard": part.pin["shard"], "num_tokens": num_tokens, "num_documents": report.num_files}
+                continue
+            self._check_ids(pin["shard"], span, ids[:-1] if is_ended else ids, known)
+            place = None
+            if source.in_place:
+                ordinal = pin["ordinal"] + num_yielded
+                place = TokenPlace(ordinal, pin["num_documents"], span.number, span.first, span.end)
+            yield self._document(pin["shard"], span, ids, is_ended, tokenizer, place)
+            num_yielded += 1
+        report.facts = {"shard": pin["shard"], "num_tokens": num_tokens, "num_documents": report.num_files}
+        if source.in_place:
+            report.facts["num_without_eos"] = num_without_eos
 
     def _tokenizer(self) -> Tokenizer:
-        path = self._context.data_dir / self._source.tokenizer.path
         try:
-            return Tokenizer.from_file(str(path))
+            return Tokenizer.from_file(str(self._tokenizer_path))
         except Exception as error:  # the library raises nothing narrower
             told = f"source {self._source.name!r}: the tokenizer cannot be read ({type(error).__name__})"
-            raise DataError(told, expected="a tokenizer.json", where=str(path)) from None
+            raise DataError(told, expected="a tokenizer.json", where=str(self._tokenizer_path)) from None
 
-    def _check_ids(self, shard: TokenShard, span: Span, ids: npt.NDArray[Any], known: npt.NDArray[np.bool_]) -> None:
+    def _path(self, shard: int) -> Path:
+        return self._context.data_dir / self._source.shards[shard].tokens.path
+
+    def _check_ids(self, shard: int, span: Span, ids: npt.NDArray[Any], known: npt.NDArray[np.bool_]) -> None:
         """Refuse ids that the tokenizer does not have: it would leave them out without a word."""
         wide = ids.astype(np.int64)
         is_inside = (wide >= 0) & (wide < len(known))
@@ -120,42 +152,63 @@ class TokensReader:
             raise DataError(
                 f"source {self._source.name!r}: document {span.number} has {sign} {unknown[0]}",
                 expected=f"ids of the tokenizer, below {len(known)}",
-                where=str(self._context.data_dir / shard.tokens.path),
+                where=str(self._path(shard)),
                 next_command="name the tokenizer and the dtype that the shards were made with",
             )
 
     def _document(
-        self, shard: TokenShard, span: Span, ids: npt.NDArray[Any], tokenizer: Tokenizer
+        self,
+        shard: int,
+        span: Span,
+        ids: npt.NDArray[Any],
+        is_ended: bool,
+        tokenizer: Tokenizer,
+        token_place: TokenPlace | None,
     ) -> ExtractedDocument:
-        source = self._source
-        text, broken = self._text(ids, tokenizer)
+        """Make a document of its ids, of which the last is no text where it is ended.
+
+        Raises:
+            DataError: for one in place that is too long to be read, since it cannot be dropped.
+        """
+        source, tokens = self._source, self._source.shards[shard].tokens
+        of_text = ids[:-1] if is_ended else ids
+        text, broken = self._text(of_text, tokenizer)
+        if token_place is not None and broken == OVERSIZED:
+            raise DataError(
+                f"document {span.number} of source {source.name!r}, {len(ids):,} tokens, is too long to be read",
+                expected=f"at most {self._context.limits.max_document_bytes:,} bytes: it cannot be dropped",
+                where=str(self._path(shard)),
+                next_command="raise limits.max_document_bytes",
+            )
         name = f":{span.name}" if span.name.isprintable() and 0 < len(span.name) <= 200 else ""
-        place = f"{shard.tokens.path}#{span.number}{name}"
-        document = make_document(
-            source.name, shard.tokens.sha256, place, "tokens", normalise(text), ids.tobytes(), self._licence
-        )
-        return ExtractedDocument(document, broken)
+        path = f"{tokens.path}#{span.number}{name}"
+        if token_place is None:
+            kept, kind, raw = "" if broken else normalise(text), "tokens", of_text
+        else:  # it is kept whatever its text is, and says best what it holds
+            kept, kind, raw = normalise(text), IN_PLACE, ids
+        document = make_document(source.name, tokens.sha256, path, kind, kept, raw.tobytes(), self._licence)
+        return ExtractedDocument(replace(document, token_place=token_place), broken)
 
     def _text(self, ids: npt.NDArray[Any], tokenizer: Tokenizer) -> tuple[str, str]:
-        """The text of some ids and an empty rule; or an empty text and the rule that they break."""
+        """The text of some ids, as far as they are one, and the rule that they break; empty where they break none."""
         if len(ids) > self._context.limits.max_document_bytes:  # a token is a byte at least
             return "", OVERSIZED
         values = ids.tolist()
         text = tokenizer.decode(values, skip_special_tokens=False)
         if len(text.encode("utf-8")) > self._context.limits.max_document_bytes:
             return "", OVERSIZED
-        if _REPLACEMENT in text and tokenizer.encode(text, add_special_tokens=False).ids != values:
-            return "", UNDECODABLE
-        return text, ""
+        is_text = _REPLACEMENT not in text or tokenizer.encode(text, add_special_tokens=False).ids == values
+        return text, "" if is_text else UNDECODABLE
 
     def lock(self, reports: Sequence[PartReport]) -> dict[str, Json]:
         """Return the entry of all files, with what each shard holds."""
         source = self._source
-        totals = {key: sum(report.facts[key] for report in reports) for key in ("num_documents", "num_tokens")}
-        data_dir = self._context.data_dir
+        keys = ("num_documents", "num_tokens", *(("num_without_eos",) if source.in_place else ()))
+        totals = {key: sum(report.facts[key] for report in reports) for key in keys}
+        paths = [*(self._context.data_dir / file.path for file in source.files[:-1]), self._tokenizer_path]
         entries = [
-            {"path": file.path, "sha256": file.sha256, "size_bytes": (data_dir / file.path).stat().st_size}
-            for file in source.files
+            {"path": file.path, "sha256": file.sha256, "size_bytes": path.stat().st_size}
+            for file, path in zip(source.files, paths, strict=True)
         ]
         return {
             "name": source.name,
@@ -165,6 +218,7 @@ class TokensReader:
             "size_bytes": sum(entry["size_bytes"] for entry in entries),
             "tokenizer_sha256": source.tokenizer.sha256,
             "eos_id": source.eos_id,
+            **({"in_place": True} if source.in_place else {}),
             "split": source.split,
             **source.terms_entry(),
             "schema": {"tokens": [source.dtype or "as the index says"]},

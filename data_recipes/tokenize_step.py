@@ -4,6 +4,7 @@ from itertools import chain
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
 from data_recipes.bpe import TOKENIZER_DIR, token_id
@@ -19,7 +20,7 @@ from provenance.canonical import Json
 
 
 def tokenize(build: Build, value: Json, outputs: Outputs) -> Json:
-    """Tokenize a shard; `value` is `{shard, texts, codes, engine}`.
+    """Tokenize a shard; `value` is `{shard, texts, codes, engine}`. Documents in place have their tokens already.
 
     Returns:
         `{splits: {<split>: {<source>: shard entry of tokens.json}}, sources: {<source>: totals}, num_documents}`.
@@ -29,13 +30,15 @@ def tokenize(build: Build, value: Json, outputs: Outputs) -> Json:
     engine = open_engine(tokenizer, EngineChoice(**value["engine"]))
     dtype = token_dtype(build.config.tokenizer.vocab_size)
     eos_id = token_id(tokenizer, build.config.tokenizer.special_tokens.end_of_text)
+    in_place = pa.array(sorted(build.config.in_place), pa.string())
     num_tokens: dict[str, int] = {}
     splits: dict[str, Json] = {}
     for split in TEXT_SPLITS:
         if not value["texts"].get(split):
             continue
         with StreamShards(outputs, split, shard, dtype) as shards:
-            for table in read_columns(build.root / text_path(split, shard), ("document_id", "source", "text")):
+            for whole in read_columns(build.root / text_path(split, shard), ("document_id", "source", "text")):
+                table = whole.filter(pc.invert(pc.is_in(whole.column("source"), in_place)))
                 ids, sources = (table.column(name).to_pylist() for name in ("document_id", "source"))
                 texts = (text.as_py() for text in table.column("text"))
                 for document_id, source, tokens in zip(ids, sources, encode_texts(engine, texts), strict=True):
@@ -68,7 +71,8 @@ def _write_rows(
         TableWriter(table_path, DOCUMENTS_SCHEMA, group_rows=ROW_GROUP_ROWS) as writer,
     ):
         for table in chain(() if first is None else (first,), tables):
-            counts = [num_tokens.get(document_id, 0) for document_id in table.column("document_id").to_pylist()]
+            known = zip(*(table.column(name).to_pylist() for name in ("document_id", "num_tokens")), strict=True)
+            counts = [num_tokens.get(document_id, in_place) for document_id, in_place in known]
             place = table.schema.get_field_index("num_tokens")
             counted = table.set_column(place, table.schema.field(place), pa.array(counts, pa.int64()))
             writer.write(counted)

@@ -9,7 +9,10 @@ import pyarrow as pa
 from data_recipes.decisions import LICENCE, LICENCE_EVIDENCE
 from provenance.canonical import Json
 
-_COLUMNS = ("source", "rule", "size_bytes", "num_tokens", "kind", "licence_spdx", "licence_chosen", "lines_removed")
+_COLUMNS = (
+    *("source", "rule", "size_bytes", "num_tokens", "kind", "licence_spdx", "licence_chosen", "lines_removed"),
+    "rule_not_applied",
+)
 
 
 @dataclass
@@ -21,6 +24,7 @@ class Totals:
         licences: SPDX expressions; `licences_chosen`, the alternatives of an OR that the policy took.
         licences_dropped: expressions that the policy refused.
         lines_removed: lines that were taken out of kept documents, by rule.
+        not_applied: documents in place by the rule that would have dropped them.
     """
 
     num_kept: int = 0
@@ -32,6 +36,7 @@ class Totals:
     licences_chosen: Counter[str] = field(default_factory=Counter)
     licences_dropped: Counter[str] = field(default_factory=Counter)
     lines_removed: Counter[str] = field(default_factory=Counter)
+    not_applied: Counter[str] = field(default_factory=Counter)
 
     def as_json(self) -> dict[str, Json]:
         """Return the form that `corpus.json` holds."""
@@ -45,6 +50,7 @@ class Totals:
             "licences_chosen": _sorted(self.licences_chosen),
             "licences_dropped": _sorted(self.licences_dropped),
             "lines_removed": _sorted(self.lines_removed),
+            "rules_not_applied": _sorted(self.not_applied),
         }
 
     def add(self, values: Json) -> None:
@@ -58,12 +64,13 @@ class Totals:
         self.licences_chosen.update(values["licences_chosen"])
         self.licences_dropped.update(values["licences_dropped"])
         self.lines_removed.update(values["lines_removed"])
+        self.not_applied.update(values["rules_not_applied"])
 
 
 def add_rows(totals: dict[str, Totals], table: pa.Table) -> None:
     """Count rows of the documents table, by source."""
     columns = (table.column(name).to_pylist() for name in _COLUMNS)
-    for source, rule, size_bytes, num_tokens, kind, licence, chosen, removed in zip(*columns, strict=True):
+    for source, rule, size_bytes, num_tokens, kind, licence, chosen, removed, not_applied in zip(*columns, strict=True):
         found = totals.setdefault(source, Totals())
         if rule:
             found.dropped[rule] += 1
@@ -76,6 +83,8 @@ def add_rows(totals: dict[str, Totals], table: pa.Table) -> None:
         found.kinds[kind] += 1
         found.licences[licence] += 1
         found.licences_chosen[chosen] += 1
+        if not_applied:
+            found.not_applied[not_applied] += 1
         for taken_out in removed:
             found.lines_removed[taken_out["rule"]] += taken_out["num_lines"]
 

@@ -123,6 +123,34 @@ def data_export(
     data_commands.export_split(place, target, form, split, as_json)
 
 
+@data_app.command("order")
+def data_order(
+    place: InCorpus,
+    instances: Annotated[Path, typer.Argument(metavar="FILE", help="Global indices of OLMo-core.")],
+    source: Annotated[str, Option("--source", metavar="NAME", help="Source in place that holds its files.")],
+    window_tokens: Annotated[int, Option("--window-tokens", metavar="N", min=1, help="Its sequence length.")],
+    target: Annotated[Path, Option("--to", metavar="FILE", help="New file.")],
+    split: Annotated[str, Option("--split", help="Split that the source is in.")] = "train",
+    file_chunk_tokens: Annotated[
+        int | None, Option("--file-chunk-tokens", metavar="N", help="Its max_target_sequence_length, where it is set.")
+    ] = None,
+    leave_out: Annotated[
+        bool, Option("--leave-out", help="Leave out instances at the end of a file that have no window.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make the order file of a run from the order in which OLMo-core read the same files of tokens.
+
+    Prints the lines for data.order of pretrain.yaml.
+    """
+    from openwright import data_commands
+
+    data_commands.make_order(
+        place, source, instances, target, as_json,
+        split=split, window_tokens=window_tokens, file_chunk_tokens=file_chunk_tokens, leave_out=leave_out,
+    )  # fmt: skip
+
+
 @data_app.command("forget")
 def data_forget(
     documents: Annotated[

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 from data_recipes.attribution import LicenceReport, attribution_text, read_licences
 from data_recipes.dolma_export import export_dolma
 from data_recipes.megatron_export import export_megatron
+from data_recipes.olmo_order import convert_olmo_order
 from data_recipes.tombstones import TOMBSTONES_NAME, held_documents, read_tombstones, write_tombstones
 from openwright.forgetting import find_documents, following, make_receipt, make_tombstones, receipt_lines
 from openwright.known_runs import known_runs
@@ -105,6 +107,37 @@ def export_split(place: Path, target: Path, form: str, split: str, as_json: bool
         if missing := source.get("num_without_text", 0):
             print(printable(f"left out: {missing:,} kept documents of source {source['name']}, whose text is not here"))
     print(printable(f"next: the files are in {target}; export.json there has their digests"))
+
+
+def make_order(
+    place: Path,
+    source: str,
+    instances: Path,
+    target: Path,
+    as_json: bool,
+    *,
+    split: str,
+    window_tokens: int,
+    file_chunk_tokens: int | None,
+    leave_out: bool,
+) -> None:
+    """Convert an order of OLMo-core and print what a recipe says of the file."""
+    order = convert_olmo_order(
+        dataset_of(place),
+        source,
+        instances,
+        target,
+        split=split,
+        window_tokens=window_tokens,
+        file_chunk_tokens=file_chunk_tokens,
+        leave_out=leave_out,
+    )
+    if as_json:
+        print_json(asdict(order))
+        return
+    print(printable(f"{order.num_windows:,} windows in {target}; {order.num_left_out:,} places left out"))
+    pinned = f"path: {target.name}, sha256: {order.sha256}, dtype: {order.dtype}, tokens_digest: {order.tokens_digest}"
+    print(printable(f"next: in pretrain.yaml, data: {{..., order: {{{pinned}}}}}"))
 
 
 def forget_documents(

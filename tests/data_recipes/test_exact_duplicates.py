@@ -15,7 +15,7 @@ def digests(names):
 
 def kept(texts, heldout=()):
     is_heldout = np.array([row in heldout for row in range(len(texts))], dtype=bool)
-    return kept_rows(digests(texts), is_heldout).tolist()
+    return kept_rows(digests(texts), ~is_heldout).tolist()
 
 
 def test_the_first_row_stays():

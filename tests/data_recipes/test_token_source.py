@@ -6,6 +6,7 @@ import io
 import json
 import struct
 
+import megatron_fixtures
 import numpy as np
 import pytest
 from pydantic import ValidationError
@@ -20,7 +21,7 @@ from provenance.errors import DataError, SourceError
 
 TEXTS = ["First document.", "Второй документ.", "第三 — the third", "x", "last one"]
 EOS = 256
-HEADER = b"MMIDIDX\x00\x00"
+HEADER = megatron_fixtures.MAGIC
 
 
 def byte_tokenizer(path):
@@ -43,21 +44,8 @@ def documents_of(tokenizer, texts=TEXTS):
     return [[*tokenizer.encode(text).ids, EOS] for text in texts]
 
 
-def write_megatron(directory, documents, dtype="<u2", *, sequences_per_document=1, **changes):
-    code = {"<u2": 8, "<i4": 4}[dtype]
-    sequences = [list(part) for ids in documents for part in np.array_split(ids, sequences_per_document)]
-    lengths = [len(sequence) for sequence in sequences]
-    places = np.cumsum([0, *lengths[:-1]]) * np.dtype(dtype).itemsize
-    bounds = np.arange(len(documents) + 1) * sequences_per_document
-    fields = {"version": 1, "code": code, "sequences": len(lengths), "bounds": len(bounds)} | changes
-    (directory / "a.bin").write_bytes(np.concatenate([np.asarray(ids) for ids in documents]).astype(dtype).tobytes())
-    (directory / "a.idx").write_bytes(
-        HEADER
-        + struct.pack("<QBQQ", fields["version"], fields["code"], fields["sequences"], fields["bounds"])
-        + np.asarray(lengths, "<i4").tobytes()
-        + np.asarray(places, "<i8").tobytes()
-        + bounds.astype("<i8").tobytes()
-    )
+def write_megatron(directory, documents, dtype="<u2", **changes):
+    megatron_fixtures.write(directory / "a", documents, dtype, **changes)
 
 
 def write_olmo(directory, documents, dtype="<u4"):

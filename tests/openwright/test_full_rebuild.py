@@ -44,12 +44,13 @@ def published(bundle):
 def remade(made_once, published, place, openwright):
     """What remained of rebuilding the published bundle: `work/`, `cache/`, the report, and what was downloaded.
 
-    The data that is given is that of the source alone: the tokenizer, made elsewhere, comes from the bundle.
+    The data that is given is that of the sources alone: the tokenizer, made elsewhere, comes from the bundle.
     """
 
     def make(root):
         (root / "data").mkdir(parents=True)
-        shutil.copyfile(place / "scratch" / "data" / "строки.jsonl", root / "data" / "строки.jsonl")
+        for name in ("строки.jsonl", "theirs.bin", "theirs.idx"):
+            shutil.copyfile(place / "scratch" / "data" / name, root / "data" / name)
         arguments = ["reproduce", "hf:org/tiny", "--full", "--yes", "--json", "--cache", str(root / "cache")]
         arguments += ["--data", str(root / "data"), "--work", str(root / "work")]
         cache = place / "scratch" / "cache"
@@ -148,9 +149,9 @@ def test_a_source_out_of_reach_is_unverified_and_named(bundle, place, openwright
 def test_what_nobody_gives_and_no_config_names_is_unverified_before_anything_runs(bundle, openwright):
     done = openwright("reproduce", str(bundle), "--full", "--yes", "--json")
     assert done.returncode == 3
-    first, second, *_ = report(done)["checks"]
-    assert "source rows" in first["detail"]
-    assert "made by a test" in first["detail"]
+    rows, tokens, second, *_ = report(done)["checks"]
+    assert ("source rows" in rows["detail"], "source theirs" in tokens["detail"]) == (True, True)
+    assert "made by a test" in rows["detail"]
     assert "source tiny comes from a Debian archive" in second["detail"]
     assert "rebuilding" not in done.stderr
     assert report(done)["rebuild_report"] is None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import debian_fixtures
+import megatron_fixtures
 import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -140,6 +141,31 @@ def make_tokenizer(data_dir: Path, seed: int) -> dict[str, Any]:
     return {"vocab_size": 400, "file": {**pin, "licence": licence}}
 
 
+def make_tokens(data_dir: Path, seed: int) -> dict[str, Any]:
+    """Write files of tokens made elsewhere, which are trained on in place; returns their entry for corpus.yaml."""
+    rng = random.Random(seed)
+    tokenizer = Tokenizer.from_file(str(data_dir / "tokenizer.json"))
+    texts = [page(rng, f"их {number}").strip() for number in range(6)]
+    megatron_fixtures.write(data_dir / "theirs", [[*tokenizer.encode(text).ids, 0] for text in texts])
+    pins = {
+        name: {"path": name, "sha256": hashlib.sha256((data_dir / name).read_bytes()).hexdigest()}
+        for name in ("theirs.bin", "theirs.idx", "tokenizer.json")
+    }
+    return {
+        "type": "tokens",
+        "name": "theirs",
+        "format": "megatron",
+        "shards": [{"tokens": pins["theirs.bin"], "index": pins["theirs.idx"]}],
+        "tokenizer": pins["tokenizer.json"],
+        "eos_id": 0,
+        "licence": {"spdx": "CC0-1.0", "evidence": "the test that makes them"},
+        "split": "train",
+        "as_of": AS_OF,
+        "obtained_from": "made by a test",
+        "in_place": True,
+    }
+
+
 def training(seed: int, split: str, heldout: str, num_steps: int, window_tokens: int) -> dict[str, Any]:
     """What both training stages share."""
     return {
@@ -173,11 +199,13 @@ def write_configs(directory: Path, scratch: Path, seed: int = 77) -> Path:
         make_rows(scratch / "data", 4),
         make_package(scratch / "cache", 6),
     ]
+    tokenizer = make_tokenizer(scratch / "data", 5)
+    sources.append(make_tokens(scratch / "data", 7))
     configs: dict[str, Any] = {
         "corpus": {
             "sources": sources,
             "policy": {"allow": ["MIT", "CC0-1.0"]},
-            "tokenizer": make_tokenizer(scratch / "data", 5),
+            "tokenizer": tokenizer,
             "conversations": {"window_tokens": 127},
             "execution": {"cache_dir": str(scratch / "cache"), "data_dir": str(scratch / "data"), "num_workers": 1},
         },
