@@ -64,7 +64,7 @@ SPEC = StageSpec(
     ),
 )
 
-OPTIONAL_LIBRARIES = {"debian": "python-debian"}
+OPTIONAL_LIBRARIES = {"debian": ("python-debian",), "warc": ("Protego", "Resiliparse")}
 """Libraries that only the sources of one type need, and that only they ask for."""
 
 SOURCES_FORMAT = "openwright-sources/1"
@@ -75,7 +75,7 @@ _Result = TypeVar("_Result")
 def libraries_for(source_types: Iterable[str]) -> tuple[str, ...]:
     """Return the libraries whose version may change a corpus of such sources."""
     types = set(source_types)
-    return (*SPEC.libraries, *(library for kind, library in OPTIONAL_LIBRARIES.items() if kind in types))
+    return (*SPEC.libraries, *(name for kind, names in OPTIONAL_LIBRARIES.items() if kind in types for name in names))
 
 
 def spec_of(config: CorpusConfig) -> StageSpec:

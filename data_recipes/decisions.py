@@ -1,4 +1,4 @@
-"""Decisions that need one document only: takedown, decoding, licence policy, quality rules."""
+"""Decisions that need one document only: takedown, decoding, signals of web sites, licence policy, quality rules."""
 
 from data_recipes.document import ExtractedDocument
 from data_recipes.documents import Decision
@@ -7,13 +7,14 @@ from data_recipes.policy import credit_lines, decide_licence
 from data_recipes.rule_settings import CONTAMINATED, NEAR_DUPLICATE, REPEATED_TEXT
 from data_recipes.settings import CorpusConfig
 from data_recipes.text import READING_RULES
+from data_recipes.warc_settings import SIGNAL_RULES
 
 FORGOTTEN = "taken down"
 LICENCE = "licence"
 LICENCE_EVIDENCE = "licence_evidence"
 DUPLICATE = "duplicate"
 RULES = (
-    *(FORGOTTEN, *READING_RULES, LICENCE, LICENCE_EVIDENCE),
+    *(FORGOTTEN, *READING_RULES, *SIGNAL_RULES, LICENCE, LICENCE_EVIDENCE),
     *(*QUALITY_RULES, DUPLICATE, CONTAMINATED, NEAR_DUPLICATE, REPEATED_TEXT),
 )
 """Names of all rules that can drop a document, in the order in which they are applied."""

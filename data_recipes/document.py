@@ -15,8 +15,8 @@ class LicenceFinding:
     Attributes:
         spdx: SPDX expression, or NOASSERTION.
         declared: the text that declared it, as found.
-        evidence_kind: `file-header`, `licence-text`, `declared-metadata`, `dataset-field`, `hf-card` (weak) or
-            `dep5-stanza`; `none` if unresolved.
+        evidence_kind: `file-header`, `licence-text`, `declared-metadata`, `dataset-field`, `hf-card` (weak),
+            `dep5-stanza`, `page-link` or `page-metadata`; `none` if unresolved.
         evidence_locator: where in the source the evidence stands, such as `LICENSE` or `PKG-INFO:License-Expression`.
         evidence_sha256: sha256 of the bytes of the evidence file.
         evidence_date: ISO date as of which the evidence was taken.
@@ -106,6 +106,21 @@ class DocumentedFunction:
 
 
 @dataclass(frozen=True)
+class Signal:
+    """What the site of a web page says of its use for text and data mining.
+
+    Attributes:
+        rule: name of the rule that it may break.
+        place: `robots.txt`, `tdmrep.json`, `header` or `meta`.
+        value: what stands there: the crawler, the directive, or `0` and `1` of `tdm-reservation` with its policy.
+    """
+
+    rule: str
+    place: str
+    value: str
+
+
+@dataclass(frozen=True)
 class ExtractedDocument:
     """What a source yields.
 
@@ -113,8 +128,10 @@ class ExtractedDocument:
         broken: name of the rule that it broke before any text could be judged, such as `undecodable`; its text is
             then empty.
         functions: documented functions that conversations are made from.
+        signals: what the site of a web page says of its use.
     """
 
     document: Document
     broken: str = ""
     functions: tuple[DocumentedFunction, ...] = ()
+    signals: tuple[Signal, ...] = ()

@@ -57,6 +57,7 @@ class KeptDocument:
 _STRING_LIST = pa.list_(pa.string())
 _STATISTIC_COLUMNS = {int: pa.int64(), float: pa.float64(), str: pa.string()}
 REMOVED_TYPE = pa.struct([("rule", pa.string()), ("num_lines", pa.int64()), ("num_chars", pa.int64())])
+SIGNAL_TYPE = pa.struct([(name, pa.string()) for name in ("rule", "place", "value")])
 PASSAGE_TYPE = pa.struct([("document", pa.string()), ("start", pa.int64()), ("end", pa.int64())])
 HIT_TYPE = pa.struct(
     [("set", pa.string()), ("item", pa.string()), *((name, pa.int64()) for name in ("start", "end", "num_runs"))]
@@ -83,6 +84,7 @@ DOCUMENTS_SCHEMA = pa.schema(
         ("cluster_size", pa.int64()),
         ("contamination", pa.float64()),
         ("contamination_hits", pa.list_(HIT_TYPE)),
+        ("signals", pa.list_(SIGNAL_TYPE)),
         ("personal_data", pa.list_(SPAN_TYPE)),
         ("redacted_from", pa.string()),
         ("lines_removed", pa.list_(REMOVED_TYPE)),
@@ -135,6 +137,7 @@ def document_row(
         "cluster_size": int(is_kept),
         "contamination": 0.0,
         "contamination_hits": [],
+        "signals": [],
         "personal_data": [],
         "redacted_from": "",
         "lines_removed": [],

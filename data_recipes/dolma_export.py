@@ -26,7 +26,7 @@ from provenance.errors import DataError
 
 _FACTS = (
     *("path", "kind", "split", "num_tokens", "text_sha256", "raw_sha256"),
-    *("copyright", "obligations", "cluster_sources", "cluster_licences", "cluster_size"),
+    *("copyright", "obligations", "signals", "cluster_sources", "cluster_licences", "cluster_size"),
     *("contamination", "redacted_from", "lines_removed", "lines_removed_from"),
     *("passages_removed", "passages_removed_from"),
 )

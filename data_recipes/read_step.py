@@ -105,6 +105,7 @@ def _row(
     if document.token_place is not None:
         row["num_tokens"] = document.token_place.end - document.token_place.first
     row["text"], row["functions"] = (None, []) if decision.rule else (document.text, _functions(extracted))
+    row["signals"] = [vars(signal) for signal in extracted.signals]
     row["personal_data"] = [vars(span) for span in reading.personal_data]
     row["redacted_from"] = redacted_from
     if thinned is not None and thinned.removed:

@@ -10,6 +10,7 @@ from data_recipes.pypi_reader import PypiReader
 from data_recipes.reading import ReadingContext, SourceReader
 from data_recipes.settings import CorpusConfig, Source
 from data_recipes.token_source import TokensReader
+from data_recipes.warc_source import WarcReader
 
 READERS: dict[str, Callable[[Any, ReadingContext], SourceReader]] = {
     "dataset": DatasetReader,
@@ -17,6 +18,7 @@ READERS: dict[str, Callable[[Any, ReadingContext], SourceReader]] = {
     "hub": HubReader,
     "pypi": PypiReader,
     "tokens": TokensReader,
+    "warc": WarcReader,
 }
 """A reader's class by the `type` of the source."""
 

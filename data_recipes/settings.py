@@ -26,6 +26,7 @@ from data_recipes.shards import token_dtype
 from data_recipes.slurm_settings import SlurmExecution
 from data_recipes.source_terms import check_names
 from data_recipes.token_settings import TokensSource, check_in_place
+from data_recipes.warc_settings import WarcSource
 from provenance.canonical import Json
 from provenance.config import Config
 
@@ -123,7 +124,7 @@ class ExecutionConfig(Config):
         ray: do them on a Ray cluster instead; not both.
         cache_dir: where fetched archives are kept.
         index_url: package index to fetch from; None for the default one.
-        data_dir: directory that the paths of `dataset` sources are relative to.
+        data_dir: directory that the paths of local files are relative to.
         tokenizer_file: where the file of `tokenizer.file` lies; None for its path below `data_dir`.
         debian_archive: address above `pool/` of the Debian archive to fetch from; there is no default one.
         keep_fetched: whether files of the Hub stay in the cache once their rows are read.
@@ -147,7 +148,9 @@ class ExecutionConfig(Config):
         return self
 
 
-Source = Annotated[PypiSource | DatasetSource | HubSource | DebianSource | TokensSource, Field(discriminator="type")]
+Source = Annotated[
+    PypiSource | DatasetSource | HubSource | DebianSource | TokensSource | WarcSource, Field(discriminator="type")
+]
 
 
 class CorpusConfig(Config):

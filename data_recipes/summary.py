@@ -20,6 +20,7 @@ from data_recipes.rule_settings import (
 from data_recipes.settings import CorpusConfig
 from data_recipes.text import READING_RULES
 from data_recipes.totals import Totals, sum_of
+from data_recipes.warc_settings import SIGNAL_RULES, WarcSource
 from provenance.canonical import Json
 from provenance.config import recipe_of
 
@@ -117,6 +118,12 @@ def _kept(sources: Iterable[SourceSummary]) -> Json:
 _Step = tuple[str, str, Json, tuple[str, ...]]
 
 
+def _signals(config: CorpusConfig) -> Iterator[_Step]:
+    rules = {source.name: recipe_of(source.signals) for source in config.sources if isinstance(source, WarcSource)}
+    if rules:
+        yield "signals of web sites", "data_recipes/web_signals.py", rules, SIGNAL_RULES
+
+
 def _lines(rules: LineRules | None) -> Iterator[_Step]:
     if rules is not None:
         yield "line rules", "data_recipes/line_rules.py", recipe_of(rules), ()
@@ -156,6 +163,7 @@ def _steps(config: CorpusConfig, sources: Sequence[SourceSummary], everything: T
     dropping: tuple[_Step, ...] = (
         ("takedown", "data_recipes/decisions.py", recipe_of(config)["forget"], (FORGOTTEN,)),
         ("decode", "data_recipes/text.py", recipe_of(config.limits), READING_RULES),
+        *_signals(config),
         ("licence policy", "data_recipes/policy.py", recipe_of(config.policy), (LICENCE, LICENCE_EVIDENCE)),
         *_lines(config.lines),
         ("quality rules", "data_recipes/filters.py", recipe_of(config.quality), QUALITY_RULES),

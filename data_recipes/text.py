@@ -9,7 +9,8 @@ from provenance.digests import sha256_bytes
 OVERSIZED = "oversized"
 UNDECODABLE = "undecodable"
 UNPARSABLE = "unparsable"
-READING_RULES = (OVERSIZED, UNDECODABLE, UNPARSABLE)
+DAMAGED = "damaged"
+READING_RULES = (OVERSIZED, UNDECODABLE, UNPARSABLE, DAMAGED)
 """Rules that drop a document before any text can be judged; its text is then empty."""
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ud800-\udfff\ufffe\uffff]")

@@ -22,7 +22,7 @@ from release.facts import BundleFacts, SourceFacts
 from release.sources import class_of, pin_of
 
 DESCRIBED_FORMAT = "openwright-described/1"
-HIDDEN_COLUMNS = ("path", "licence_declared", "licence_reason", "evidence_locator", "copyright")
+HIDDEN_COLUMNS = ("path", "licence_declared", "licence_reason", "evidence_locator", "copyright", "signals")
 """Columns of `documents/` that are emptied in the rows of such a source."""
 
 _SAMPLE_ROWS = 16
