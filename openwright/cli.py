@@ -386,9 +386,9 @@ def inspect_step(
     as_json: AsJson = False,
 ) -> None:
     """Show what a step read: sources, documents, text."""
-    from openwright import commands
+    from openwright import inspect_commands
 
-    commands.inspect_step(step, BundleArgument(bundle, dataset, cache), stage, as_json)
+    inspect_commands.inspect_step(step, BundleArgument(bundle, dataset, cache), stage, as_json)
 
 
 @inspect_app.command("document")
@@ -400,9 +400,9 @@ def inspect_document(
     as_json: AsJson = False,
 ) -> None:
     """Show a document's licence and the steps that read it."""
-    from openwright import commands
+    from openwright import inspect_commands
 
-    commands.inspect_document(document_id, BundleArgument(bundle, dataset, cache), as_json)
+    inspect_commands.inspect_document(document_id, BundleArgument(bundle, dataset, cache), as_json)
 
 
 @inspect_app.command("text")
@@ -419,9 +419,9 @@ def inspect_text(
 
     The first search in a bundle makes an index, which is kept.
     """
-    from openwright import commands
+    from openwright import inspect_commands
 
-    commands.inspect_text(passage, BundleArgument(bundle, dataset, cache), limit, index, as_json)
+    inspect_commands.inspect_text(passage, BundleArgument(bundle, dataset, cache), limit, index, as_json)
 
 
 @release_app.command("build")

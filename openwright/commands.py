@@ -2,34 +2,31 @@
 
 import json
 import re
-import signal
+import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from getpass import getpass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import typer
 
 from openwright.configs import RELEASE, TRAINING_STAGES
 from openwright.located import BundleArgument, Located, own_directory
+from openwright.outcome import REPORT_FORMAT, command, finish, stoppable
 from openwright.report import (
     check_lines,
     check_records,
     exit_code_of,
-    print_json,
     printable,
     stdout_kept_clean,
     verdicts_of,
 )
 from openwright.seeds import SeedOptions
 from provenance.artifacts import Artifact
-from provenance.errors import ConfigError, StoppedForRequeue
-
-REPORT_FORMAT = "openwright-report/1"
+from provenance.errors import ConfigError
 
 
 def run_stages(
@@ -53,13 +50,13 @@ def run_stages(
     if seeds is not None:
         from openwright.sweeps import run_sweep
 
-        with stdout_kept_clean(as_json), _stoppable():
+        with stdout_kept_clean(as_json), stoppable():
             run_sweep(config_dir, overrides, store, until, seeds, dev=dev, launcher=launcher, fresh=fresh)
         show_sweep(config_dir, overrides, store, until, seeds, as_json)
         return
-    with stdout_kept_clean(as_json), _stoppable():
+    with stdout_kept_clean(as_json), stoppable():
         artifacts = run_directory(config_dir, overrides, store, dev, until, launcher, fresh)
-    _print_artifacts(config_dir, artifacts, as_json)
+    _print_artifacts(config_dir, artifacts, as_json, overrides, store)
 
 
 def make_twin(config_dir: Path, overrides: Sequence[str], store: Path) -> Path:
@@ -81,19 +78,20 @@ def show_plan(
         twin: plan the twin of the directory.
     """
     from openwright.configs import load_directory
-    from openwright.plan import PlanOptions, make_plan
-    from openwright.plan_report import plan_lines
 
-    options = PlanOptions(*machines)
-    following = f"openwright run {config_dir}" + (" --twin" if twin else "")
+    following = command("run", config_dir, *(["--twin"] if twin else []), overrides=overrides, store=store)
     with stdout_kept_clean(as_json):
         if twin:
             config_dir, overrides = make_twin(config_dir, overrides, store), ()
-        configs = load_directory(config_dir, overrides, to_plan=True)
+        configs = load_directory(config_dir, overrides, to_plan=True)  # what is wrong is said before torch is loaded
+        from openwright.plan import PlanOptions, make_plan
+        from openwright.plan_report import plan_lines
+
+        options = PlanOptions(*machines)
         layout = options.overrides([stage for stage in TRAINING_STAGES if stage in configs.order])
         configs = load_directory(config_dir, [*overrides, *layout], to_plan=True)
         document = make_plan(configs, store, options, command=following)
-    _finish(document, plan_lines(document), document["next"], as_json)
+    finish(document, plan_lines(document), document["next"], as_json)
 
 
 def branch_run(
@@ -117,12 +115,12 @@ def branch_run(
     overrides, skips, without = changes
     stretches = [parse_steps(text, "--skip") for text in skips]
     sources = [_parse_source(text) for text in without]
-    with stdout_kept_clean(as_json), _stoppable():
+    with stdout_kept_clean(as_json), stoppable():
         source = run.locate()
         fetch_for_branch(source, stage, step)
     path = write_branch(source.path, step, config_dir, target, store, overrides, stretches, stage, sources)
     document = {"format": REPORT_FORMAT, "branch": path.as_posix(), "step": step}
-    _finish(document, [f"branch at step {step}: {path}"], f"openwright run {target}", as_json)
+    finish(document, [f"branch at step {step}: {path}"], command("run", target, store=store), as_json)
 
 
 def build_bundle(
@@ -136,12 +134,14 @@ def build_bundle(
     """`release build`: bundle the newest finished artifacts, after a calibration where steps are given for one."""
     from openwright.pipeline import build_from_latest
 
-    with stdout_kept_clean(as_json), _stoppable():
+    with stdout_kept_clean(as_json), stoppable():
         artifacts = build_from_latest(config_dir, overrides, store, dev, calibrate_steps)
-    _print_artifacts(config_dir, artifacts, as_json)
+    _print_artifacts(config_dir, artifacts, as_json, overrides, store)
 
 
-def _print_artifacts(config_dir: Path, artifacts: dict[str, Artifact], as_json: bool) -> None:
+def _print_artifacts(
+    config_dir: Path, artifacts: dict[str, Artifact], as_json: bool, overrides: Sequence[str], store: Path
+) -> None:
     document: dict[str, Any] = {
         "format": REPORT_FORMAT,
         "artifacts": {
@@ -156,12 +156,12 @@ def _print_artifacts(config_dir: Path, artifacts: dict[str, Artifact], as_json: 
         summary = summarise(bundle_path(artifacts[RELEASE]))
         document["summary"] = summary
         lines = summary_lines(summary)
-        following = f"openwright verify {summary['bundle']} --expect {summary['manifest_digest']}"
+        following = command("verify", summary["bundle"], "--expect", summary["manifest_digest"])
     else:
         stage, last = list(artifacts.items())[-1]
         lines = [f"{stage}: {last.path}", f"content digest {last.content_digest}"]
-        following = f"openwright run {config_dir}"
-    _finish(document, lines, following, as_json)
+        following = command("run", config_dir, overrides=overrides, store=store)
+    finish(document, lines, following, as_json)
 
 
 def rescore_results(results: Path, as_json: bool) -> None:
@@ -172,7 +172,7 @@ def rescore_results(results: Path, as_json: bool) -> None:
         rescore(results)
     document = {"format": REPORT_FORMAT, "results": results.as_posix(), "same": True}
     line = f"PASS  the table of {results} is what its stored samples give, byte for byte"
-    _finish(document, [line], "openwright verify BUNDLE", as_json)
+    finish(document, [line], "openwright verify BUNDLE", as_json)
 
 
 def make_statement(
@@ -196,7 +196,7 @@ def make_statement(
     day = date or datetime.now(UTC).date().isoformat()
     path = write_statement(rule, bundle, name, role, text, day, config_dir)
     document = {"format": REPORT_FORMAT, "rule": rule, "statement": path.as_posix()}
-    _finish(document, [f"statement for {rule}: {path}"], f"openwright release build {config_dir}", as_json)
+    finish(document, [f"statement for {rule}: {path}"], command("release", "build", config_dir), as_json)
 
 
 def launch_release(
@@ -230,12 +230,13 @@ def launch_release(
     document = {"format": REPORT_FORMAT, "submitted": not dry_run, "jobs": jobs}
     target = _target(config_dir, until)
     if dry_run:
-        following = f"openwright launch {target} --cluster {cluster_file}" + (f" {seeds.words()}" if seeds else "")
+        options = ["--cluster", cluster_file, *(seeds.words() if seeds else ())]
+        following = command("launch", target, *options, overrides=overrides)
     elif seeds:
-        following = _sweep_status(store.parent, target, seeds)
+        following = _sweep_status(store.parent, target, seeds, overrides)
     else:
-        following = f"openwright status {store}"
-    _finish(document, launch_lines(chain, dry_run), following, as_json)
+        following = command("status", store)
+    finish(document, launch_lines(chain, dry_run), following, as_json)
 
 
 def show_sweep(
@@ -248,12 +249,12 @@ def show_sweep(
     sweep = read_sweep(config_dir, overrides, store, until, seeds)
     failed = [task for task in sweep["tasks"] if task["state"] == FAILED]
     if failed:
-        following = f"less {failed[0]['log']}"
+        following = shlex.join(["less", failed[0]["log"]])
     elif all(task["state"] == FINISHED for task in sweep["tasks"]):
-        following = f"openwright status {store / sweep['name']}"
+        following = command("status", store / sweep["name"])
     else:
-        following = _sweep_status(store, _target(config_dir, until), seeds)
-    _finish({"format": REPORT_FORMAT, "sweep": sweep}, sweep_lines(sweep), following, as_json)
+        following = _sweep_status(store, _target(config_dir, until), seeds, overrides)
+    finish({"format": REPORT_FORMAT, "sweep": sweep}, sweep_lines(sweep), following, as_json)
 
 
 def _target(config_dir: Path, until: str) -> Path:
@@ -261,8 +262,8 @@ def _target(config_dir: Path, until: str) -> Path:
     return config_dir / f"{until}.yaml" if until else config_dir
 
 
-def _sweep_status(store: Path, target: Path, seeds: SeedOptions) -> str:
-    return f"openwright status {store} --sweep {target} {seeds.words()}"
+def _sweep_status(store: Path, target: Path, seeds: SeedOptions, overrides: Sequence[str]) -> str:
+    return command("status", store, "--sweep", target, *seeds.words(), overrides=overrides)
 
 
 def show_status(root: Path, as_json: bool) -> None:
@@ -270,9 +271,9 @@ def show_status(root: Path, as_json: bool) -> None:
     from openwright.status import statuses
 
     found = list(statuses(root))
-    following = f"openwright status {found[-1].path}"
+    following = command("status", found[-1].path)
     document = {"format": REPORT_FORMAT, "runs": [status.as_json() for status in found]}
-    _finish(document, [status.line() for status in found], following, as_json)
+    finish(document, [status.line() for status in found], following, as_json)
 
 
 def follow_status(root: Path, every_seconds: float, as_json: bool) -> None:
@@ -299,52 +300,6 @@ def follow_status(root: Path, every_seconds: float, as_json: bool) -> None:
         follow(root, show, every_seconds)
 
 
-def inspect_step(step: int, bundle: BundleArgument, stage: str, as_json: bool) -> None:
-    """`inspect step`: the windows that a step read."""
-    from openwright.inspection import Readings, step_lines
-    from openwright.needs import fetch_for_inspection
-
-    with stdout_kept_clean(as_json), _stoppable():
-        found = bundle.locate()
-        fetch_for_inspection(found, stage, with_text=True)
-    windows, named = Readings(found.path, stage).step(step), found.argument
-    document = {"format": REPORT_FORMAT, "bundle": found.name, "stage": stage, "step": step, "windows": windows}
-    ids = [row["document_id"][:12] for window in windows for row in window["documents"]]
-    following = f"openwright inspect document {ids[0]} --in {named}" if ids else f"openwright verify {named}"
-    _finish(document, step_lines(windows), following, as_json)
-
-
-def inspect_document(document_id: str, bundle: BundleArgument, as_json: bool) -> None:
-    """`inspect document`: a document's row and the pretraining steps that read it."""
-    from openwright.inspection import PRETRAIN, Readings, document_lines
-    from openwright.needs import fetch_for_inspection
-
-    with stdout_kept_clean(as_json), _stoppable():
-        place = bundle.locate()
-        fetch_for_inspection(place, PRETRAIN, with_text=False)
-    found, named = Readings(place.path).document(document_id), place.argument
-    document = {"format": REPORT_FORMAT, "bundle": place.name, "document": found}
-    steps = found["steps"]
-    following = f"openwright inspect step {steps[0]} --in {named}" if steps else f"openwright verify {named}"
-    _finish(document, document_lines(found), following, as_json)
-
-
-def inspect_text(passage: str, bundle: BundleArgument, limit: int, index: Path, as_json: bool) -> None:
-    """`inspect text`: where a passage stands in the pretraining text, and which steps read it."""
-    from openwright.inspection import PRETRAIN, Readings
-    from openwright.needs import fetch_for_inspection
-    from openwright.text_search import search_text, text_lines
-
-    with stdout_kept_clean(as_json), _stoppable():
-        place = bundle.locate()
-        fetch_for_inspection(place, PRETRAIN, with_text=True)
-        found, named = search_text(Readings(place.path, cache=index), passage, limit), place.argument
-    document = {"format": REPORT_FORMAT, "bundle": place.name, "search": found}
-    ids = [place["document_id"][:12] for place in found["places"]]
-    following = f"openwright inspect document {ids[0]} --in {named}" if ids else f"openwright verify {named}"
-    _finish(document, text_lines(found), following, as_json)
-
-
 def verify_bundle(
     bundle: BundleArgument, expect: str | None, key: Path | None, attesters: Sequence[Path], tokens: str, as_json: bool
 ) -> None:
@@ -354,13 +309,13 @@ def verify_bundle(
             f"--expect {expect}",
             expected="64 hexadecimal digits",
             where="command line",
-            next_command=f"openwright verify {bundle.place} --expect DIGEST, with the whole digest",
+            next_command=command("verify", bundle.place, "--expect", "DIGEST") + ", with the whole digest",
         )
     from openwright.needs import fetch_everything
     from openwright.verdict_words import in_words
     from release.checks import verify_release
 
-    with stdout_kept_clean(as_json), _stoppable():
+    with stdout_kept_clean(as_json), stoppable():
         found = bundle.locate()
         fetch_everything(found, is_lone_allowed=True)
         results = verify_release(found.path, expect=expect, tokens=tokens, key=key, attesters=attesters)
@@ -380,7 +335,7 @@ def reproduce_bundle(bundle: BundleArgument, step: str | None, as_json: bool, **
     from openwright.reproducing import ReproduceOptions, reproduce_bundle
 
     asked = ReproduceOptions(steps=parse_steps(step) if step is not None else None, **options)
-    with stdout_kept_clean(as_json), _stoppable():
+    with stdout_kept_clean(as_json), stoppable():
         found = bundle.locate()
         report = reproduce_bundle(found, asked)
     following = f"openwright verify {found.argument} --expect DIGEST"
@@ -399,7 +354,7 @@ def sign_release(bundle: Path, key_path: Path, as_json: bool) -> None:
     fingerprint = key.public.fingerprint
     document = {"format": REPORT_FORMAT, "signature": path.as_posix(), "key": fingerprint}
     lines = [f"signed with the key {fingerprint}: {path}", "publish the public key where people can trust it"]
-    _finish(document, lines, f"openwright verify {bundle} --key PUB.pem", as_json)
+    finish(document, lines, command("verify", bundle, "--key", "PUB.pem"), as_json)
 
 
 def attest_replay(bundle: BundleArgument, key_path: Path, report: Path, as_json: bool) -> None:
@@ -408,7 +363,7 @@ def attest_replay(bundle: BundleArgument, key_path: Path, report: Path, as_json:
     from release.attestations import attest
     from release.keys import load_private_key
 
-    with stdout_kept_clean(as_json), _stoppable():
+    with stdout_kept_clean(as_json), stoppable():
         key = load_private_key(key_path, _ask_password)
         found = bundle.locate()
         fetch_everything(found)
@@ -418,7 +373,7 @@ def attest_replay(bundle: BundleArgument, key_path: Path, report: Path, as_json:
     lines = [f"signed with the key {fingerprint}: {path}"]
     if bundle.is_remote:
         lines.append("it lies in your copy: send it to the publisher, who can put it into model/attestations/")
-    _finish(document, lines, f"openwright verify {found.argument} --attester PUB.pem", as_json)
+    finish(document, lines, f"openwright verify {found.argument} --attester PUB.pem", as_json)
 
 
 def _ask_password() -> str:
@@ -470,32 +425,5 @@ def _print_checks(
         **(fields or {}),
     }
     total = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing was checked"
-    _finish(document, [*check_lines(records), *lines, total], following, as_json)
+    finish(document, [*check_lines(records), *lines, total], following, as_json)
     raise typer.Exit(code)
-
-
-def _finish(document: dict[str, Any], lines: Sequence[str], following: str, as_json: bool) -> None:
-    if as_json:
-        print_json({**document, "next": following})
-        return
-    for line in lines:
-        print(printable(line))
-    print(printable(f"next: {following}"))
-    sys.stdout.flush()
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Turn Ctrl-C, SIGTERM and SIGUSR1 into exit code 75: finished stages stay, others go on when run again."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise StoppedForRequeue(
-            f"stopped by {signal.Signals(number).name}", next_command="run the same command again; it goes on"
-        )
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from openwright.outcome import command
 from provenance.config import EXECUTION_SECTION, Config, load_config
 from provenance.errors import ConfigError
 from provenance.made_model import AVERAGE
@@ -105,7 +106,7 @@ def load_directory(directory: Path, overrides: Sequence[str] = (), *, to_plan: b
             f"this recipe is for planning only: {release.plan_only}",
             expected="a recipe that runs; its twin does",
             where=str(directory / f"{RELEASE}.yaml"),
-            next_command=f"openwright plan {directory}, or openwright run {directory} --twin",
+            next_command=f"{command('plan', directory)}, or {command('run', directory, '--twin')}",
         )
     order = tuple(release.stages)
     _check_order(order, directory)

@@ -13,6 +13,7 @@ from data_recipes.olmo_order import convert_olmo_order
 from data_recipes.tombstones import TOMBSTONES_NAME, held_documents, read_tombstones, write_tombstones
 from openwright.forgetting import find_documents, following, make_receipt, make_tombstones, receipt_lines
 from openwright.known_runs import known_runs
+from openwright.outcome import command
 from openwright.report import print_json, printable, require_folder, table_lines, write_named
 from provenance.canonical import write_json
 from provenance.errors import BundleError, ConfigError
@@ -35,7 +36,7 @@ def build(place: Path, overrides: Sequence[str], store: Path, dev: bool, as_json
     for line in table_lines(["source", "split", "kept", "dropped", "tokens", "licences relied on"], rows):
         print(line)
     print(f"corpus: {found['path']}")
-    print(f"next: openwright data licences --in {found['path']}")
+    print(f"next: {command('data', 'licences', '--in', found['path'])}")
 
 
 def dataset_of(place: Path) -> Path:
@@ -69,7 +70,7 @@ def show_licences(place: Path, attribution: Path | None, as_json: bool) -> None:
     for line in _licence_lines(report):
         print(printable(line))
     if attribution is None:
-        print(f"next: openwright data licences --in {place} --attribution ATTRIBUTION.txt")
+        print(f"next: {command('data', 'licences', '--in', place, '--attribution', 'ATTRIBUTION.txt')}")
 
 
 def _licence_lines(report: LicenceReport) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from data_recipes.breakdown import Breakdown, Count, read_breakdown
 from openwright.data_commands import dataset_of
+from openwright.outcome import command
 from openwright.report import print_json, printable, table_lines, write_named
 
 STATS_FORMAT = "openwright-stats/1"
@@ -28,10 +29,8 @@ def show_stats(place: Path, plot: Path | None, as_json: bool) -> None:
         return
     for line in stats_lines(breakdown):
         print(printable(line))
-    following = (
-        f"openwright data licences --in {place}" if plot else f"openwright data stats --in {place} --plot FILE.svg"
-    )
-    print(f"next: {following}")
+    following = ["licences", "--in", place] if plot else ["stats", "--in", place, "--plot", "FILE.svg"]
+    print(printable(f"next: {command('data', *following)}"))
 
 
 def stats_json(breakdown: Breakdown) -> dict[str, object]:

@@ -24,6 +24,7 @@ from data_recipes.tombstones import (
 )
 from openwright.known_averages import KnownAverage, known_averages
 from openwright.known_runs import KnownRun
+from openwright.outcome import command
 from provenance.canonical import Json, read_json
 from provenance.errors import ConfigError
 
@@ -232,9 +233,9 @@ def following(receipt: dict[str, Json], config_dir: Path) -> str:
     version = "with a new version in release.yaml"
     held = sorted(document["document_id"] for document in receipt["documents"] if held_out_in(document))
     if not held:
-        return f"openwright release build {config_dir}, {version}"
+        return f"{command('release', 'build', config_dir)}, {version}"
     forget = f"add {', '.join(held)} to `forget` in {config_dir / 'eval.yaml'}"
-    return f"{forget}, then openwright run {config_dir}, {version}: the evaluation is made again without them"
+    return f"{forget}, then {command('run', config_dir)}, {version}: the evaluation is made again without them"
 
 
 def receipt_lines(receipt: dict[str, Json]) -> list[str]:

@@ -1,5 +1,6 @@
 """What BUNDLE stands for on a command line: a directory, or a bundle on the Hub, of which needed files are fetched."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -52,8 +53,8 @@ class LocalBundle:
 
     @property
     def argument(self) -> str:
-        """Its path."""
-        return self.name
+        """Its path, quoted where a shell needs it."""
+        return shlex.quote(self.name)
 
     def fetch(self, *patterns: str, is_lone_allowed: bool = False) -> None:
         """Nothing: what is not here is missing."""

@@ -110,7 +110,7 @@ def make_plan(configs: StageConfigs, store: Path, options: PlanOptions, *, comma
         "thresholds": _thresholds(sum(stage["flops"]["model"] for stage in stages)),
         "openness": outlook,
         "harness_ends": HARNESS_ENDS,
-        "next": command if runnable else f"openwright run {configs.directory} --twin",
+        "next": command if runnable else f"{command} --twin",
     }
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from openwright.outcome import command
 from openwright.report import table_lines
 from release.display import size
 
@@ -123,7 +124,7 @@ def _memory_lines(memory: Mapping[str, Any]) -> Iterator[str]:
 
 def _time(time: Mapping[str, Any] | None, config_dir: str, num_devices: int) -> str:
     if time is None:
-        measure = f"measure with `openwright run {config_dir}`, read `openwright status`"
+        measure = f"measure with `{command('run', config_dir)}`, read `openwright status`"
         return f"unknown: give --device, or {measure} and give --tokens-per-second"
     rate = f"{time['tokens_per_second']:,.0f} tokens/s; {time['basis']}"
     return f"{_hours(time['seconds'])} on {num_devices} devices, {time['device_hours']:,.0f} device-hours ({rate})"

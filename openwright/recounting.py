@@ -7,6 +7,7 @@ from typing import Any
 
 from data_recipes.recount import RECOUNT_FORMAT, Recount, recount
 from openwright.data_commands import dataset_of
+from openwright.outcome import command
 from openwright.report import print_json, printable, table_lines
 
 
@@ -18,6 +19,8 @@ def show_recount(place: Path, overrides: Sequence[str], as_json: bool) -> None:
         return
     for line in _lines(counted):
         print(printable(line))
+    again = command("data", "recount", "--in", place, "--set", "quality.RULE=VALUE")
+    print(printable(f"next: {'write these thresholds into corpus.yaml' if counted.changed else again}"))
 
 
 def as_document(counted: Recount) -> dict[str, Any]:

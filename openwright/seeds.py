@@ -73,9 +73,9 @@ class SeedOptions:
     seeds: str
     seed_of: tuple[str, ...] = ()
 
-    def words(self) -> str:
+    def words(self) -> list[str]:
         """The options as they are typed."""
-        return " ".join([f"--seeds {self.seeds}", *(f"--seed-of {stage}" for stage in self.seed_of)])
+        return ["--seeds", self.seeds, *(word for stage in self.seed_of for word in ("--seed-of", stage))]
 
     def sweep(self, order: Sequence[str], stages: Sequence[str]) -> Sweep:
         """The sweep that is meant.

@@ -9,6 +9,7 @@ comes to for a reader: `release.attested`.
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from pydantic import ValidationError
@@ -82,7 +83,7 @@ def attest(bundle: Path, key: PrivateKey, report_path: Path) -> Path:
             show(found),
             expected=f"one of this bundle, manifest {identity.manifest_sha256}",
             where=str(report_path),
-            next_command=f"openwright reproduce {bundle} --json > REPORT.json",
+            next_command=f"openwright reproduce {quote(str(bundle))} --json > REPORT.json",
         )
     try:
         _require_possible(Tree(bundle / "model", "model"), report)

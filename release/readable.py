@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pyarrow as pa
@@ -89,7 +90,7 @@ class Records:
                 error.detail,
                 expected="a record as docs/formats.md has it",
                 where=f"{self._root}: {error.where}" if error.where else str(self._root),
-                next_command=f"openwright verify {self._root}",
+                next_command=f"openwright verify {quote(str(self._root))}",
             ) from None
 
     def read(self, path: str, *forms: str | type[RecordForm]) -> Json:
@@ -297,7 +298,7 @@ def require_for_inspection(bundle: Path, *, with_text: bool, with_documents: boo
             Tokenizer.from_file(str(path))
         except Exception as error:  # all that the library raises
             told = f"no tokenizer that can be read ({show(str(error))})"
-            raise BundleError(told, where=str(path), next_command=f"openwright verify {bundle}") from None
+            raise BundleError(told, where=str(path), next_command=f"openwright verify {quote(str(bundle))}") from None
 
 
 def require_written(output: Path) -> None:

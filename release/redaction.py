@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 
@@ -69,7 +70,7 @@ def refuse_quoted(corpus: Path, tombstones: Sequence[Tombstone], evaluation: Jso
             expected="an evaluation that was made without the held-out documents that are taken down",
             where=TOMBSTONES_NAME,
             next_command=f"write `forget: [{', '.join(forget)}]` into {config_dir / 'eval.yaml'}, then openwright run "
-            f"{config_dir}: corpus and models stay, the evaluation and the bundle are made again",
+            f"{quote(str(config_dir))}: corpus and models stay, the evaluation and the bundle are made again",
         )
 
 

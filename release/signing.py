@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from cryptography.exceptions import InvalidSignature
 from model_signing import hashing, signing, verifying
@@ -78,7 +79,7 @@ def require_whole(bundle: Path, results: Sequence[CheckResult], checks: Sequence
                 f"{result.check}: {result.name} is {result.verdict}: {result.detail}",
                 expected="a whole bundle, made without --dev, that verifies",
                 where=f"{bundle}: {result.where}",
-                next_command=f"openwright verify {bundle}",
+                next_command=f"openwright verify {quote(str(bundle))}",
             )
 
 

@@ -1,5 +1,6 @@
 import errno
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from openwright import cli, commands
+from openwright.outcome import command
 from openwright.report import check_lines, exit_code_of, printable, table_lines
 from provenance.errors import ConfigError, ReleaseError, StoppedForRequeue
 
@@ -57,7 +59,8 @@ def test_help_is_instant_and_loads_nothing_heavy(openwright):
 def test_starting_stages_and_replays_does_not_load_torch():
     """Their processes do; loading it in those that wait for them cost seconds at every stage."""
     starters = "openwright.pipeline, openwright.branching, train.replay, eval.stage, release.bundle, release.checks"
-    probe = f"import sys, {starters}; print('torch' in sys.modules or 'transformers' in sys.modules)"
+    mistaken = "from openwright.cli import invoke; invoke(['plan', 'no-such-directory'])"  # told before it is loaded
+    probe = f"import sys, {starters}; {mistaken}; print('torch' in sys.modules or 'transformers' in sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "False"
 
@@ -198,6 +201,20 @@ def test_a_signal_during_a_run_means_stopped_for_requeue(monkeypatch, capsys, nu
     assert cli.invoke(["run", "somewhere"]) == 75
     assert "again" in capsys.readouterr().err
     assert signal.getsignal(number) == before
+
+
+def test_the_next_command_can_be_pasted_and_makes_the_same(verdicts, tmp_path, capsys):
+    place = "a bundle; with 'more' ж"
+    (tmp_path / place).mkdir()
+    verdicts(check("PASS"))
+    assert cli.invoke(["verify", place]) == 0
+    following = capsys.readouterr().out.splitlines()[-1].removeprefix("next: ")
+    assert shlex.split(following) == ["openwright", "reproduce", place]
+    assert command("run", "configs/x") == "openwright run configs/x"
+    overrides = ["pretrain.seed=7", "release.description=two words"]
+    told = command("run", "configs/x", overrides=overrides, store=Path("my store"))
+    given = ["--set", overrides[0], "--set", overrides[1], "--artifacts", "my store"]
+    assert shlex.split(told) == ["openwright", "run", "configs/x", *given]
 
 
 def test_steps_are_read_strictly():

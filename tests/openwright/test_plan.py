@@ -62,7 +62,7 @@ def test_thresholds_of_laws_are_compared_with_training_flops(seven_billion):
 
 
 def test_the_next_command_is_the_twin_while_sources_are_not_pinned(seven_billion):
-    assert seven_billion["next"].endswith("olmo3-7b --twin")
+    assert seven_billion["next"] == "openwright run x --twin"
     assert "web" in next(line for line in plan_lines(seven_billion) if "not pinned" in line)
 
 
@@ -71,7 +71,7 @@ def test_a_plan_is_one_json_document(capfd, tmp_path):
     assert cli.invoke(arguments) == 0
     document = json.loads(capfd.readouterr().out)
     assert document["format"] == PLAN_FORMAT
-    assert document["next"] == f"openwright run {ROOT / 'configs' / 'quickstart'}"
+    assert document["next"] == f"openwright run {ROOT / 'configs' / 'quickstart'} --artifacts {tmp_path}"
     assert [stage["stage"] for stage in document["stages"]] == ["pretrain", "sft"]
     assert document["corpus"] is None
     assert document["stages"][0]["epochs"] is document["stages"][0]["time"] is document["device"] is None

@@ -99,7 +99,8 @@ def test_a_table_for_people_says_what_changes(corpus, capsys):
     assert lines[0] == "min_num_words: 30 -> 20"
     assert any(line.split() == ["min_num_words", "2", "0", "-2"] for line in lines)
     assert any(line.startswith("beta") for line in lines)
-    assert lines[-2].startswith("2 documents are let in")
+    assert lines[-3].startswith("2 documents are let in")
+    assert lines[-1] == "next: write these thresholds into corpus.yaml"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,53 @@
+"""What the commands `openwright inspect ...` do once their arguments are parsed."""
+
+from pathlib import Path
+
+from openwright.located import BundleArgument
+from openwright.outcome import REPORT_FORMAT, finish, stoppable
+from openwright.report import stdout_kept_clean
+
+
+def inspect_step(step: int, bundle: BundleArgument, stage: str, as_json: bool) -> None:
+    """`inspect step`: the windows that a step read."""
+    from openwright.inspection import Readings, step_lines
+    from openwright.needs import fetch_for_inspection
+
+    with stdout_kept_clean(as_json), stoppable():
+        found = bundle.locate()
+        fetch_for_inspection(found, stage, with_text=True)
+    windows, named = Readings(found.path, stage).step(step), found.argument
+    document = {"format": REPORT_FORMAT, "bundle": found.name, "stage": stage, "step": step, "windows": windows}
+    ids = [row["document_id"][:12] for window in windows for row in window["documents"]]
+    following = f"openwright inspect document {ids[0]} --in {named}" if ids else f"openwright verify {named}"
+    finish(document, step_lines(windows), following, as_json)
+
+
+def inspect_document(document_id: str, bundle: BundleArgument, as_json: bool) -> None:
+    """`inspect document`: a document's row and the pretraining steps that read it."""
+    from openwright.inspection import PRETRAIN, Readings, document_lines
+    from openwright.needs import fetch_for_inspection
+
+    with stdout_kept_clean(as_json), stoppable():
+        place = bundle.locate()
+        fetch_for_inspection(place, PRETRAIN, with_text=False)
+    found, named = Readings(place.path).document(document_id), place.argument
+    document = {"format": REPORT_FORMAT, "bundle": place.name, "document": found}
+    steps = found["steps"]
+    following = f"openwright inspect step {steps[0]} --in {named}" if steps else f"openwright verify {named}"
+    finish(document, document_lines(found), following, as_json)
+
+
+def inspect_text(passage: str, bundle: BundleArgument, limit: int, index: Path, as_json: bool) -> None:
+    """`inspect text`: where a passage stands in the pretraining text, and which steps read it."""
+    from openwright.inspection import PRETRAIN, Readings
+    from openwright.needs import fetch_for_inspection
+    from openwright.text_search import search_text, text_lines
+
+    with stdout_kept_clean(as_json), stoppable():
+        place = bundle.locate()
+        fetch_for_inspection(place, PRETRAIN, with_text=True)
+        found, named = search_text(Readings(place.path, cache=index), passage, limit), place.argument
+    document = {"format": REPORT_FORMAT, "bundle": place.name, "search": found}
+    ids = [place["document_id"][:12] for place in found["places"]]
+    following = f"openwright inspect document {ids[0]} --in {named}" if ids else f"openwright verify {named}"
+    finish(document, text_lines(found), following, as_json)
