@@ -17,9 +17,10 @@ from provenance.errors import ConfigError, DataError
 _FORMATS = {
     ".parquet": "parquet", ".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "jsonl", ".txt": "text", ".md": "text",
 }  # fmt: skip
-_EXPECTED = f"{PREFIX}ORG/NAME[@REVISION], a .dsc file, or data files ({', '.join(_FORMATS)}; also .gz and .zst)"
+_EXPECTED = f"{PREFIX}ORG/NAME[@REVISION], a .dsc or .warc[.gz] file, data ({', '.join(_FORMATS)}; .gz, .zst too)"
 _STATE = "licence: {spdx: ID, evidence: WHERE IT SAYS SO}"
 _CHOOSE_LICENCE = f"add the licence: licence_column: COLUMN, or {_STATE}"
+_CHOOSE_PAGES = f"pages that name no licence are dropped; if one holds for all: {_STATE}"
 _CHOOSE_CARD = f"add the licence: licence_column: COLUMN, card_licence: true (weak evidence), or {_STATE}"
 
 
@@ -27,7 +28,7 @@ def pin(things: Sequence[str], globs: Sequence[str], data_dir: Path) -> str:
     """Return the YAML of a source, with comments on what is left for a person to say.
 
     Args:
-        things: a data set of the Hub, the description of a Debian source package, or local data files.
+        things: a data set of the Hub, the description of a Debian source package, or local data files or web archives.
         globs: of a data set of the Hub, which files to read; none takes all of the commonest format.
         data_dir: directory that the paths of local files are written relative to.
 
@@ -57,6 +58,9 @@ def _of_files(paths: Sequence[Path], data_dir: Path) -> str:
         raise ConfigError(told, expected="files below --data-dir", where="command line")
     names = [path.resolve().relative_to(root).as_posix() for path in paths]
     files = [{"path": name, "sha256": sha256_file(path)} for name, path in zip(names, paths, strict=True)]
+    if all(name.lower().removesuffix(".gz").endswith(".warc") for name in names):
+        archives = {"type": "warc", "name": _name_of(names[0]), "files": files, **_common()}
+        return _yaml(archives, [_CHOOSE_PAGES, "say where a stranger gets the files: obtained_from: PLACE"])
     entry = {"type": "dataset", "name": _name_of(names[0]), "format": _format_of(names), "files": files, **_common()}
     return _yaml(entry, [_CHOOSE_LICENCE, "say where a stranger gets the files: obtained_from: PLACE"])
 

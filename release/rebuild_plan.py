@@ -202,7 +202,7 @@ def _obstacles(bundle: Path, config_dir: Path, options: RebuildOptions) -> Itera
             detail = f"{begins}, which is not in this bundle: replay its steps instead"
             yield CheckResult(CHECK, stage, "UNVERIFIED", detail, "")
     sources = read_json(bundle / "dataset" / "sources.lock")["sources"]
-    local = [source for source in sources if source["type"] in ("chat", "dataset", "tokens")]
+    local = [source for source in sources if source["type"] in ("chat", "dataset", "tokens", "warc")]
     if options.data_dir is None:
         for source in local:
             told = f"the files of source {source['name']} cannot be fetched by a program"

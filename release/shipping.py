@@ -105,7 +105,7 @@ def _copy_documents(source: Path, target: Path, hidden: list[str]) -> None:
     """Copy the table of documents with what would tell of unshareable sources emptied; every file gets a new name."""
     table = pq.read_table(source)
     is_hidden = pc.is_in(table["source"], pa.array(hidden, pa.string()))
-    for column in HIDDEN_COLUMNS:
+    for column in (name for name in HIDDEN_COLUMNS if name in table.schema.names):  # older tables have no signals
         number, kind = table.schema.get_field_index(column), table.schema.field(column).type
         empty = pa.scalar([] if pa.types.is_list(kind) else "", kind)
         table = table.set_column(number, table.schema.field(column), pc.if_else(is_hidden, empty, table[column]))

@@ -43,6 +43,16 @@ def test_local_files(tmp_path, capfd):
     assert as_source({**entry, **STATED}).pins == [file["sha256"] for file in entry["files"]]
 
 
+def test_web_archives(tmp_path, capfd):
+    for name in ("a.warc.gz", "b.warc"):
+        (tmp_path / name).write_bytes(name.encode())
+    entry, notes = pinned(capfd, tmp_path / "a.warc.gz", tmp_path / "b.warc", "--data-dir", tmp_path)
+    assert (entry["type"], entry["name"], len(entry["files"])) == ("warc", "a", 2)
+    assert as_source(entry).pins == [file["sha256"] for file in entry["files"]]
+    assert "licence" in notes[0]
+    assert cli.invoke(["data", "pin", str(tmp_path / "a.warc.gz"), str(tmp_path / "missing.warc")]) == 2
+
+
 def test_a_data_set_of_the_hub(monkeypatch, capfd):
     files = {"README.md": b"#", "data/a.parquet": b"12345", "data/b.parquet": b"1", "notes.txt": b"x"}
     with loopback_hub({"datasets/org/rows": Repository(files, COMMIT)}) as hub:

@@ -300,6 +300,7 @@ def _document_row(source: FakeSource, document: Document, num_tokens: int) -> di
         "evidence_sha256": licence.evidence_sha256,
         "evidence_date": licence.evidence_date,
         "copyright": list(licence.copyright),
+        "signals": [{"rule": "noai", "place": "header", "value": "noai"}],
         "decision": "dropped" if source.rule else "kept",
         "rule": source.rule,
         "score": None,

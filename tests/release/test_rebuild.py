@@ -218,9 +218,10 @@ def test_what_a_bundle_cannot_be_made_from_is_said_before_anything_runs(
     assert "obtained from: ask us" in obstacles[1].detail
     given = plan_rebuild(bundle, tmp_path / "work", RebuildOptions(data_dir=tmp_path)).obstacles
     assert len(given) == 1
-    lock["sources"][0]["type"] = "chat"
-    write_json(bundle / "dataset" / "sources.lock", lock)
-    assert len(plan_rebuild(bundle, tmp_path / "work", RebuildOptions()).obstacles) == 2
+    for kind in ("chat", "warc"):
+        lock["sources"][0]["type"] = kind
+        write_json(bundle / "dataset" / "sources.lock", lock)
+        assert len(plan_rebuild(bundle, tmp_path / "work", RebuildOptions()).obstacles) == 2
     lock["sources"][0]["type"] = "debian"
     write_json(bundle / "dataset" / "sources.lock", lock)
     assert "give --debian-archive URL" in plan_rebuild(bundle, tmp_path / "work", RebuildOptions()).obstacles[1].detail

@@ -76,7 +76,8 @@ def test_of_an_unshareable_source_only_digests_and_counts_are_there(hidden: Path
     table = pq.read_table(hidden / "dataset" / "documents" / "documents-shipped-00000.parquet").to_pylist()
     rows = [row for row in table if row["source"] == "gamma"]
     assert {row["path"] for row in rows} == {""}
-    assert all(row["copyright"] == [] and len(row["text_sha256"]) == 64 and row["num_tokens"] for row in rows)
+    assert all(row["copyright"] == row["signals"] == [] for row in rows)
+    assert all(len(row["text_sha256"]) == 64 and row["num_tokens"] for row in rows)
     assert any(row["path"] for row in table if row["source"] == "alpha")
     assert not (hidden / "dataset" / "documents" / "documents-00000.parquet").exists()
     assert SECRET not in (hidden / "model" / "NOTICE").read_text(encoding="utf-8")
