@@ -25,6 +25,7 @@ from fake_runs import FakeRun, Tensors, initial_weights  # noqa: E402
 from provenance.digests import sha256_file  # noqa: E402
 from provenance.fingerprint import PACKAGES, CodeIdentity, sources_digest  # noqa: E402
 from release.bundle import build_release, bundle_path  # noqa: E402
+from release.checks import verify_release  # noqa: E402
 from release.keys import load_private_key  # noqa: E402
 from release.signing import sign_bundle  # noqa: E402
 from release.verify import verify_bundle  # noqa: E402
@@ -37,28 +38,40 @@ def main() -> None:
     """Build, sign, pack and describe each bundle."""
     target = Path(sys.argv[1])
     target.mkdir(parents=True)
-    told = {}
     with tempfile.TemporaryDirectory() as scratch:
-        project = _make_project(Path(scratch) / "code")
-        key = Path(scratch) / "golden.key"
-        for command in (
-            ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", str(key)],
-            ["openssl", "ec", "-in", str(key), "-pubout", "-out", str(target / "publisher.pub")],
-        ):
-            subprocess.run(command, check=True, capture_output=True)
-        for name in GOLDEN:
-            bundle = _make_bundle(Path(scratch) / name, project, name)
-            sign_bundle(bundle, load_private_key(key, lambda: ""))
-            told[name] = {
-                "manifest_digest": sha256_file(bundle / "model" / "manifest.json"),
-                "content_digest": json.loads((bundle / "model" / "manifest.json").read_bytes())["content_digest"],
-                "verdicts": {r.name: r.verdict for r in verify_bundle(bundle, tokens="all") if r.name != "identity"},
-            }
-            _pack(bundle, target / f"{name}.tar.xz")
+        project = make_project(Path(scratch) / "code")
+        key = make_keys(Path(scratch), target)
+        describe({name: _make_bundle(Path(scratch) / name, project, name) for name in GOLDEN}, key, target)
+
+
+def make_keys(scratch: Path, target: Path) -> Path:
+    """Make a key pair; the public one stays in `target`, the private one is returned and thrown away."""
+    key = scratch / "golden.key"
+    for command in (
+        ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", str(key)],
+        ["openssl", "ec", "-in", str(key), "-pubout", "-out", str(target / "publisher.pub")],
+    ):
+        subprocess.run(command, check=True, capture_output=True)
+    return key
+
+
+def describe(bundles: dict[str, Path], key: Path, target: Path) -> None:
+    """Sign and pack bundles, and write down their digests and what both verifiers say of them today."""
+    told = {}
+    for name, bundle in bundles.items():
+        sign_bundle(bundle, load_private_key(key, lambda: ""))
+        of_libraries = verify_release(bundle, expect=None, tokens="none", key=target / "publisher.pub")
+        told[name] = {
+            "manifest_digest": sha256_file(bundle / "model" / "manifest.json"),
+            "content_digest": json.loads((bundle / "model" / "manifest.json").read_bytes())["content_digest"],
+            "verdicts": {r.name: r.verdict for r in verify_bundle(bundle, tokens="all") if r.name != "identity"},
+            "verdicts_with_libraries": {r.name: r.verdict for r in of_libraries},
+        }
+        _pack(bundle, target / f"{name}.tar.xz")
     (target / "bundles.json").write_text(json.dumps(told, indent=1, sort_keys=True) + "\n")
 
 
-def _make_project(project: Path) -> Path:
+def make_project(project: Path) -> Path:
     for package in PACKAGES:
         (project / package).mkdir(parents=True)
         (project / package / "__init__.py").write_text(f'"""Stands for the package {package}."""\n')
