@@ -16,7 +16,6 @@ from provenance.errors import ConfigError
 
 app = typer.Typer(
     name="openwright",
-    help="Fully open language models: make a release that strangers can verify and replay bit for bit.",
     epilog="Exit codes: 0 pass, 1 fail, 2 bad usage, 3 unverified, 75 stopped: the same command goes on.",
     no_args_is_help=True,
     add_completion=False,
@@ -58,6 +57,23 @@ DatasetName = Annotated[
     str, Option("--dataset", metavar="hf:ORG/NAME|none", help="For hf: the dataset, if not that of the model's card.")
 ]
 Cache = Annotated[Path, Option("--cache", metavar="DIR", help="For hf: where what is fetched is kept.")]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from openwright.version import version_text
+
+        print(version_text())
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Fully open language models: make a release that strangers can verify and replay bit for bit."""
 
 
 @app.command()

@@ -1,5 +1,6 @@
 import errno
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from openwright import cli, commands
 from openwright.outcome import command
 from openwright.report import check_lines, exit_code_of, printable, table_lines
 from provenance.errors import ConfigError, ReleaseError, StoppedForRequeue
+from provenance.fingerprint import CodeIdentity
 
 DIGEST = "a" * 64
 
@@ -54,6 +56,14 @@ def test_help_is_instant_and_loads_nothing_heavy(openwright):
     probe = f"import sys; from openwright import cli; print([name for name in {heavy} if name in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
+
+
+def test_the_version_names_the_commit_that_runs(monkeypatch, capsys):
+    for dirty, told in ((False, ""), (True, " with uncommitted changes")):
+        code = CodeIdentity("ab" * 20, dirty, "")
+        monkeypatch.setattr("openwright.version.code_identity", lambda code=code: code)
+        assert cli.invoke(["--version"]) == 0
+        assert re.fullmatch(rf"openwright \d+\.\d+\.\d+, commit {'ab' * 20}{told}\n", capsys.readouterr().out)
 
 
 def test_starting_stages_and_replays_does_not_load_torch():
