@@ -1,5 +1,6 @@
 """`openwright branch`: write the config directory of a run that goes on from a checkpoint with something changed."""
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from data_recipes.order_file import read_order
 from openwright.configs import RELEASE, TRAINING_STAGES, config_model, kept_overrides, require_directory
 from provenance.canonical import read_json
 from provenance.config import from_recipe, load_config, read_mapping
+from provenance.digests import sha256_bytes
 from provenance.errors import ArtifactError, ConfigError
 from provenance.ledger import read_chain
 from release.code_copy import OVERRIDES_FILE
@@ -89,11 +91,29 @@ def write_branch(
         after = load_config(path, model, overrides)
         check_same_past(before, after, step, draws)
         check_left_out(after, order, step, without)
-        path.write_text(header + _yaml(after.model_dump(mode="json", exclude_defaults=True)), encoding="utf-8")
+        text = header + _yaml(after.model_dump(mode="json", exclude_defaults=True))
+        path.write_text(text, encoding="utf-8")
+        _give_version(target / f"{RELEASE}.yaml", sha256_bytes(text.encode()))
+    except ConfigError as error:
+        shutil.rmtree(target)
+        following = "the same command with another --set, --skip or --without"
+        place = "command line" if error.where.startswith(str(target)) else error.where  # that file is gone
+        raise ConfigError(error.found, expected=error.expected, where=place, next_command=following) from None
     except Exception:
         shutil.rmtree(target)
         raise
     return path
+
+
+def _give_version(path: Path, digest: str) -> None:
+    """Give the release a version of its own: another model must not go by the name of the one that it comes from."""
+
+    def version(found: re.Match[str]) -> str:
+        before = re.sub(r"-branch\.[0-9a-f]{8}$", "", str(yaml.safe_load(found[1])))
+        return f'version: "{before}-branch.{digest[:8]}"'
+
+    text = re.sub(r"(?m)^version:[ ]*([^#\n]+?)(?=[ ]*(#|$))", version, path.read_text(encoding="utf-8"), count=1)
+    path.write_text(text, encoding="utf-8")
 
 
 def _release_name(path: Path) -> str:

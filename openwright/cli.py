@@ -363,7 +363,7 @@ def reproduce(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Replay steps from a bundle, or make all of it again, and compare the bits.
+    """Replay steps, or make all again, and compare the bits.
 
     This runs the bundle's own code: it says which, and asks first.
     """

@@ -26,6 +26,7 @@ from openwright.report import (
 )
 from openwright.seeds import SeedOptions
 from provenance.artifacts import Artifact
+from provenance.config import read_mapping
 from provenance.errors import ConfigError
 
 
@@ -119,8 +120,11 @@ def branch_run(
         source = run.locate()
         fetch_for_branch(source, stage, step)
     path = write_branch(source.path, step, config_dir, target, store, overrides, stretches, stage, sources)
-    document = {"format": REPORT_FORMAT, "branch": path.as_posix(), "step": step}
-    finish(document, [f"branch at step {step}: {path}"], command("run", target, store=store), as_json)
+    release = read_mapping(target / f"{RELEASE}.yaml")
+    name, version = (str(release.get(key)) for key in ("name", "version"))
+    document = {"format": REPORT_FORMAT, "branch": path.as_posix(), "step": step, "name": name, "version": version}
+    lines = [f"branch at step {step}: {path}", f"its release: {name} {version}, as release.yaml there says"]
+    finish(document, lines, command("run", target, store=store), as_json)
 
 
 def build_bundle(

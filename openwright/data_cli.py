@@ -46,9 +46,10 @@ def data_pin(
         Path, Option("--data-dir", metavar="DIR", help="Directory that local paths are relative to.")
     ] = Path(),
 ) -> None:
-    """Print the entry of a source for corpus.yaml, with its digests or its commit.
+    """Print a source's entry for corpus.yaml with its pins.
 
-    What is left for a person to say, such as the licence, stands in comments.
+    Pins are digests of files, or the commit of a repository. What is left for a person to say, such as the licence,
+    stands in comments.
     """
     from openwright.pins import pin
 

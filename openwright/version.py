@@ -13,6 +13,5 @@ def version_text() -> str:
     """
     project = tomllib.loads((project_root() / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     code = code_identity()
-    return f"openwright {project['version']}, commit {code.commit}" + (
-        " with uncommitted changes" if code.dirty else ""
-    )
+    changes = " with uncommitted changes" if code.dirty else ""
+    return f"openwright {project['version']}, commit {code.commit}{changes}"

@@ -210,10 +210,11 @@ def check_same_past(before: RunConfig, after: RunConfig, step: int, draws_before
     }
     for name, (expected, found) in pairs.items():
         if expected != found:
+            following = "leave it as it is; a run of its own, from step 0, may have another"
             raise ResumeMismatch(
                 f"{name} would be {found}",
                 expected=f"{expected}, as in the run that the branch comes from, up to step {step}",
-                next_command="change later phases, or add one",
+                next_command="change later phases, or add one" if name.startswith("phases") else following,
             )
 
 

@@ -1,6 +1,7 @@
 """`openwright branch`: from runs and bundles, with something changed or nothing, and what is refused."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def config_dir(tmp_path: Path) -> Path:
     """The parts of a config directory that a branch reads."""
     directory = tmp_path / "config"
     directory.mkdir()
-    (directory / "release.yaml").write_text("name: tiny\n")
+    (directory / "release.yaml").write_text('name: tiny\nversion: "0.1"  # of the parent\n')
     (directory / "pretrain.yaml").write_text("execution:\n  num_processes: 2\n")
     return directory
 
@@ -238,11 +239,31 @@ def test_the_command_writes_the_directory_and_names_the_next_one(
         *("--skip", "5:6", "--set", "optimizer.weight_decay=0.2", "--artifacts", str(tmp_path / "store"), "--json"),
     ]
     assert cli.invoke(arguments) == 0
-    assert json.loads(capsys.readouterr().out)["branch"] == (tmp_path / "new" / "pretrain.yaml").as_posix()
+    told = json.loads(capsys.readouterr().out)
+    assert told["branch"] == (tmp_path / "new" / "pretrain.yaml").as_posix()
+    release = (tmp_path / "new" / "release.yaml").read_text()
+    assert re.search(r'version: "0\.1-branch\.[0-9a-f]{8}"  # of the parent', release)
+    assert told["version"] in release, "another model does not go by the name of its parent"
     config = load_config(tmp_path / "new" / "pretrain.yaml", PretrainConfig)
     assert (config.skip_steps, config.optimizer.weight_decay) == (((5, 6),), 0.2)
     assert recipe_of(config)["branch"]["step"] == 3
     assert cli.invoke([*arguments[:3], "4", *arguments[4:7], str(tmp_path / "newer"), *arguments[8:]]) == 1
+    capsys.readouterr()
+    assert cli.invoke([*arguments[:7], str(tmp_path / "newer"), "--skip", "7:99", *arguments[12:]]) == 2
+    assert "next: the same command with another --set, --skip" in capsys.readouterr().err
+    assert not (tmp_path / "newer").exists()
+
+
+def test_branches_that_differ_have_versions_that_differ(parent: Path, config_dir: Path, tmp_path: Path) -> None:
+    def version(name: str, *overrides: str, of: Path = config_dir) -> str:
+        write_branch(parent, 3, of, tmp_path / name, tmp_path / "store", overrides)
+        return str(yaml.safe_load((tmp_path / name / "release.yaml").read_text())["version"])
+
+    one = version("one", "optimizer.weight_decay=0.2")
+    assert version("again", "optimizer.weight_decay=0.2") == one
+    other = version("other", "optimizer.weight_decay=0.3", of=tmp_path / "one")
+    assert other != one
+    assert other.count("branch") == 1
 
 
 def test_a_branched_release_verifies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
