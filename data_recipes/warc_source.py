@@ -77,9 +77,8 @@ class WarcReader:
         """
         source, path = self._source, self._data_dir / part.pin["path"]
         sites = SiteStatements(source.signals)
-        if {"robots_txt", "tdm_reservation"} & set(source.signals.drop):
-            for name in (*(file["path"] for file in part.pin["site_files"]), part.pin["path"]):
-                self._collect(self._data_dir / name, sites)
+        for name in (*(file["path"] for file in part.pin["site_files"]), part.pin["path"]):
+            self._collect(self._data_dir / name, sites)
         pages = _Pages(source, part, self._max_bytes, sites, report)
         with self._reading(path) as reader:
             yield from pages.of(reader)

@@ -11,6 +11,7 @@ from huggingface_hub import constants
 from loopback_hub import Repository, loopback_hub
 from test_line_reader import compressed
 from test_token_source import byte_tokenizer, documents_of, write_olmo
+from warc_fixtures import members, page, warc_source
 
 from data_recipes.corpus import build_corpus, spec_of
 from data_recipes.debian_settings import DebianSource
@@ -49,6 +50,7 @@ def sources(tmp_path, debian_files):
         {**remote, "files": ["*.gz"], "card_licence": True, **field},
         source_values(debian_files, split="heldout"),
         {**shards, "tokenizer": pinned(tmp_path, "tokenizer.json"), **stated, **common},
+        warc_source(tmp_path, {"web.warc.gz": members(page("https://a.example/", 22, head=""))}, **stated),
     ]
 
 
@@ -84,6 +86,7 @@ def test_every_type_of_source_in_one_corpus(built):
     lock = {entry["name"]: entry for entry in read_json(built.path / "sources.lock")["sources"]}
     assert {name: entry["type"] for name, entry in lock.items()} == {
         "alpha": "pypi", "rows": "dataset", "pages": "dataset", "remote": "hub", "tiny": "debian", "shards": "tokens",
+        "web": "warc",
     }  # fmt: skip
     for entry in lock.values():
         assert {"split", "as_of", "osaid_class", "obtain", "size_bytes", "licence"} <= entry.keys()
@@ -92,7 +95,7 @@ def test_every_type_of_source_in_one_corpus(built):
     rows = [row for path in tables for row in pq.read_table(path).to_pylist()]
     kept = {name: [row for row in rows if row["source"] == name and row["decision"] == "kept"] for name in lock}
     assert {name: len(found) for name, found in kept.items()} | {"alpha": 0} == {
-        "alpha": 0, "rows": 2, "pages": 1, "remote": 3, "tiny": 2, "shards": 2,
+        "alpha": 0, "rows": 2, "pages": 1, "remote": 3, "tiny": 2, "shards": 2, "web": 1,
     }  # fmt: skip
     assert kept["alpha"]
     (broken,) = (row for row in rows if row["rule"] == "unparsable")

@@ -1,5 +1,6 @@
 """Web archives as a source: every record is a document or counted, what is wrong is a recorded drop or an error."""
 
+import contextlib
 import gzip
 import json
 import tracemalloc
@@ -10,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from corpus_fixtures import prose, tiny_context, tiny_corpus_values
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 from test_web_pages import ROBOTS
 from warc_fixtures import CC_BY, digest, html, http, members, page, record, response, warc_source
@@ -172,6 +175,21 @@ def test_another_file_than_the_pinned_one_is_refused(tmp_path):
             WarcSource.model_validate({**source.model_dump(), **changes})
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_nothing_but_named_errors_comes_of_any_bytes(tmp_path_factory, data):
+    """Bytes changed inside of records whose gzip is whole: documents, drops, or an error that says where."""
+    written = [*dict(encodings()).values(), page(A, 22), response(A + "robots.txt", ROBOTS.encode())]
+    for _ in range(3):
+        number = data.draw(st.integers(0, len(written) - 1))
+        changed = bytearray(written[number])
+        place = data.draw(st.integers(0, len(changed) - 1))
+        changed[place : place + data.draw(st.integers(0, 9))] = data.draw(st.binary(max_size=9))
+        written[number] = bytes(changed)
+    with contextlib.suppress(DataError):
+        read(tmp_path_factory.mktemp("fuzz"), {"x.warc.gz": members(*written)})
+
+
 def test_memory_does_not_grow_with_a_record(tmp_path):
     (tmp_path / "x.warc.gz").write_bytes(b"")
     with gzip.open(tmp_path / "x.warc.gz", "wb", compresslevel=1) as file:
@@ -205,6 +223,8 @@ def test_what_a_site_reserves_is_found_behind_its_pages_and_in_archives_of_its_o
     recorded, _ = read(tmp_path, {"x.warc.gz": members(*pages, robots, tdm)}, signals={"drop": ["robots_txt"]})
     assert rules(recorded) == {**expected, B + "dir/x": ""}
     assert [len(extracted.signals) for extracted in recorded.values()] == [1, 0, 1, 0]
+    recorded, _ = read(tmp_path, {"x.warc.gz": members(*pages, robots, tdm)}, signals={"drop": []})
+    assert list(rules(recorded).values()) == [""] * 4
 
 
 def archives():
