@@ -4,7 +4,6 @@ Every record is counted: as a document, kept or dropped by a rule, or among `ski
 up to the limit are in memory; of what is longer, and of all other records, a block at a time.
 """
 
-import importlib.metadata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +34,7 @@ from data_recipes.web_signals import SiteStatements, broken_signal, site_file
 from provenance.canonical import Json
 from provenance.digests import sha256_bytes
 from provenance.errors import DataError
+from provenance.fingerprint import library_versions
 
 LIBRARIES = ("Protego", "Resiliparse")
 WITHOUT_TEXT = "page without text"
@@ -54,15 +54,13 @@ class WarcReader:
 
         Raises:
             SourceError: for a missing file or one of another digest.
-            ConfigError: where the libraries that read pages are not installed.
+            CodeError: where the libraries that read pages are not installed.
         """
-        web_pages.require_library()
-        web_signals.require_library()
-        versions = {name.lower(): importlib.metadata.version(name) for name in LIBRARIES}
+        versions = library_versions(LIBRARIES)
         site_files = [file.model_dump() for file in self._source.site_files if self._path(file)]
         parts = []
         for file in self._source.files:
-            pin = {**file.model_dump(), "site_files": site_files, **versions}
+            pin = {**file.model_dump(), "site_files": site_files, "libraries": versions}
             parts.append(SourcePart(file.path, self._path(file).stat().st_size, pin))
         return parts
 

@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import urljoin
 
 from data_recipes.text import UNDECODABLE, UNPARSABLE
-from provenance.errors import ConfigError
 
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 PLAIN_TYPE = "text/plain"
@@ -138,19 +137,7 @@ def _link(kind: str, place: str, href: str, address: str) -> LicenceLink:
     return LicenceLink(kind, place, target[:_MAX_VALUE_CHARS])
 
 
-def require_library() -> None:
-    """Raise a ConfigError unless the library that reads pages is installed."""
-    _library("parse.html")
-
-
 @cache
 def _library(name: str) -> ModuleType:
-    """Import a module of resiliparse, which is installed only where web archives are read."""
-    try:
-        return importlib.import_module(f"resiliparse.{name}")
-    except ModuleNotFoundError:
-        raise ConfigError(
-            "resiliparse is not installed",
-            expected="the library, for sources of type warc",
-            next_command="pip install resiliparse protego",
-        ) from None
+    """Import a module of resiliparse, which only processes that read web archives need."""
+    return importlib.import_module(f"resiliparse.{name}")

@@ -99,20 +99,20 @@ def without_chunks(body: bytes) -> bytes:
     Raises:
         UnreadableResponse: for chunks that are cut short.
     """
-    found, pieces = _CHUNK.match(body), []
+    found = _CHUNK.match(body)
     if found is None:
         return body
-    while found is not None and (size := int(found[1], 16)):
-        piece = body[found.end() : found.end() + size]
-        if len(piece) < size:
+    pieces: list[bytes] = []
+    while found is not None:
+        size_bytes = int(found[1], 16)
+        if size_bytes == 0:
+            return b"".join(pieces)
+        end = found.end() + size_bytes
+        if end > len(body):
             break
-        pieces.append(piece)
-        end = found.end() + size
+        pieces.append(body[found.end() : end])
         end += 2 if body.startswith(b"\r\n", end) else 1 if body.startswith(b"\n", end) else 0
         found = _CHUNK.match(body, end)
-    else:
-        if found is not None:
-            return b"".join(pieces)
     raise UnreadableResponse("its chunks are cut short")
 
 

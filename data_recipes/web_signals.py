@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from data_recipes.document import Signal
 from data_recipes.warc_records import Fields
 from data_recipes.warc_settings import SIGNAL_RULES, SignalRules
-from provenance.errors import ConfigError, DataError
+from provenance.errors import DataError
 
 ROBOTS_PATH, TDM_PATH = "/robots.txt", "/.well-known/tdmrep.json"
 MAX_SITE_FILE_BYTES = 512 * 1024
@@ -239,17 +239,6 @@ def _is_reserved(signals: Sequence[Signal]) -> bool:
     return False
 
 
-def require_library() -> None:
-    """Raise a ConfigError unless the library that reads robots.txt is installed."""
-    try:
-        importlib.import_module("protego")
-    except ModuleNotFoundError:
-        raise ConfigError(
-            "protego is not installed",
-            expected="the library, for sources of type warc",
-            next_command="pip install resiliparse protego",
-        ) from None
-
-
 def _parse_robots(text: str) -> Any:
+    """Parse by protego, which only processes that read web archives need."""
     return importlib.import_module("protego").Protego.parse(text)

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from test_web_pages import ROBOTS
 from warc_fixtures import CC_BY, digest, html, http, members, page, record, response, warc_source
 
+import data_recipes.warc_source
 from data_recipes.corpus import build_corpus, spec_of
 from data_recipes.readers import open_source
 from data_recipes.reading import PartReport, ReadingContext, ReadingLimits, SourcePart
@@ -25,7 +26,7 @@ from data_recipes.text import normalise
 from data_recipes.warc_settings import WarcSource
 from provenance.canonical import read_json
 from provenance.digests import sha256_bytes
-from provenance.errors import DataError, SourceError
+from provenance.errors import CodeError, DataError, SourceError
 
 A, B = "https://a.example/", "https://b.example/"
 LIMIT = 20_000
@@ -302,3 +303,9 @@ def test_its_libraries_count_for_recipes_with_web_archives_only(tmp_path):
     assert set(spec_of(CorpusConfig.model_validate(values)).libraries) - set(plain.libraries) == {
         "Protego", "Resiliparse",
     }  # fmt: skip
+
+
+def test_a_missing_library_is_named_before_anything_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(data_recipes.warc_source, "LIBRARIES", ("Protego", "no-such-library"))
+    with pytest.raises(CodeError, match="no-such-library is not installed"):
+        read(tmp_path, {"x.warc": page(A, 23)})
