@@ -1,6 +1,6 @@
 """Step `gather`: the documents of one output shard from all part files, sorted by document id; texts of those kept."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from data_recipes.build import Build
 from data_recipes.decide_step import CHANGED, CHANGES_PATH
 from data_recipes.documents import DOCUMENTS_SCHEMA, NO_SPLIT, ROW_GROUP_ROWS, TEXT_SPLITS, text_schema
-from data_recipes.part_files import PART_SCHEMA, TableWriter, id_range, read_range
+from data_recipes.part_files import PART_SCHEMA, TableWriter, id_range, read_columns, read_range
 from data_recipes.read_step import part_path
 from data_recipes.repeated_text import cut_text
 from data_recipes.tasks import SCRATCH, Outputs
@@ -35,12 +35,24 @@ def text_path(split: str, shard: int) -> str:
     return f"text/{split}-{shard:05d}.parquet"
 
 
+def texts_to_tokenize(build: Build, split: str, shard: int, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Yield rows of the texts of a split and shard, without documents in place, whose tokens are there already."""
+    for table in read_columns(build.root / text_path(split, shard), ("source", *columns)):
+        yield without_in_place(build, table)
+
+
+def without_in_place(build: Build, table: pa.Table) -> pa.Table:
+    """Return rows without those of sources in place."""
+    in_place = pa.array(sorted(build.config.in_place), pa.string())
+    return table.filter(pc.invert(pc.is_in(table.column("source"), in_place))) if len(in_place) else table
+
+
 def gather(build: Build, value: Json, outputs: Outputs) -> Json:
     """Gather a shard; `value` is `{shard, num_parts, num_buckets}`, buckets counted per shard.
 
     Returns:
         `{texts: {<split>: number of documents}, size_bytes}` for each text file that was written, which shard 0 does
-        for all splits; bytes of kept texts.
+        for all splits; bytes of kept texts that are to be tokenized.
     """
     shard, schema = value["shard"], text_schema()
     num_texts: dict[str, int] = {}
@@ -61,7 +73,7 @@ def gather(build: Build, value: Json, outputs: Outputs) -> Json:
                 if kept.num_rows:
                     licences = kept.column("licence_chosen")
                     texts[split].write(kept.append_column("licence", licences))
-                    size_bytes += pc.sum(kept.column("size_bytes")).as_py()
+                    size_bytes += pc.sum(without_in_place(build, kept).column("size_bytes")).as_py() or 0
         num_texts = {split: writer.num_rows for split, writer in texts.items()}
     return {"texts": num_texts, "size_bytes": size_bytes}
 

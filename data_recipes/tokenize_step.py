@@ -4,13 +4,12 @@ from itertools import chain
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
 from data_recipes.bpe import TOKENIZER_DIR, token_id
 from data_recipes.build import Build
 from data_recipes.documents import DOCUMENTS_SCHEMA, ROW_GROUP_ROWS, TEXT_SPLITS, index_bytes
-from data_recipes.gather_step import rows_path, text_path
+from data_recipes.gather_step import rows_path, texts_to_tokenize
 from data_recipes.part_files import TableWriter, read_columns
 from data_recipes.shards import StreamShards, token_dtype
 from data_recipes.tasks import Outputs
@@ -30,15 +29,13 @@ def tokenize(build: Build, value: Json, outputs: Outputs) -> Json:
     engine = open_engine(tokenizer, EngineChoice(**value["engine"]))
     dtype = token_dtype(build.config.tokenizer.vocab_size)
     eos_id = token_id(tokenizer, build.config.tokenizer.special_tokens.end_of_text)
-    in_place = pa.array(sorted(build.config.in_place), pa.string())
     num_tokens: dict[str, int] = {}
     splits: dict[str, Json] = {}
     for split in TEXT_SPLITS:
         if not value["texts"].get(split):
             continue
         with StreamShards(outputs, split, shard, dtype) as shards:
-            for whole in read_columns(build.root / text_path(split, shard), ("document_id", "source", "text")):
-                table = whole.filter(pc.invert(pc.is_in(whole.column("source"), in_place)))
+            for table in texts_to_tokenize(build, split, shard, ("document_id", "text")):
                 ids, sources = (table.column(name).to_pylist() for name in ("document_id", "source"))
                 texts = (text.as_py() for text in table.column("text"))
                 for document_id, source, tokens in zip(ids, sources, encode_texts(engine, texts), strict=True):
