@@ -415,7 +415,7 @@ def inspect_document(
     cache: Cache = CACHE,
     as_json: AsJson = False,
 ) -> None:
-    """Show a document's licence and the steps that read it."""
+    """Show a document's licence and its pretraining steps."""
     from openwright import inspect_commands
 
     inspect_commands.inspect_document(document_id, BundleArgument(bundle, dataset, cache), as_json)
@@ -431,7 +431,7 @@ def inspect_text(
     cache: Cache = CACHE,
     as_json: AsJson = False,
 ) -> None:
-    """Find a passage in the training text and the steps that read it.
+    """Find a passage in the pretraining text, and its steps.
 
     The first search in a bundle makes an index, which is kept.
     """

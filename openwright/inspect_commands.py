@@ -31,10 +31,11 @@ def inspect_document(document_id: str, bundle: BundleArgument, as_json: bool) ->
         place = bundle.locate()
         fetch_for_inspection(place, PRETRAIN, with_text=False)
     found, named = Readings(place.path).document(document_id), place.argument
-    document = {"format": REPORT_FORMAT, "bundle": place.name, "document": found}
+    others = _left_aside(place.path)
+    document = {"format": REPORT_FORMAT, "bundle": place.name, "document": found, "stages_left_aside": others}
     steps = found["steps"]
     following = f"openwright inspect step {steps[0]} --in {named}" if steps else f"openwright verify {named}"
-    finish(document, document_lines(found), following, as_json)
+    finish(document, [*document_lines(found), *_left_aside_lines(others)], following, as_json)
 
 
 def inspect_text(passage: str, bundle: BundleArgument, limit: int, index: Path, as_json: bool) -> None:
@@ -47,7 +48,25 @@ def inspect_text(passage: str, bundle: BundleArgument, limit: int, index: Path, 
         place = bundle.locate()
         fetch_for_inspection(place, PRETRAIN, with_text=True)
         found, named = search_text(Readings(place.path, cache=index), passage, limit), place.argument
-    document = {"format": REPORT_FORMAT, "bundle": place.name, "search": found}
+    others = _left_aside(place.path)
+    document = {"format": REPORT_FORMAT, "bundle": place.name, "search": found, "stages_left_aside": others}
     ids = [place["document_id"][:12] for place in found["places"]]
     following = f"openwright inspect document {ids[0]} --in {named}" if ids else f"openwright verify {named}"
-    finish(document, text_lines(found), following, as_json)
+    finish(document, [*text_lines(found), *_left_aside_lines(others)], following, as_json)
+
+
+def _left_aside(bundle: Path) -> list[str]:
+    """Training stages of a bundle that read conversations made of documents: look-ups do not go through them."""
+    from openwright.bundles import open_bundle
+    from openwright.configs import TRAINING_STAGES
+    from openwright.inspection import PRETRAIN
+
+    stages = [str(entry["stage"]) for entry in open_bundle(bundle).manifest["stages"]]
+    return [stage for stage in stages if stage in TRAINING_STAGES and stage != PRETRAIN]
+
+
+def _left_aside_lines(stages: list[str]) -> list[str]:
+    """What people are told of them: nothing found does not mean nothing read."""
+    return [
+        f"not looked through: {stage}; openwright inspect step N --stage {stage} shows its rows" for stage in stages
+    ]

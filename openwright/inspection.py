@@ -281,4 +281,4 @@ def document_lines(found: dict[str, Any]) -> list[str]:
     if place := found["tokens"]:
         where = f"shard {place['shard']} of {place['source']}"
         lines.append(f"tokens     {place['begin']:,} to {place['end']:,} of {where}")
-    return [*lines, f"read in    steps: {', '.join(map(str, found['steps'])) or 'none'}"]
+    return [*lines, f"read in    pretraining steps: {', '.join(map(str, found['steps'])) or 'none'}"]

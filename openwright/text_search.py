@@ -68,12 +68,12 @@ def text_lines(found: dict[str, Any]) -> list[str]:
     """The places of a passage for people."""
     num_places, places = found["num_places"], found["places"]
     more = f", {len(places)} of them below" if len(places) < num_places else ""
-    lines = [f"{num_places:,} places{more}"]
+    lines = [f"{num_places:,} place{'' if num_places == 1 else 's'} in the text of pretraining{more}"]
     for place in places:
         first, last = place["tokens"]
         steps = ", ".join(map(str, place["steps"])) or "none"
         around = " ".join(f"{place['before']}[{found['text']}]{place['after']}".split())
         lines.append(f"{place['document_id'][:12]}  {place['source']}, {place['licence_spdx']}, byte {place['byte']:,}")
         lines.append(f"    {around}")
-        lines.append(f"    tokens {first:,} to {last:,} of the document, read in steps: {steps}")
+        lines.append(f"    tokens {first:,} to {last:,} of the document, read in pretraining steps: {steps}")
     return lines

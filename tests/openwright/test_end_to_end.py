@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from forge_signatures import Key
 
+from openwright import cli
 from openwright.inspection import Readings
 
 
@@ -135,7 +136,7 @@ def test_steps_and_documents_find_one_another(bundle, openwright):
     assert openwright("inspect", "step", "600", "--in", str(bundle)).returncode == 1
 
 
-def test_a_passage_is_found_with_its_document_and_steps(bundle, tmp_path, openwright):
+def test_a_passage_is_found_with_its_document_and_steps(bundle, tmp_path, openwright, capsys):
     document = report(openwright("inspect", "step", "2", "--in", str(bundle), "--json"))["windows"][0]["documents"][0]
     texts = pq.read_table(bundle / "dataset" / "text", columns=["document_id", "text"]).to_pylist()
     (text,) = [row["text"] for row in texts if row["document_id"] == document["document_id"]]
@@ -147,8 +148,11 @@ def test_a_passage_is_found_with_its_document_and_steps(bundle, tmp_path, openwr
     whole = report(openwright("inspect", "document", document["document_id"], *arguments[:2], "--json"))["document"]
     assert place["steps"]
     assert set(place["steps"]) <= set(whole["steps"])
-    assert report(openwright("inspect", "text", "no such passage", *arguments))["search"]["num_places"] == 0
     assert openwright("inspect", "text", "", *arguments).returncode == 2
+    assert cli.invoke(["inspect", "text", "no such passage", *arguments[:-1]]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "0 places in the text of pretraining"
+    assert lines[1].startswith("not looked through: sft"), "what fine-tuning read is not in these places"
 
 
 def test_the_steps_of_every_document_are_those_that_name_it(bundle):
