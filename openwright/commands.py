@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from openwright.configs import RELEASE, TRAINING_STAGES
+from openwright.configs import RELEASE, TRAINING_STAGES, require_release
 from openwright.located import BundleArgument, Located, own_directory
 from openwright.outcome import REPORT_FORMAT, command, finish, stoppable
 from openwright.report import (
@@ -193,6 +193,7 @@ def make_statement(
     from release.statements import write_statement
 
     own_directory(bundle)
+    require_release(config_dir)
     if text is None:
         if sys.stdin.isatty():
             print(f"Your statement for {rule}, in your own words; end with Ctrl-D:", file=sys.stderr)

@@ -70,6 +70,16 @@ def config_model(stage: str) -> type[Config]:
     return model
 
 
+def require_release(directory: Path) -> None:
+    """Refuse a directory that is not the config directory of a release, before something is written into it.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if not (directory / f"{RELEASE}.yaml").is_file():
+        raise ConfigError(f"no {RELEASE}.yaml", expected="the config directory of a release", where=str(directory))
+
+
 def require_directory(directory: Path) -> None:
     """Refuse a config directory that is not there.
 

@@ -11,6 +11,7 @@ from data_recipes.dolma_export import export_dolma
 from data_recipes.megatron_export import export_megatron
 from data_recipes.olmo_order import convert_olmo_order
 from data_recipes.tombstones import TOMBSTONES_NAME, held_documents, read_tombstones, write_tombstones
+from openwright.configs import require_release
 from openwright.forgetting import find_documents, following, make_receipt, make_tombstones, receipt_lines
 from openwright.known_runs import known_runs
 from openwright.outcome import command
@@ -152,8 +153,7 @@ def forget_documents(
     as_json: bool,
 ) -> None:
     """Write tombstones into a config directory, and the receipt of a takedown."""
-    if not (config_dir / "release.yaml").is_file():
-        raise ConfigError("no release.yaml", expected="the config directory of a release", where=str(config_dir))
+    require_release(config_dir)
     if date is not None and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", date):
         raise ConfigError(f"--date {date}", expected="an ISO date, such as 2026-11-25", where="command line")
     runs = known_runs(places)

@@ -81,8 +81,12 @@ def load_private_key(path: Path, ask_password: Callable[[], str]) -> PrivateKey:
             password = ask_password().encode()
             key = load_pem_private_key(data, password)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        found = "no private key that can be read" if password is None else "the password does not open this key"
-        raise ConfigError(found, expected=f"{_WANTED}, private", where=str(path), next_command=NEW_KEY) from None
+        if password is not None:
+            following = "the same command with its password"
+            told = "the password does not open this key"
+            raise ConfigError(told, expected="its password", where=str(path), next_command=following) from None
+        told, expected = "no private key that can be read", f"{_WANTED}, private"
+        raise ConfigError(told, expected=expected, where=str(path), next_command=NEW_KEY) from None
     if not isinstance(key, EllipticCurvePrivateKey) or key.curve.name not in CURVES:
         raise ConfigError("a key of another kind", expected=_WANTED, where=str(path), next_command=NEW_KEY)
     return PrivateKey(path, password, key)

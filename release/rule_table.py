@@ -56,7 +56,8 @@ class RuleTable:
         for rule in self.rules:
             if rule.id == rule_id:
                 return rule
-        raise ReleaseError(f"no rule {rule_id!r}", expected="an identifier of the rule table", where="rules.yaml")
+        expected = "an identifier of the rule table, as model/openness/verdict.json has them"
+        raise ReleaseError(f"no rule {rule_id!r}", expected=expected, where="rules.yaml")
 
 
 def load_rules() -> RuleTable:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from provenance.errors import BundleError, ReleaseError
+from provenance.errors import BundleError, ConfigError
 from release.code_copy import STATEMENTS_FOLDER
 from release.rule_table import bundle_evidence_digest, load_rules
 
@@ -46,16 +46,19 @@ def write_statement(rule: str, bundle: Path, name: str, role: str, text: str, da
         date: ISO date of the statement.
 
     Raises:
-        ReleaseError: for a rule that no person decides, an empty field or a malformed date.
+        ConfigError: for a rule that no person decides, an empty field or a malformed date.
+        ReleaseError: for an unknown rule.
     """
     found = load_rules().rule(rule)
     if found.decides == "program":
-        raise ReleaseError(f"rule {rule} is decided by the program", expected="a rule that asks for a statement")
+        expected = "a rule that asks for a statement, as model/openness/verdict.json lists them"
+        raise ConfigError(f"rule {rule} is decided by the program", expected=expected, where="command line")
     fields = {"format": STATEMENT_FORMAT, "rule": rule, "name": name.strip(), "role": role.strip(), "date": date}
     fields |= {"evidence_digest": bundle_evidence_digest(bundle, found), "text": text.strip()}
     problem = _problem(fields)
     if problem:
-        raise ReleaseError(problem, expected="a name, a role, a date and a sentence of their own", where=str(bundle))
+        expected = "a name, a role, a date such as 2026-11-24, and a sentence of their own"
+        raise ConfigError(problem, expected=expected, where="command line")
     path = config_dir / STATEMENTS_FOLDER / f"{rule}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=100), encoding="utf-8")

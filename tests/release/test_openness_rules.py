@@ -13,7 +13,7 @@ from conftest import Built, replace_file
 
 from provenance.artifacts import Artifact
 from provenance.canonical import read_json
-from provenance.errors import ReleaseError
+from provenance.errors import ConfigError, ReleaseError
 from release.bundle import bundle_path
 from release.facts import BundleFacts
 from release.layout import layout_allows
@@ -356,7 +356,7 @@ def test_a_statement_does_not_outweigh_the_program(built: Built, copy: Path, tmp
 
 
 def test_a_statement_on_a_rule_of_the_program_is_refused(built: Built, copy: Path, tmp_path: Path) -> None:
-    with pytest.raises(ReleaseError, match="decided by the program"):
+    with pytest.raises(ConfigError, match="decided by the program"):
         _state(built, tmp_path, "OSAID-D1")
     path = _state(built, tmp_path)
     values = {**yaml.safe_load(path.read_text(encoding="utf-8")), "rule": "OSAID-D1"}
@@ -367,7 +367,7 @@ def test_a_statement_on_a_rule_of_the_program_is_refused(built: Built, copy: Pat
 @pytest.mark.parametrize(("field", "value"), [("name", " "), ("role", ""), ("text", ""), ("date", "yesterday")])
 def test_an_empty_statement_is_refused(built: Built, tmp_path: Path, field: str, value: str) -> None:
     values = {"name": "A", "role": "B", "text": "C", "date": "2026-11-24", field: value}
-    with pytest.raises(ReleaseError, match=field):
+    with pytest.raises(ConfigError, match=field):
         write_statement("OSAID-D12", built.bundle, config_dir=tmp_path, **values)
 
 
