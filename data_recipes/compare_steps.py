@@ -74,8 +74,8 @@ def _index(root: str, config_json: str, heldout: tuple[int, ...]) -> EvaluationI
     config = CorpusConfig.model_validate_json(config_json)
     rules = config.decontamination
     assert rules is not None
-    data_dir = config.execution.data_dir.expanduser()
-    items = [item for source in rules.sets for item in read_evaluation_set(source, data_dir)]
+    data_dir, carried = config.execution.data_dir.expanduser(), config.execution.evaluation_sets_dir
+    items = [item for source in rules.sets for item in read_evaluation_set(source, data_dir, carried)]
     if rules.heldout:
         texts = sorted(found for number in heldout for found in texts_of_part(Path(root) / part_path(number)))
         items += [EvaluationItem(HELDOUT_SET, document_id, (text,)) for document_id, text in texts]

@@ -24,6 +24,7 @@ from data_recipes.conversations import (
 from data_recipes.decisions import RULES
 from data_recipes.document import DocumentedFunction
 from data_recipes.documents import CODES_FORMAT, KEPT, NO_SPLIT, SPLITS, TEXT_SPLITS, KeptDocument
+from data_recipes.evaluation_sets import carry_sets
 from data_recipes.executors import Executor, LocalPool
 from data_recipes.gather_step import num_buckets_of_shard, rows_path
 from data_recipes.part_files import read_columns
@@ -304,6 +305,10 @@ class CorpusBuild:
         lock: dict[str, Json] = {"format": SOURCES_FORMAT, "sources": locks}
         if (file := self._config.tokenizer.file) is not None:
             lock["tokenizer"] = file.lock_entry((self._work / TAKEN_TOKENIZER).stat().st_size)
+        if (rules := self._config.decontamination) is not None and rules.sets:
+            execution = self._config.execution
+            data_dir = execution.data_dir.expanduser()
+            lock["evaluation_sets"] = carry_sets(rules.sets, data_dir, execution.evaluation_sets_dir, self._work)
         write_json(self._work / "sources.lock", lock)
         totals: dict[str, list[Json]] = defaultdict(list)
         for record in self._tokenized:

@@ -83,10 +83,11 @@ def twin_corpus(values: dict[str, Any], _: Any, sources: Path) -> dict[str, Any]
     twins = [write_twin_source(source, allowed, sources) for source in values["sources"]]
     size = min(values["tokenizer"]["vocab_size"], MAX_VOCABULARY)
     tokenizer = {**values["tokenizer"], "vocab_size": size, "file": None}
+    compared = values["decontamination"] and {**values["decontamination"], "sets": []}  # their files are not here
     conversations = {**values["conversations"], "window_tokens": CONVERSATION_TOKENS}
     execution = {"num_workers": 1, "cache_dir": sources.as_posix(), "data_dir": sources.as_posix()}
     changes = {"sources": twins, "tokenizer": tokenizer, "conversations": conversations, "num_shards": 1}
-    return {**values, **changes, EXECUTION_SECTION: execution}
+    return {**values, **changes, "decontamination": compared, EXECUTION_SECTION: execution}
 
 
 def twin_run(values: dict[str, Any], config: RunConfig, _: Path) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from release.rule_table import RULES_FILE
 from release.secret_scan import find_secrets
 from release.settings import ReleaseConfig
 from release.shipping import check_shipping, copy_corpus
-from release.sources import source_locks, taken_tokenizer, tokenizer_licence
+from release.sources import evaluation_sets, source_locks, taken_tokenizer, tokenizer_licence
 from release.tolerance import TOLERANCE_NAME
 
 SPEC = StageSpec(
@@ -152,7 +152,8 @@ def _write_bundle(
     copy_code(project_root(), config_dir, model / "code", context.code.commit, overrides)
     shutil.copyfile(project_root() / "release" / "verify.py", model / "verify.py")
     tokenizer = tokenizer_licence(taken_tokenizer(artifacts["corpus"].path))
-    write_json(model / "openness" / "components.json", component_table(config, tokenizer, dev=context.dev))
+    components = component_table(config, tokenizer, evaluation_sets(artifacts["corpus"].path), dev=context.dev)
+    write_json(model / "openness" / "components.json", components)
     shutil.copyfile(RULES_FILE, model / "openness" / "rules.yaml")
     _copy_statements(config_dir, model)
     facts = BundleFacts(bundle)
@@ -162,7 +163,7 @@ def _write_bundle(
     write_json(bundle / "dataset" / "manifest.json", _dataset_manifest(bundle, artifacts["corpus"]))
     write_documents(bundle, terms_documents(BundleFacts(bundle)))
     _refuse_secrets(bundle)
-    write_documents(bundle, model_documents(bundle))
+    write_documents(bundle, model_documents(BundleFacts(bundle)))
     write_json(model / "manifest.json", _root_manifest(bundle))
 
 

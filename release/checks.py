@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from data_recipes.evaluation_sets import CARRIED_SETS
 from data_recipes.settings import TAKEN_TOKENIZER
 from data_recipes.tombstones import TOMBSTONES_NAME
 from eval.rescore import rescore
@@ -26,6 +27,7 @@ from provenance.fingerprint import PACKAGES, sources_digest
 from release.average_check import check_average, has_average
 from release.bundle_limits import obstacle, unread_ledger
 from release.documents import dataset_documents, model_documents, terms_documents
+from release.evaluation_sets_check import check_evaluation_sets
 from release.facts import BundleFacts
 from release.known_formats import unknown_version
 from release.order_check import compare_order
@@ -95,6 +97,9 @@ def _with_libraries(
         checks.append(("tombstones", "dataset/tombstones.json", ("dataset/",), check_tombstones))
     if (bundle / "dataset" / TAKEN_TOKENIZER).is_file():
         checks.append(("taken tokenizer", f"dataset/{TAKEN_TOKENIZER}", ("dataset/",), check_taken_tokenizer))
+    if (bundle / "dataset" / CARRIED_SETS).is_dir():
+        where = f"dataset/{CARRIED_SETS}"
+        checks.append(("evaluation sets", where, ("dataset/", "model/openness/components"), check_evaluation_sets))
     if has_average(bundle):
         checks.append(("average recomputed", "model/training/average", ("model/training/average/",), check_average))
     if tolerance_files(bundle):

@@ -1,24 +1,30 @@
 """What a release declares: its components with licences, the licence texts beside them, LICENSE and NOTICE."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import data_recipes
+from data_recipes.evaluation_sets import CARRIED_SETS
 from provenance.canonical import Json, read_json, write_json
 from release.facts import BundleFacts
 from release.licence_terms import licence_ids
 from release.settings import ReleaseConfig
-from release.sources import taken_tokenizer, tokenizer_licence
+from release.sources import evaluation_sets, taken_tokenizer, tokenizer_licence
 
 COMPONENTS_FORMAT = "openwright-components/1"
 TOKENIZER = "tokenizer"
 """The component that a tokenizer is which was made elsewhere."""
 
 
-def component_table(config: ReleaseConfig, tokenizer: str, *, dev: bool) -> dict[str, Json]:
+def component_table(
+    config: ReleaseConfig, tokenizer: str, sets: Iterable[dict[str, Any]], *, dev: bool
+) -> dict[str, Json]:
     """Return `components.json`: the declared facts of a release, from which every document is generated.
 
     Args:
         tokenizer: licence of a tokenizer that was made elsewhere; empty where it was trained on the corpus.
+        sets: what `sources.lock` says of evaluation sets; those whose file is carried are components.
         dev: whether a dirty tree makes this bundle.
     """
     licences = config.licences
@@ -36,6 +42,7 @@ def component_table(config: ReleaseConfig, tokenizer: str, *, dev: bool) -> dict
             _component("weights", licences.weights, ["model/model.safetensors", "model/checkpoints"]),
             _component("data_information", licences.data_information, _DATA_INFORMATION),
             *([_component(TOKENIZER, tokenizer, ["dataset/taken-tokenizer"])] if tokenizer else []),
+            *set_components(sets),
         ],
         "languages": list(config.languages),
         "intended_use": config.intended_use,
@@ -57,6 +64,20 @@ _DATA_INFORMATION = [
     "dataset/sources.lock",
     "model/training",
 ]
+
+
+def set_components(sets: Iterable[dict[str, Any]]) -> list[dict[str, Json]]:
+    """Return evaluation sets whose files a bundle carries, as components of it."""
+    return [
+        _component(f"evaluation set {entry['name']}", str(entry["licence"]["spdx"]), [carried_path(entry)])
+        for entry in sets
+        if entry["shipping"] == "file"
+    ]
+
+
+def carried_path(entry: dict[str, Any]) -> str:
+    """Where a bundle carries the file of an evaluation set."""
+    return f"dataset/{CARRIED_SETS}/{entry['sha256']}.jsonl"
 
 
 def _component(name: str, licence: str, paths: list[str]) -> dict[str, Json]:
@@ -117,6 +138,7 @@ def notice_text(facts: BundleFacts) -> str:
         assertion(components),
         f"Code: {licence_of(components, 'code')}. Data information: {licence_of(components, 'data_information')}.",
         *_tokenizer_notice(facts),
+        *_set_notices(facts),
         "Documents of the training data keep their own licences, named below with the copyright lines found in them.",
         "The texts of all licences lie in openness/LICENSES/.",
     ]
@@ -135,6 +157,15 @@ def _tokenizer_notice(facts: BundleFacts) -> list[str]:
         return []
     place = taken["obtain"] or "a place that the recipe does not state"
     return [f"The tokenizer was made elsewhere and comes from {place}: {tokenizer_licence(taken)}."]
+
+
+def _set_notices(facts: BundleFacts) -> list[str]:
+    carried = [entry for entry in evaluation_sets(facts.dataset) if entry["shipping"] == "file"]
+    return [
+        f"{carried_path(entry)} is the evaluation set {entry['name']}, no training data; it comes from "
+        f"{entry['obtain'] or 'a place that the recipe does not state'}: {entry['licence']['spdx']}."
+        for entry in carried
+    ]
 
 
 def _documents(count: int) -> str:

@@ -92,6 +92,7 @@ LAYOUT: tuple[tuple[str, str], ...] = (
     ("dataset/conversations/*.parquet", "result"),
     ("dataset/tokenizer/*", "result"),
     ("dataset/taken-tokenizer/tokenizer.json", "result"),
+    ("dataset/evaluation-sets/*.jsonl", "result"),
     ("dataset/tokens/**", "result"),
 )
 """Patterns in order, the first match counts: `*` within one path part, a final `**` for everything below."""

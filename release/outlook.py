@@ -57,7 +57,10 @@ class DeclaredFacts(BundleFacts):
         super().__init__(empty)
         file = corpus.tokenizer.file
         taken = None if file is None else file.lock_entry(size_bytes=0)
-        self.components = component_table(release, tokenizer_licence(taken), dev=False)
+        sets = [] if corpus.decontamination is None else corpus.decontamination.sets
+        self.components = component_table(
+            release, tokenizer_licence(taken), [file.lock_entry(size_bytes=0) for file in sets], dev=False
+        )
         allowed = corpus.policy.identifiers()
         free = [spdx for spdx in allowed if read_terms(spdx).verdict != "not-open" and not is_copyleft(spdx)]
         likely = allowed if worst or not free else free

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_recipes.evaluation_sets import CARRIED_SETS
 from data_recipes.order_file import ORDER_FILE
 from data_recipes.settings import TAKEN_TOKENIZER
 from data_recipes.tombstones import TOMBSTONES_NAME, read_tombstones
@@ -19,6 +20,7 @@ from release.layout import bundle_files
 from release.readable import require_for_rebuild
 from release.replay_layout import recorded_layouts, reduction, require_fitting
 from release.replay_segments import Segment, training_stages
+from release.sources import evaluation_sets
 from release.verify import CheckResult, is_harmless, show
 
 CHECK = "rebuild"
@@ -147,6 +149,8 @@ def _overrides(bundle: Path, work: Path, options: RebuildOptions) -> Iterator[st
         places["debian_archive"] = options.debian_archive
     if (taken := bundle / "dataset" / TAKEN_TOKENIZER).is_file():
         places["tokenizer_file"] = str(taken.resolve())
+    if (carried := bundle / "dataset" / CARRIED_SETS).is_dir():
+        places["evaluation_sets_dir"] = str(carried.resolve())
     for name, value in places.items():
         yield f"corpus.execution.{name}={json.dumps(value)}"
     for stage in training_stages(bundle):
@@ -208,6 +212,11 @@ def _obstacles(bundle: Path, config_dir: Path, options: RebuildOptions) -> Itera
             told = f"the files of source {source['name']} cannot be fetched by a program"
             where = f"; obtained from: {source['obtain']}" if source.get("obtain") else ""
             yield CheckResult(CHECK, "corpus", "UNVERIFIED", f"{told}; put them somewhere and give --data{where}", "")
+        for entry in evaluation_sets(bundle / "dataset"):
+            if entry["shipping"] == "reference":
+                told = f"the file {entry['path']} of the evaluation set {entry['name']} is not in this bundle"
+                where = f"; obtained from: {entry['obtain']}" if entry["obtain"] else ""
+                yield CheckResult(CHECK, "corpus", "UNVERIFIED", f"{told}; give --data, where it lies{where}", "")
     packages = [source["name"] for source in sources if source["type"] == "debian"]
     if packages and options.debian_archive is None and not _names_an_archive(config_dir):
         told = f"source {packages[0]} comes from a Debian archive, and the bundle's config names none"

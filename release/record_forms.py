@@ -99,10 +99,21 @@ class SourceForm(RecordForm):
     obtain: str | None = None
 
 
+class EvaluationSetForm(RecordForm):
+    """What `sources.lock` says of an evaluation set."""
+
+    name: str
+    path: str
+    sha256: str
+    shipping: str
+    obtain: str
+
+
 class LockForm(RecordForm):
     """`sources.lock`."""
 
     sources: list[SourceForm]
+    evaluation_sets: list[EvaluationSetForm] = []
 
 
 class ComponentsForm(RecordForm):

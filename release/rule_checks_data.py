@@ -8,7 +8,7 @@ from provenance.digests import tagged_digest
 from release.facts import BundleFacts, SourceFacts
 from release.licence_terms import read_terms
 from release.rule_checks import NEEDS_STATEMENT, NOT_APPLICABLE, UNKNOWN, Finding, failed, first_problem, passed
-from release.sources import class_of, location_of, pin_of
+from release.sources import class_of, evaluation_sets, location_of, pin_of
 
 CLASSES = ("open", "public", "obtainable", "unshareable")
 _PLACEHOLDERS = ("todo", "tbd", "fill in", "lorem ipsum", "xxx")
@@ -150,6 +150,9 @@ def _processing_problems(facts: BundleFacts) -> Iterator[str]:
             yield f"documents of {source.name} were dropped by no named rule"
     if not list((facts.dataset / "documents").glob("documents-*.parquet")):
         yield "documents/ holds no rows"
+    for entry in evaluation_sets(facts.dataset):
+        if entry["shipping"] == "reference" and not entry["obtain"]:
+            yield f"the evaluation set {entry['name']} is not carried, and nothing says where it can be obtained"
 
 
 def data_location(facts: BundleFacts) -> Finding:

@@ -18,6 +18,11 @@ def taken_tokenizer(corpus: Path) -> dict[str, Any] | None:
     return None if entry is None else dict(entry)
 
 
+def evaluation_sets(corpus: Path) -> list[dict[str, Any]]:
+    """What `sources.lock` says of the evaluation sets that documents were compared with, held-out documents aside."""
+    return list(read_json(corpus / "sources.lock").get("evaluation_sets", []))
+
+
 def tokenizer_licence(entry: dict[str, Any] | None) -> str:
     """Licence of such a tokenizer; NOASSERTION where none is stated, empty where it was trained on the corpus."""
     if entry is None:

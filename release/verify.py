@@ -1189,8 +1189,13 @@ class Verifier:
         codes = tree.json("documents/codes.json", "openwright-codes/1")
         lists = [codes[key] for key in ("sources", "licences", "decisions", "splits")]
         require(lists[2][:1] == ["kept"] and lists[3][:1] == ["none"], "decision 0 or split 0 has another name", where)
-        locked = {source["name"] for source in tree.json("sources.lock", "openwright-sources/1")["sources"]}
-        require(locked.issuperset(lists[0]), "a source of the documents is not in sources.lock", where)
+        lock = tree.json("sources.lock", "openwright-sources/1")
+        require({s["name"] for s in lock["sources"]} >= {*lists[0]}, "a source is not in sources.lock", where)
+        compared = self.dataset_manifest["corpus"]["recipe"].get("decontamination") or {}
+        here = {tree.sha256(path) for path in tree.below("evaluation-sets/")}
+        for sets in (compared.get("sets", []), lock.get("evaluation_sets", [])):
+            pinned = {one["sha256"] for one in sets if one.get("shipping") == "file"}
+            require(pinned == here, "other files than are pinned", "dataset/evaluation-sets")
         kept: dict[tuple[str, str], array[int]] = {}
         num_rows, last = 0, b""
         for place, row in index_rows(tree):

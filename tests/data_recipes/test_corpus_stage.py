@@ -201,6 +201,9 @@ def test_documents_with_evaluation_items_go_with_the_places(made, table):
     assert hit["end"] - hit["start"] > 200
     lock = json.loads((made.path / "corpus.json").read_text())["decontamination"]
     assert [entry["name"] for entry in lock["sets"]] == ["heldout", "questions"]
+    (named,) = json.loads((made.path / "sources.lock").read_text())["evaluation_sets"]
+    assert (named["sha256"], named["shipping"]) == (lock["sets"][1]["file_sha256"], "reference")
+    assert not (made.path / "evaluation-sets").exists()
 
 
 def test_personal_data_is_replaced_and_its_place_kept(made, table):

@@ -9,9 +9,16 @@ from corpus_fixtures import prose
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_statistics import terms_of
+from pydantic import ValidationError
 
 from data_recipes.decontamination import build_index
-from data_recipes.evaluation_sets import EvaluationItem, EvaluationSetFile, read_evaluation_set
+from data_recipes.evaluation_sets import (
+    CARRIED_SETS,
+    EvaluationItem,
+    EvaluationSetFile,
+    carry_sets,
+    read_evaluation_set,
+)
 from data_recipes.rule_settings import DecontaminationRules
 from data_recipes.text_kernels import segment
 from provenance.errors import DataError, SourceError
@@ -132,6 +139,31 @@ def test_another_file_than_the_pinned_one_is_refused(tmp_path):
     (tmp_path / "items.jsonl").unlink()
     with pytest.raises(SourceError, match="cannot be read"):
         read_evaluation_set(source, tmp_path)
+
+
+LICENCE = {"spdx": "MIT", "evidence": "its card"}
+
+
+def test_a_set_is_carried_where_its_licence_is_stated_and_taken_from_there(tmp_path):
+    source = items_file(tmp_path, [{"item_id": 1, "prompt": QUESTION, "choices": []}], licence=LICENCE, shipping="file")
+    named = items_file(tmp_path, [{"item_id": 1, "prompt": QUESTION, "choices": []}], name="a")
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    entries = carry_sets([source, named], tmp_path, None, corpus)
+    assert [(entry["name"], entry["shipping"]) for entry in entries] == [("a", "reference"), ("quiz", "file")]
+    (carried,) = (corpus / CARRIED_SETS).iterdir()
+    assert entries[1]["size_bytes"] == carried.stat().st_size
+    (tmp_path / "items.jsonl").unlink()
+    (item,) = read_evaluation_set(source, tmp_path, corpus / CARRIED_SETS)
+    assert item.texts == (QUESTION,)
+    carried.write_bytes(b"")
+    with pytest.raises(SourceError, match="evaluation set 'quiz'"):
+        carry_sets([source], tmp_path, corpus / CARRIED_SETS, tmp_path)
+
+
+def test_a_set_without_a_licence_is_not_carried(tmp_path):
+    with pytest.raises(ValidationError, match="a licence under which the file may be passed on"):
+        items_file(tmp_path, [], shipping="file")
 
 
 @pytest.mark.parametrize("row", ["{", "[1]", {"item_id": 1, "prompt": "a"}, {"item_id": 1, "prompt": 3, "choices": []}])

@@ -44,12 +44,13 @@ def published(bundle):
 def remade(made_once, published, place, openwright):
     """What remained of rebuilding the published bundle: `work/`, `cache/`, the report, and what was downloaded.
 
-    The data that is given is that of the sources alone: the tokenizer, made elsewhere, comes from the bundle.
+    The data that is given is that of the sources and of a set that is not carried: the tokenizer, made elsewhere, and
+    the other set come from the bundle.
     """
 
     def make(root):
         (root / "data").mkdir(parents=True)
-        for name in ("строки.jsonl", "theirs.bin", "theirs.idx"):
+        for name in ("строки.jsonl", "theirs.bin", "theirs.idx", "named.jsonl"):
             shutil.copyfile(place / "scratch" / "data" / name, root / "data" / name)
         arguments = ["reproduce", "hf:org/tiny", "--full", "--yes", "--json", "--cache", str(root / "cache")]
         arguments += ["--data", str(root / "data"), "--work", str(root / "work")]
@@ -149,9 +150,10 @@ def test_a_source_out_of_reach_is_unverified_and_named(bundle, place, openwright
 def test_what_nobody_gives_and_no_config_names_is_unverified_before_anything_runs(bundle, openwright):
     done = openwright("reproduce", str(bundle), "--full", "--yes", "--json")
     assert done.returncode == 3
-    rows, tokens, second, *_ = report(done)["checks"]
+    rows, tokens, named, second, *_ = report(done)["checks"]
     assert ("source rows" in rows["detail"], "source theirs" in tokens["detail"]) == (True, True)
     assert "made by a test" in rows["detail"]
+    assert "evaluation set named is not in this bundle" in named["detail"]
     assert "source tiny comes from a Debian archive" in second["detail"]
     assert "rebuilding" not in done.stderr
     assert report(done)["rebuild_report"] is None

@@ -69,9 +69,12 @@ def test_a_tokenizer_without_an_open_licence_is_seen_by_the_rules(copy, licence,
     assert (found.verdict, "other things of it" in found.detail) == ("FAIL", True)
     assert "do not agree" in supporting_libraries(BundleFacts(copy)).reason
     spdx = licence["spdx"] if licence else "NOASSERTION"
-    replace(
-        copy / "model" / "openness" / "components.json", lambda values: values["components"][-1].update(licence=spdx)
-    )
+
+    def lie(values):
+        (part,) = (part for part in values["components"] if part["name"] == "tokenizer")
+        part["licence"] = spdx
+
+    replace(copy / "model" / "openness" / "components.json", lie)
     facts = BundleFacts(copy)
     for result in (supporting_libraries(facts), use_terms(facts)):
         assert result.result == "fail"

@@ -145,7 +145,7 @@ def make_tokens(data_dir: Path, seed: int) -> dict[str, Any]:
     """Write files of tokens made elsewhere, which are trained on in place; returns their entry for corpus.yaml."""
     rng = random.Random(seed)
     tokenizer = Tokenizer.from_file(str(data_dir / "tokenizer.json"))
-    texts = [page(rng, f"их {number}").strip() for number in range(6)]
+    texts = [*(page(rng, f"их {number}").strip() for number in range(6)), "Мало слов."]
     megatron_fixtures.write(data_dir / "theirs", [[*tokenizer.encode(text).ids, 0] for text in texts])
     pins = {
         name: {"path": name, "sha256": hashlib.sha256((data_dir / name).read_bytes()).hexdigest()}
@@ -164,6 +164,21 @@ def make_tokens(data_dir: Path, seed: int) -> dict[str, Any]:
         "obtained_from": "made by a test",
         "in_place": True,
     }
+
+
+def make_sets(data_dir: Path) -> list[dict[str, Any]]:
+    """Write two evaluation sets, of which one may be passed on; returns their entries for corpus.yaml."""
+    entries = []
+    for name, answer in (("carried", "the harbour master"), ("named", "nobody but the lamplighter")):
+        question = f"Who of the {name} crew rowed across the frozen bay before anybody else was awake that morning?"
+        data = json.dumps({"question": question, "choices": [answer, "another"]}).encode() + b"\n"
+        (data_dir / f"{name}.jsonl").write_bytes(data)
+        pin = {"path": f"{name}.jsonl", "sha256": hashlib.sha256(data).hexdigest()}
+        entries.append(
+            {"name": name, **pin, "text_columns": ["question", "choices"], "obtained_from": "made by a test"}
+        )
+    entries[0] |= {"licence": {"spdx": "MIT", "evidence": "the test that makes it"}, "shipping": "file"}
+    return entries
 
 
 def training(seed: int, split: str, heldout: str, num_steps: int, window_tokens: int) -> dict[str, Any]:
@@ -205,6 +220,7 @@ def write_configs(directory: Path, scratch: Path, seed: int = 77) -> Path:
         "corpus": {
             "sources": sources,
             "policy": {"allow": ["MIT", "CC0-1.0"]},
+            "decontamination": {"sets": make_sets(scratch / "data")},
             "tokenizer": tokenizer,
             "conversations": {"window_tokens": 127},
             "execution": {"cache_dir": str(scratch / "cache"), "data_dir": str(scratch / "data"), "num_workers": 1},

@@ -136,7 +136,8 @@ def reseal(bundle: Path) -> None:
             stage["content_digest"], stage["parents"] = values["content_digest"], values["parents"]
             if stage["stage"] == "corpus":
                 holder["content_digest"] = values["content_digest"]
-                holder["files"] = [{**item, **entry(dataset, item["path"])} for item in holder["files"]]
+                listed = [item for item in holder["files"] if (dataset / item["path"]).is_file()]
+                holder["files"] = [{**item, **entry(dataset, item["path"])} for item in listed]
                 write(dataset / "manifest.json", holder)
             else:
                 write(_manifest_path(bundle, stage["stage"]), values)

@@ -25,10 +25,11 @@ def source(name="слова", **changes):
     return {key: value for key, value in {**values, **changes}.items() if value is not None}
 
 
-def corpus(*sources, allow=("MIT", "Apache-2.0"), tokenizer=None):
+def corpus(*sources, allow=("MIT", "Apache-2.0"), tokenizer=None, sets=()):
     values = {
         "sources": list(sources) or [source()],
         "policy": {"allow": list(allow)},
+        "decontamination": {"sets": list(sets)},
         "tokenizer": tokenizer or {"vocab_size": 300},
         "conversations": {"window_tokens": 64},
     }
@@ -129,6 +130,20 @@ def test_a_tokenizer_made_elsewhere_is_a_part_with_a_licence():
         assert [part["licence"] for part in found["parts"] if part["name"] == "tokenizer"] == [spdx]
         assert reasons(found).get("OSAID-F1", ("pass",))[0] == result
     assert "tokenizer" not in [part["name"] for part in outlook()["parts"]]
+
+
+def test_an_evaluation_set_that_is_carried_is_a_part_with_a_licence():
+    for spdx, shipping, result in (
+        ("CC-BY-NC-4.0", "file", "fail"),
+        ("MIT", "file", "pass"),
+        ("CC-BY-NC-4.0", "reference", "pass"),
+    ):
+        licence = {"spdx": spdx, "evidence": "its card"}
+        pin = {"path": "quiz.jsonl", "sha256": PIN, "text_columns": ["question"]}
+        found = outlook(corpus(sets=[{"name": "quiz", **pin, "licence": licence, "shipping": shipping}]))
+        parts = [part["licence"] for part in found["parts"] if part["name"] == "evaluation set quiz"]
+        assert parts == [spdx] * (shipping == "file")
+        assert reasons(found).get("OSAID-F4", ("pass",))[0] == result
 
 
 def test_what_obtainable_and_unshareable_sources_state_is_enough():
