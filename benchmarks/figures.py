@@ -69,7 +69,7 @@ def make_figure(
 
 
 def machine() -> str:
-    """The processor, its cores, the system and torch, in one line."""
+    """The GPU where there is one, the processor, its cores, the system and torch, in one line."""
     model = "unknown processor"
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -77,6 +77,8 @@ def machine() -> str:
             break
     kernel = torch.backends.cpu.get_cpu_capability()
     cores = len(os.sched_getaffinity(0))
+    if torch.cuda.is_available():
+        model = f"{torch.cuda.get_device_name()}; {model}"
     return f"{model}, {cores} cores, {platform.system()} {platform.machine()}, torch {torch.__version__} ({kernel})"
 
 

@@ -90,6 +90,7 @@ class TakingTurns:
         measured = runner.steps - self._warm_up_steps
         if measured < 0 or measured % self._block_steps:
             return
+        _finish_device_work()
         if measured:
             runner.block_seconds.append(self._now() - runner.began)
         with self._changed:
@@ -102,5 +103,19 @@ class TakingTurns:
             self._changed.wait_for(lambda: self._error is not None or self._turn[0] == runner.name)
         if self._error is not None:
             raise _OtherFailed
-        torch.use_deterministic_algorithms(runner.name in self._deterministic)
+        _choose_algorithms(deterministic=runner.name in self._deterministic)
         runner.began = self._now()
+
+
+def _choose_algorithms(*, deterministic: bool) -> None:
+    """Those that our worker asks for, or torch's own choice, among them GPU kernels that are not deterministic."""
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = not deterministic
+    torch.backends.cuda.enable_mem_efficient_sdp(not deterministic)
+    torch.backends.cuda.enable_cudnn_sdp(not deterministic)
+
+
+def _finish_device_work() -> None:
+    """GPUs work behind the program's back."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

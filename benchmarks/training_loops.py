@@ -1,11 +1,11 @@
 """The contenders: our loop, a bare PyTorch loop (under DDP where there are processes), and transformers' Trainer.
 
 Each is a function that trains from the first step to the last and calls `after_step` after every optimizer step. All
-have the same model and read the same windows, one to a micro-batch, eight micro-batches to a step.
+have the same model and read the same windows in the same micro-batches: one to a logical replica of the recipe.
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,23 +66,28 @@ def bare_loop(work: Work, after_step: AfterStep, *, fused: bool | None = None) -
         fused: torch's fused AdamW; None takes torch's default, which on CPUs is a loop over tensors.
     """
     config, world = work.config, work.layout.world
-    windows = read_windows(config, work.corpus)
-    model = plain_model(config)
+    windows = read_windows(config, work.corpus).to(world.device)
+    model = plain_model(config, work.corpus).to(world.device)
     optimizer = _adamw(model, config.optimizer, fused)
     trained = DistributedDataParallel(model, gradient_as_bucket_view=True) if world.size > 1 else model
-    share = windows.shape[1] // world.size
+    share = config.num_logical_replicas // world.size
     for ids_BT in windows:
-        for number in range(share):
-            window_1T = ids_BT[world.rank * share + number][None]
+        for number, part_BT in enumerate(ids_BT.chunk(world.size)[world.rank].chunk(share)):
             is_last = number == share - 1
             with nullcontext() if is_last or world.size == 1 else trained.no_sync():
-                logits_1TV = trained(input_ids=window_1T[:, :-1], use_cache=False).logits
-                loss = F.cross_entropy(logits_1TV.flatten(0, 1), window_1T[:, 1:].flatten()) / share
+                with _precision(config, world.device):
+                    logits_BTV = trained(input_ids=part_BT[:, :-1], use_cache=False).logits
+                loss = F.cross_entropy(logits_BTV.flatten(0, 1).float(), part_BT[:, 1:].flatten()) / share
                 torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.max_gradient_norm)
         optimizer.step()
         optimizer.zero_grad()
         after_step()
+
+
+def _precision(config: PretrainConfig, device: torch.device) -> AbstractContextManager[None]:
+    """fp32, or torch's autocast to bf16: what a plain loop does."""
+    return torch.autocast(device.type, torch.bfloat16) if config.precision == "bf16" else nullcontext()
 
 
 def fused_bare_loop(work: Work, after_step: AfterStep) -> None:
@@ -129,8 +134,8 @@ def trainer_loop(work: Work, after_step: AfterStep) -> None:
     windows = read_windows(config, work.corpus)
     arguments = TrainingArguments(
         output_dir=str(work.directory),
-        per_device_train_batch_size=1,
-        gradient_accumulation_steps=windows.shape[1],
+        per_device_train_batch_size=windows.shape[1] // config.num_logical_replicas,
+        gradient_accumulation_steps=config.num_logical_replicas,
         max_steps=config.num_steps,
         learning_rate=optimizer.peak_learning_rate,
         adam_beta1=optimizer.beta1,
@@ -143,13 +148,17 @@ def trainer_loop(work: Work, after_step: AfterStep) -> None:
         eval_strategy="no",
         logging_strategy="no",
         report_to=[],
-        use_cpu=True,
+        use_cpu=work.layout.world.device.type == "cpu",
+        torch_compile=config.compile,
         bf16=config.precision == "bf16",
         dataloader_pin_memory=False,
         disable_tqdm=True,
     )
     trainer = Trainer(
-        model=plain_model(config), args=arguments, train_dataset=_Rows(windows), callbacks=[_AfterStep(after_step)]
+        model=plain_model(config, work.corpus),
+        args=arguments,
+        train_dataset=_Rows(windows),
+        callbacks=[_AfterStep(after_step)],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()

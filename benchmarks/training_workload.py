@@ -26,8 +26,12 @@ NEVER = 10**9
 SYLLABLES = ("ba", "che", "do", "fi", "gu", "ha", "jo", "ki", "lem", "mo", "na", "ost", "pri", "qua", "ru", "set")
 
 
-def write_corpus(directory: Path, seed: int = 11) -> None:
-    """Write tokenizer and token shards: sentences of some thousand made-up words, drawn as rarely as real ones are."""
+def write_corpus(directory: Path, seed: int = 11, vocab_size: int = VOCAB_SIZE) -> None:
+    """Write tokenizer and token shards: sentences of some thousand made-up words, drawn as rarely as real ones are.
+
+    Args:
+        vocab_size: rows of the model's embedding; the tokenizer has `VOCAB_SIZE` tokens.
+    """
     draw = random.Random(seed)
     words = sorted({"".join(draw.choices(SYLLABLES, k=draw.randint(1, 4))) for _ in range(9000)})
     weights = [1 / (rank + 5) for rank in range(len(words))]
@@ -48,7 +52,7 @@ def write_corpus(directory: Path, seed: int = 11) -> None:
     write_tokens_json(
         directory,
         splits,
-        vocab_size=VOCAB_SIZE,
+        vocab_size=vocab_size,
         eos_id=eos,
         pad_id=token_id(tokenizer, config.special_tokens.pad),
         tokenizer_sha256=sha256_file(directory / "tokenizer" / "tokenizer.json"),
@@ -93,8 +97,8 @@ def read_windows(config: PretrainConfig, corpus: Path) -> torch.Tensor:
     return torch.from_numpy(np.stack(steps))
 
 
-def plain_model(config: PretrainConfig) -> Any:
+def plain_model(config: PretrainConfig, corpus: Path) -> Any:
     """The model with the initial weights of the recipe, with nothing of ours around it."""
     torch.manual_seed(derive_seed(config.seed, "init"))
-    window = config.data.window_tokens
-    return build_model(config.model, vocab_size=VOCAB_SIZE, eos_id=0, pad_id=1, window_tokens=window)
+    window, vocab_size = config.data.window_tokens, open_windows(config, corpus).vocab_size
+    return build_model(config.model, vocab_size=vocab_size, eos_id=0, pad_id=1, window_tokens=window)

@@ -47,7 +47,8 @@ def platform_record() -> dict[str, Json]:
         record["torch_cpu_capability"] = torch.backends.cpu.get_cpu_capability()
         record["torch_num_threads"] = torch.get_num_threads()
         record["torch_build_sha256"] = hashlib.sha256(torch.__config__.show().encode()).hexdigest()
-        record["devices"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        names = {torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}
+        record["devices"] = sorted(names)  # kinds, and not how many: equal bits are promised at any number
     return {**record, "digest": tagged_digest("platform/1", record)}
 
 

@@ -22,18 +22,25 @@ class Interpreter:
     is_isolated: bool = False
 
     def run(
-        self, code: Path, arguments: Sequence[str], cwd: Path, *, keep_output: bool = False
+        self,
+        code: Path,
+        arguments: Sequence[str],
+        cwd: Path,
+        *,
+        keep_output: bool = False,
+        on_cpus: bool = False,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run `python -m ARGUMENTS` with the packages below `code`.
 
         Args:
             keep_output: return what it prints on standard output instead of showing it.
+            on_cpus: hide this machine's GPUs from it.
         """
         return subprocess.run(
             # -B: no compiled files may appear beside the bundle's sources.
             [self.python, "-B", "-m", *arguments],
             cwd=cwd,
-            env=self._environment(code),
+            env={**self._environment(code), **({"CUDA_VISIBLE_DEVICES": ""} if on_cpus else {})},
             stdout=subprocess.PIPE if keep_output else None,
             check=False,
         )

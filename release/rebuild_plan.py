@@ -18,7 +18,7 @@ from provenance.errors import BundleError
 from release.code_copy import OVERRIDES_FILE, RELEASE_FILE
 from release.layout import bundle_files
 from release.readable import require_for_rebuild
-from release.replay_layout import recorded_layouts, reduction, require_fitting
+from release.replay_layout import ran_on_cpus, recorded_layouts, reduction, require_fitting
 from release.replay_segments import Segment, training_stages
 from release.sources import evaluation_sets
 from release.verify import CheckResult, is_harmless, show
@@ -186,6 +186,8 @@ def _layout_overrides(bundle: Path, stage: str, num_processes: int | None) -> It
     settings = bundle / "model" / "code" / "train" / "settings.py"
     known = settings.read_text(encoding="utf-8", errors="replace") if settings.is_file() else ""
     # Older code knows no layouts within a window.
+    if "device:" in known and ran_on_cpus(bundle, stage):
+        yield f"{stage}.execution.device=cpu"
     sizes = {name: 1 for name in ("shard_size", "tensor_size", "context_size") if name == "shard_size" or name in known}
     if reduction(bundle, stage) == "native" and num_processes is None:
         steps = int(read_json(bundle / "model" / "training" / stage / "run.json")["num_steps"])

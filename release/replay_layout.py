@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from provenance.canonical import read_json
 from provenance.errors import ConfigError
 from provenance.ledger import read_chain
 from release.replay_segments import Segment
+from train.jobs import num_gpus
 
 _BEGINNINGS = ("start", "resume")
 _STARTS = (*_BEGINNINGS, "replay")
@@ -59,6 +61,13 @@ def require_fitting(bundle: Path, stages: Iterable[str], num_processes: int | No
     if num_processes is None:
         return
     for stage in stages:
+        if 0 < num_gpus() < num_processes and not ran_on_cpus(bundle, stage):
+            raise ConfigError(
+                f"--processes {num_processes}",
+                expected=f"at most {num_gpus()}, as this machine has GPUs: {stage} ran on some",
+                where="command line",
+                next_command="the same command with as many, or without --processes",
+            )
         start = _start(bundle, stage)
         most = start.get("num_logical_replicas")
         if start.get("reduction") != "exact" or not isinstance(most, int):
@@ -86,6 +95,15 @@ def recorded_layouts(bundle: Path, segment: Segment) -> set[Layout]:
     steps = {segment.first, *(since + 1 for since, _ in begun if segment.first <= since < segment.last)}
     made_by = ([layout for since, layout in begun if since < step] for step in steps)
     return {layouts[-1] for layouts in made_by if layouts}
+
+
+def ran_on_cpus(bundle: Path, stage: str) -> bool:
+    """Whether a run was made on CPUs, so that its bits are to be found there also where there is a GPU."""
+    folder = bundle / "model" / "training" / stage
+    told = [str(record["device"]) for record in read_chain(folder / "journal.jsonl") if "device" in record]
+    if told:
+        return set(told) == {"cpu"}
+    return not read_json(folder / "environment.json")["platform"].get("devices")
 
 
 def layout_of(record: dict[str, Any]) -> Layout:

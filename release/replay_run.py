@@ -7,7 +7,7 @@ from provenance.canonical import read_json, write_json
 from provenance.errors import StoppedForRequeue
 from release.interpreters import Interpreter
 from release.replay_heldout import heldout_not_here
-from release.replay_layout import Layout
+from release.replay_layout import Layout, ran_on_cpus
 from release.replay_segments import Segment, training_stages
 from release.replay_tokens import tokens_not_here
 from train.replay import ERROR_FILE, REPLAY_FORMATS, ReplayRequest
@@ -55,7 +55,8 @@ def run_replay(
         if REPLAY_FORMATS.index(version) < REPLAY_FORMATS.index(since):
             del values[name]
     write_json(scratch / "request.json", values)
-    done = interpreter.run(bundle / "model" / "code", ["train.replay", str(scratch / "request.json")], scratch)
+    code, arguments = bundle / "model" / "code", ["train.replay", str(scratch / "request.json")]
+    done = interpreter.run(code, arguments, scratch, on_cpus=ran_on_cpus(bundle, segment.stage))
     if done.returncode == StoppedForRequeue.exit_code:
         return "UNVERIFIED", "the replay was stopped by a signal"
     if done.returncode != 0:

@@ -2,7 +2,8 @@
 
 The kernel computes whole vectors with fused multiply-adds and what is left at the end of a tensor without: an element
 gets other bits in a tail. Here it sees no tails. Of every tensor it updates the part that fills whole vectors where it
-lies, and the rests of all tensors in one padded tensor beside them. On a GPU nothing else is done (written, not run).
+lies, and the rests of all tensors in one padded tensor beside them. On a GPU nothing
+else is done (whole against cut tensors: equal bits, measured on one NVIDIA H200, 2026-11-26).
 """
 
 from collections.abc import Mapping, Sequence

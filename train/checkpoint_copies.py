@@ -119,11 +119,12 @@ class _Transfer:
 
     @classmethod
     def send(cls, rows: torch.Tensor, receiver: int) -> "_Transfer":
-        rows = rows.contiguous()
+        rows = rows.to(_wire_device(rows.device)).contiguous()
         return cls(dist.isend(rows, receiver), rows)
 
     @classmethod
     def receive(cls, target: torch.Tensor, sender: int, device: torch.device) -> "_Transfer":
+        device = _wire_device(device)
         direct = device.type == "cpu" and target.is_contiguous()
         rows = target if direct else torch.empty(target.shape, dtype=target.dtype, device=device)
         return cls(dist.irecv(rows, sender), rows, target)
@@ -132,3 +133,8 @@ class _Transfer:
         self.work.wait()
         if self.target is not None and self.target is not self.rows:
             self.target.copy_(self.rows)
+
+
+def _wire_device(device: torch.device) -> torch.device:
+    """Where rows of a device lie while they are sent: gloo sends from a process to another out of host memory only."""
+    return torch.device("cpu") if dist.get_backend() == "gloo" else device

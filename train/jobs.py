@@ -1,5 +1,6 @@
 """Training stages as the pipeline calls them: write the job, start `accelerate launch`, wait, seal the artifact."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from provenance.canonical import Json, read_json
 from provenance.config import recipe_of
 from provenance.console import fact
 from provenance.digests import Parent
-from provenance.errors import StoppedForRequeue, TrainingError
+from provenance.errors import ConfigError, StoppedForRequeue, TrainingError
 from provenance.fingerprint import library_versions, project_root, sources_digest
 from provenance.lifetime import die_with_parent
 from provenance.stage import StageContext, StageSpec, run_stage
@@ -107,8 +108,14 @@ def default_processes(num_logical_replicas: int, device: str = "auto") -> int:
 
 
 def num_gpus() -> int:
-    """NVIDIA GPUs of this machine, without loading torch (written, not run where there are any)."""
-    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+    """NVIDIA GPUs that this process may use, as their driver tells it: without loading torch, which takes seconds."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:  # no driver
+        return 0
+    count = ctypes.c_int(0)
+    is_counted = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    return count.value if is_counted else 0
 
 
 def accelerate_file(
@@ -183,14 +190,14 @@ def launch(
 
     Raises:
         StoppedForRequeue, TrainingError: as `pretrain`.
+        ConfigError: when there are more processes than GPUs.
     """
     root = code_root or project_root()
     job = replace(job, code=sources_digest(PACKAGES, root), libraries=library_versions(LIBRARIES))
     run_dir = Path(job.run_dir)
     config_file = run_dir / "accelerate.yaml"
     execution = job.config.execution
-    device = execution.device
-    use_cpu = device == "cpu" or (device == "auto" and not num_gpus())
+    use_cpu = not _gpus_of_each_machine(execution.device, num_processes, launcher.num_machines)
     values = accelerate_file(num_processes, launcher.num_machines, use_cpu=use_cpu, execution=execution)
     with naming_disk_errors():
         lock_directory(run_dir).close()  # before anything of a job that runs there is touched
@@ -208,6 +215,24 @@ def launch(
             code = _wait(process, lambda: (run_dir / STOP_REQUEST).touch())
         result = read_outcome((run_dir, Path(scratch)))
     _conclude(job, run_dir, code, result)
+
+
+def _gpus_of_each_machine(device: str, num_processes: int, num_machines: int) -> int:
+    """GPUs that a job takes on this machine as on every other; none for a job on CPUs.
+
+    Raises:
+        ConfigError: when it has more processes than GPUs.
+    """
+    found = num_gpus() if device != "cpu" else 0
+    wanted = -(-num_processes // num_machines)
+    if 0 < found < wanted:
+        raise ConfigError(
+            f"{wanted} processes on a machine with {found} GPU{'s' if found > 1 else ''}",
+            expected="a GPU for each process",
+            where="execution.num_processes",
+            next_command=f"set execution.num_processes to {found * num_machines}, or execution.device to cpu",
+        )
+    return wanted if found else 0
 
 
 def _wait(process: "subprocess.Popen[bytes]", ask_to_stop: Callable[[], None]) -> int:

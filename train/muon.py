@@ -10,7 +10,7 @@ process ever holds more than about one matrix beside its parts. In a round, a ro
 matrix to its owner in that row and gets the rows of the result back; then each row of the grid tells the others, which
 hold the same rows. Matrices travel as bfloat16, which is what the iteration computes in.
 
-Run with gloo on CPUs. The same code serves CUDA tensors with NCCL: written, not run.
+Run with gloo on CPUs. The same code serves CUDA tensors; over NCCL: written, not run.
 
 Legend: E experts; a matrix has `num_rows` x `num_columns` elements.
 """

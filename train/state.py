@@ -11,6 +11,7 @@ from train.tensor_digests import combine_digests, digest_of_rows, hash_rows
 
 _BIT_VIEWS = {4: torch.int32, 2: torch.int16, 8: torch.int64}
 _BLOCK_ELEMENTS = 131_072
+_DEVICE_BLOCK_ELEMENTS = 2**24  # GPUs want few and large kernels
 _ROW_ELEMENTS = 256
 
 
@@ -115,15 +116,16 @@ class ParameterChecksum:
         self._layout = layout
         self._blocks: list[torch.Tensor] = []
         firsts, first, device = [], 0, layout.world.device
+        block_elements = _BLOCK_ELEMENTS if device.type == "cpu" else _DEVICE_BLOCK_ELEMENTS
         for part in sorted(parts, key=lambda part: part.name):
-            for block, starts_R in _blocks_of(part) if part.counts_at(layout) else ():
+            for block, starts_R in _blocks_of(part, block_elements) if part.counts_at(layout) else ():
                 self._blocks.append(block)
                 firsts.append(first + starts_R)
             first += part.num_elements
         own = slice(layout.replica, None, layout.num_replicas)
         self._blocks = [block for block in self._blocks[own] if block.numel()]
         self._firsts_R = torch.cat([torch.zeros(0, dtype=torch.int64, device=device), *firsts[own]])
-        self._bits_N = torch.empty(_BLOCK_ELEMENTS, dtype=torch.int64, device=device)
+        self._bits_N = torch.empty(block_elements, dtype=torch.int64, device=device)
         self._places_C = torch.arange(1, _ROW_ELEMENTS + 1, dtype=torch.int64, device=device)
 
     def total(self) -> str:
@@ -152,7 +154,7 @@ class ParameterChecksum:
         return torch.stack([columns_C.sum(), weighted])
 
 
-def _blocks_of(part: Part) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _blocks_of(part: Part, block_elements: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Bits of a part in blocks, and the number of the first element of each of a block's rows in the whole tensor.
 
     A flat block has rows of `_ROW_ELEMENTS`, the last one shorter; where columns are cut, a block is a piece of a
@@ -160,16 +162,16 @@ def _blocks_of(part: Part) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """
     bits = part.tensor.view(_BIT_VIEWS[part.tensor.element_size()])
     if part.cut == 1:
-        for start in range(0, bits.shape[0], _BLOCK_ELEMENTS // _ROW_ELEMENTS):
-            rows = bits[start : start + _BLOCK_ELEMENTS // _ROW_ELEMENTS]
+        for start in range(0, bits.shape[0], block_elements // _ROW_ELEMENTS):
+            rows = bits[start : start + block_elements // _ROW_ELEMENTS]
             numbers_R = torch.arange(len(rows), dtype=torch.int64, device=bits.device) + part.first_row + start
             for column in range(0, bits.shape[1], _ROW_ELEMENTS):
                 block_RC = rows[:, column : column + _ROW_ELEMENTS]
                 yield block_RC, numbers_R * part.shape[1] + part.first_column + column
         return
-    for number, block_N in enumerate(torch.split(bits.view(-1), _BLOCK_ELEMENTS)):
+    for number, block_N in enumerate(torch.split(bits.view(-1), block_elements)):
         starts_R = torch.arange(0, block_N.numel(), _ROW_ELEMENTS, dtype=torch.int64, device=bits.device)
-        yield block_N, part.first_element + number * _BLOCK_ELEMENTS + starts_R
+        yield block_N, part.first_element + number * block_elements + starts_R
 
 
 def format_checksum(sums: torch.Tensor) -> str:

@@ -183,6 +183,7 @@ def test_the_commands_fetch_anew_and_change_no_result(rebuilding: Any, tmp_path:
     assert 'corpus.execution.debian_archive="http://127.0.0.1:9/debian"' in given
     assert "pretrain.execution.num_processes=2" in given
     assert "sft.execution.trackers=[]" in given
+    assert "sft.execution.device=cpu" in given
     assert all(".execution." in override for override in given)
     assert command[1:4] == ["-B", "-m", "openwright"]
     assert command[command.index("run") + 1].startswith(str(tmp_path / "work" / "code" / "configs"))
@@ -194,8 +195,10 @@ def test_the_recorded_layout_is_taken_where_bits_depend_on_it(bundle_of: Any, tm
     folder = bundle / "model" / "code" / "configs" / "some"
     folder.mkdir(parents=True)
     (folder / "release.yaml").write_text("name: some\n")
+    (bundle / "model" / "code" / "train" / "settings.py").write_text("    shard_size: int\n")  # it knows no device
     plan = plan_rebuild(bundle, tmp_path / "work", RebuildOptions())
     assert "pretrain.execution.num_processes=1" in plan.overrides
+    assert not any("device" in override for override in plan.overrides)
     assert "sft.execution.num_processes=null" in plan.overrides
 
 

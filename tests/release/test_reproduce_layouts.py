@@ -124,6 +124,47 @@ def test_a_native_replay_takes_the_layout_that_the_journal_tells(copy_of: Any, r
     assert [tuple(request[name] for name in fields) for request in requests] == [(2, 1, 1, 1), (4, 2, 2, 2)]
 
 
+@pytest.mark.parametrize(
+    ("told", "listed", "visible"),
+    [("cpu", [], ""), ("cpu", ["A GPU"], ""), ("A GPU", ["A GPU"], None), (None, [], ""), (None, ["A GPU"], None)],
+)
+def test_what_ran_on_cpus_is_replayed_out_of_sight_of_gpus(
+    copy_of: Any, monkeypatch: pytest.MonkeyPatch, told: str | None, listed: list[str], visible: str | None
+) -> None:
+    """By the journal; where an old one does not tell the device, by the GPUs that the machine had."""
+    bundle, seen = copy_of("plain"), []
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+        seen.append(options["env"].get("CUDA_VISIBLE_DEVICES"))
+        pretend_to_replay(json.loads(Path(command[-1]).read_text()), honest)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr("release.interpreters.subprocess.run", run)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    write_journal(bundle, {"kind": "start", "step": 0, "num_processes": 1, **({"device": told} if told else {})})
+    path = bundle / "model" / "training" / "pretrain" / "environment.json"
+    environment = json.loads(path.read_text())
+    environment["platform"]["devices"] = listed
+    path.write_text(json.dumps(environment))
+    assert replay(bundle, 1, 4).verdict == "PASS"
+    assert seen == [visible]
+
+
+@pytest.mark.parametrize(("device", "is_refused"), [("A GPU", True), ("cpu", False)])
+def test_more_processes_than_gpus_are_bad_usage_where_gpus_are_needed(
+    copy_of: Any, replaying: Any, monkeypatch: pytest.MonkeyPatch, device: str, is_refused: bool
+) -> None:
+    bundle, requests = copy_of("plain"), replaying(honest)
+    monkeypatch.setattr("release.replay_layout.num_gpus", lambda: 1)
+    write_journal(bundle, {"kind": "start", "step": 0, "num_processes": 1, "device": device})
+    if is_refused:
+        with pytest.raises(ConfigError, match="--processes 2"):
+            replay(bundle, 1, 4, num_processes=2)
+    else:
+        assert replay(bundle, 1, 4, num_processes=2).verdict == "PASS"
+    assert len(requests) == (not is_refused)
+
+
 def test_the_report_names_the_layout_and_what_differs_from_the_recorded_one(copy_of: Any, replaying: Any) -> None:
     bundle, _ = copy_of("retained"), replaying(other_loss)
     write_journal(bundle, {"kind": "start", "step": 0, "num_processes": 4, "shard_size": 2, "tensor_size": 2})

@@ -43,11 +43,20 @@ def _call(function: Callable[..., None], rank: int, *args: Any) -> None:
 
 @contextmanager
 def joined(
-    rank: int, size: int, shard_size: int, rendezvous: Path, tensor_size: int = 1, context_size: int = 1
+    rank: int,
+    size: int,
+    shard_size: int,
+    rendezvous: Path,
+    tensor_size: int = 1,
+    context_size: int = 1,
+    device: str = "cpu",
 ) -> Iterator[Layout]:
-    """Join the first `size` processes; `rendezvous` is a file that no other group uses."""
+    """Join the first `size` processes; `rendezvous` is a file that no other group uses.
+
+    gloo also carries tensors of a GPU, so that several processes can share one, which NCCL refuses.
+    """
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=size)
     try:
-        yield make_layout(World(rank, size), shard_size, tensor_size, context_size)
+        yield make_layout(World(rank, size, torch.device(device)), shard_size, tensor_size, context_size)
     finally:
         dist.destroy_process_group()
