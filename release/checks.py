@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache, partial
-from itertools import chain, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ from release.tokenizer_check import check_taken_tokenizer
 from release.tolerance_check import check_tolerance, tolerance_files
 from release.tombstone_check import check_tombstones
 from release.verify import CheckResult, verify_bundle
+
+Maker = Callable[[BundleFacts], dict[str, bytes]]
 
 _INDEX_ROW = struct.Struct("<32s32sIHHHBBI")
 _RECORDS = "records"
@@ -84,14 +86,17 @@ def _with_libraries(
     """
     has_dataset = (bundle / "dataset" / "manifest.json").is_file()
     texts = ("dataset/documents/", "model/openness/components")
+    facts = BundleFacts(bundle)  # for all checks: ledgers and tables are long, and read once
     make = lru_cache(maxsize=1)(model_documents)  # two checks compare what it makes, and it reads all of the bundle
+    order = partial(check_order, facts=facts)
+    verdict, documents = (partial(check, facts=facts, make=make) for check in (check_verdict, check_documents))
     checks: list[tuple[str, str, tuple[str, ...], Callable[[Path], CheckResult]]] = [
         ("document rows", "dataset/documents", ("dataset/documents/",), check_rows),
         ("texts", "dataset/text", texts, check_texts),
-        ("order by numpy", "model/training", ("model/training/",), check_order),
+        ("order by numpy", "model/training", ("model/training/",), order),
         ("evaluation rescored", "model/evaluation", ("model/evaluation/",), check_evaluation),
-        ("openness verdict", "model/openness/verdict.json", ("model/", "dataset/"), partial(check_verdict, make=make)),
-        ("generated documents", "model/README.md", ("model/", "dataset/"), partial(check_documents, make=make)),
+        ("openness verdict", "model/openness/verdict.json", ("model/", "dataset/"), verdict),
+        ("generated documents", "model/README.md", ("model/", "dataset/"), documents),
     ]
     if (bundle / "dataset" / TOMBSTONES_NAME).is_file():
         checks.append(("tombstones", "dataset/tombstones.json", ("dataset/",), check_tombstones))
@@ -105,7 +110,7 @@ def _with_libraries(
     if tolerance_files(bundle):
         checks.append(("tolerance", "model/training", ("model/training/",), check_tolerance))
     for name, where, reads, check in checks:
-        other = barred or unknown_version(bundle, *reads) or (unread_ledger(found) if check is check_order else None)
+        other = barred or unknown_version(bundle, *reads) or (unread_ledger(found) if check is order else None)
         if any(path.startswith("dataset/") for path in reads) and not has_dataset:
             yield CheckResult(_RECORDS, name, "UNVERIFIED", "the dataset is not here", where)
         elif other is not None:
@@ -229,11 +234,11 @@ def check_texts(bundle: Path) -> CheckResult:
     return _result("texts", "dataset/text", problem, f"{len(seen):,} texts equal their digests")
 
 
-def check_order(bundle: Path) -> CheckResult:
+def check_order(bundle: Path, facts: BundleFacts | None = None) -> CheckResult:
     """The order of every step of every stage, recomputed by the numpy implementation."""
-    num_steps, problem = 0, None
+    facts, num_steps, problem = facts or BundleFacts(bundle), 0, None
     for path in sorted((bundle / "model" / "training").glob("*/ledger.jsonl")):
-        found, wrong = compare_order(path)
+        found, wrong = compare_order(facts.ledger(path.parent.name), path.parent)
         num_steps, problem = num_steps + found, problem or wrong
     if not num_steps:
         problem = problem or "no step is recorded"
@@ -250,17 +255,17 @@ def check_evaluation(bundle: Path) -> CheckResult:
     return CheckResult(_RECORDS, "evaluation rescored", "PASS", detail, "model/evaluation")
 
 
-def check_verdict(bundle: Path, make: Callable[[Path], dict[str, bytes]] = model_documents) -> CheckResult:
+def check_verdict(bundle: Path, facts: BundleFacts | None = None, make: Maker = model_documents) -> CheckResult:
     """The openness verdict, evaluated again."""
-    documents = {"model/openness/verdict.json": make(bundle)["model/openness/verdict.json"]}
+    path = "model/openness/verdict.json"
+    documents = {path: make(facts or BundleFacts(bundle))[path]}
     return _compare(bundle, "openness verdict", documents)
 
 
-def check_documents(bundle: Path, make: Callable[[Path], dict[str, bytes]] = model_documents) -> CheckResult:
+def check_documents(bundle: Path, facts: BundleFacts | None = None, make: Maker = model_documents) -> CheckResult:
     """Cards, page, NOTICE, LICENSE and Croissant record, generated again."""
-    facts = BundleFacts(bundle)
-    documents = dict(chain(*(d.items() for d in (dataset_documents(facts), terms_documents(facts)))))
-    documents |= make(bundle)
+    facts = facts or BundleFacts(bundle)
+    documents = dataset_documents(facts) | terms_documents(facts) | make(facts)
     return _compare(bundle, "generated documents", documents)
 
 

@@ -1,7 +1,6 @@
 """All generated documents of a bundle, as bytes by path: made when it is built, made again when it is verified."""
 
 import json
-from pathlib import Path
 
 from data_recipes.attribution import attribution_text, read_licences
 from provenance.canonical import Json
@@ -37,10 +36,9 @@ def terms_documents(facts: BundleFacts) -> dict[str, bytes]:
     }
 
 
-def model_documents(bundle: Path) -> dict[str, bytes]:
+def model_documents(facts: BundleFacts) -> dict[str, bytes]:
     """Verdict, model card and release page; the bundle must hold everything else but the root manifest."""
-    verdict = evaluate_rules(bundle).as_json()
-    facts = BundleFacts(bundle)
+    verdict = evaluate_rules(facts.bundle, facts).as_json()
     return {
         "model/openness/verdict.json": json_bytes(verdict),
         "model/README.md": model_card(facts, verdict).encode("utf-8"),

@@ -56,6 +56,7 @@ class LedgerFacts:
 
     Attributes:
         losses: training loss per step, nats per trained token.
+        order_digests: of the same steps, 32 bytes each.
         evaluations: `evaluation` records with numbers read.
         checkpoints: `(step, kind)` of each checkpoint that was made; what is kept of them, the bundle says.
         skipped: first and last step of each stretch that was left out.
@@ -65,6 +66,7 @@ class LedgerFacts:
     start: dict[str, Any] = field(default_factory=dict)
     end: dict[str, Any] = field(default_factory=dict)
     losses: list[tuple[int, float]] = field(default_factory=list)
+    order_digests: bytearray = field(default_factory=bytearray)
     learning_rates: list[float] = field(default_factory=list)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     checkpoints: list[tuple[int, str]] = field(default_factory=list)
@@ -95,6 +97,7 @@ class BundleFacts:
         self.model = bundle / "model"
         self.dataset = bundle / "dataset"
         self._hashed: dict[str, FileEntry] = {}
+        self._ledgers: dict[str, LedgerFacts] = {}
 
     @cached_property
     def paths(self) -> list[str]:
@@ -238,10 +241,16 @@ class BundleFacts:
         records = [read_json(path) for path in (self.model / "checkpoints" / stage).glob("step-*/checkpoint.json")]
         return sorted((record["step"], record["kind"]) for record in records)
 
-    @cached_property
+    def ledger(self, stage: str) -> LedgerFacts:
+        """What the ledger of a training stage says; it is read once."""
+        if stage not in self._ledgers:
+            self._ledgers[stage] = read_ledger(self.model / "training" / stage / "ledger.jsonl")
+        return self._ledgers[stage]
+
+    @property
     def ledgers(self) -> dict[str, LedgerFacts]:
         """Ledger facts by training stage."""
-        return {s: read_ledger(self.model / "training" / s / "ledger.jsonl") for s in self.training_stages}
+        return {stage: self.ledger(stage) for stage in self.training_stages}
 
     @cached_property
     def results(self) -> list[dict[str, Any]]:
@@ -339,8 +348,10 @@ def read_ledger(path: Path) -> LedgerFacts:
             facts.start = record
         elif kind == "step":
             facts.losses.append((record["step"], parse_hex_float(record["loss"])))
+            facts.order_digests += bytes.fromhex(record["order_digest"])
             facts.learning_rates.append(parse_hex_float(record["learning_rate"]))
-            facts.tokens_by_source.update(record["tokens_by_source"])
+            for name, num_tokens in record["tokens_by_source"].items():
+                facts.tokens_by_source[name] += num_tokens
             facts.num_trained_tokens += record["num_trained_tokens"]
         elif kind == "evaluation":
             numbers = {key: parse_hex_float(record[key]) for key in ("loss", "bits_per_byte")}

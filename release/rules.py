@@ -170,13 +170,14 @@ class Verdict:
         }
 
 
-def evaluate_rules(bundle: Path) -> Verdict:
+def evaluate_rules(bundle: Path, facts: BundleFacts | None = None) -> Verdict:
     """Evaluate every rule on a bundle.
 
     Args:
         bundle: the directory that holds `model/` and `dataset/`.
+        facts: what has been read of it; by default it is read here.
     """
-    facts, table = BundleFacts(bundle), load_rules()
+    facts, table = facts or BundleFacts(bundle), load_rules()
     statements, problems = _read_statements(bundle, table)
     results = [evaluate_rule(rule, facts, statements.get(rule.id)) for rule in table.rules]
     stale = [

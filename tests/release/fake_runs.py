@@ -51,6 +51,8 @@ class FakeRun:
     split: str
     seed: int
     num_steps: int = 4
+    sequences_per_step: int = 2
+    heldout_every_steps: int = 3
     reduction: str = "exact"
     precision: str = "fp32"
     optimizer: str = "adamw"
@@ -76,7 +78,7 @@ class FakeRun:
                 "window_tokens": WINDOW if self.split == "train" else ROW - 1,
                 "heldout_split": f"{self.split}-heldout" if self.split == "sft" else "heldout",
                 "heldout_windows": 1,
-                "heldout_every_steps": 3,
+                "heldout_every_steps": self.heldout_every_steps,
             },
             "phases": list(self._phases(sources)),
             "branch": None,
@@ -92,9 +94,10 @@ class FakeRun:
         mixture: Any = "proportional" if self.by_file else dict.fromkeys(sources, 1)
         begun = self.branch_step if self.leaves_out else 0
         if begun:
-            yield {"num_steps": begun, "sequences_per_step": 2, "mixture": mixture}
+            yield {"num_steps": begun, "sequences_per_step": self.sequences_per_step, "mixture": mixture}
             mixture = dict.fromkeys(sources[:-1], 1)
-        phase = {"num_steps": self.num_steps - begun - self.long_steps, "sequences_per_step": 2, "mixture": mixture}
+        num_steps = self.num_steps - begun - self.long_steps
+        phase = {"num_steps": num_steps, "sequences_per_step": self.sequences_per_step, "mixture": mixture}
         yield phase
         if self.long_steps:
             yield {**phase, "num_steps": self.long_steps, "window_tokens": 2 * WINDOW}
@@ -188,7 +191,7 @@ def make_run(
             num_tokens += sum(by_source.values())
             ledger.append(_step_record(shape, step, order, data, by_source, trained, weights))
         is_last = step == shape.num_steps
-        if (step % 3 == 0 or is_last) and step >= shape.branch_step + bool(shape.branch_step):
+        if (step % shape.heldout_every_steps == 0 or is_last) and step >= shape.branch_step + bool(shape.branch_step):
             evaluations.append(_evaluation_record(step, recipe["data"]["heldout_split"]))
             ledger.append(evaluations[-1])
         kind = "full" if shape.branch_step and step == shape.branch_step else _due_kind(recipe, step, shape.num_steps)
@@ -326,7 +329,7 @@ def _step_record(
 ) -> dict[str, Any]:
     loads = {"num_choices": 2 * trained, "smallest_load": 1, "largest_load": trained}
     layer = {"router": "model.layers.0.mlp.gate", "num_experts": 4, **loads}
-    router = {"layers": [layer], "counts_sha256": hashlib.sha256(bytes([step])).hexdigest()}
+    router = {"layers": [layer], "counts_sha256": hashlib.sha256(bytes([step % 256])).hexdigest()}
     return {
         "kind": "step",
         "step": step,

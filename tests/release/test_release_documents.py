@@ -52,7 +52,7 @@ def page(built: Built) -> _Checker:
 
 def test_all_documents_are_made_again_byte_for_byte(built: Built) -> None:
     facts = BundleFacts(built.bundle)
-    documents = dataset_documents(facts) | terms_documents(facts) | model_documents(built.bundle)
+    documents = dataset_documents(facts) | terms_documents(facts) | model_documents(facts)
     assert len(documents) == 8
     for path, data in documents.items():
         assert (built.bundle / path).read_bytes() == data, path
@@ -191,7 +191,7 @@ def test_documents_follow_the_evidence(copy: Path) -> None:
     path = copy / "model" / "evaluation" / "results.json"
     text = path.read_text(encoding="utf-8").replace("better than", "worse than")
     replace_file(path, text)
-    assert model_documents(copy)["model/README.md"] != before
+    assert model_documents(BundleFacts(copy))["model/README.md"] != before
 
 
 # -------------------------------------------------------------------------------- charts
