@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections import Counter
 from typing import Any
 
 import in_place_fixtures as fixtures
@@ -24,6 +25,7 @@ from data_recipes.order import Order, Phase
 from data_recipes.order_file import open_order
 from data_recipes.recount import recount
 from data_recipes.settings import CorpusConfig
+from data_recipes.shards import shard_of
 from data_recipes.steps import run_task
 from data_recipes.tasks import Outputs
 from data_recipes.tombstones import Tombstone, document_ranges, held_documents
@@ -59,23 +61,34 @@ def rows_of(corpus) -> list[dict[str, Any]]:
 # ---- what a corpus holds ----------------------------------------------------------------------------------------
 
 
-def test_ids_rise_with_the_places_of_documents_and_are_frozen():
-    """`document/2` of docs/formats.md."""
+def in_place(ordinal: int, num_documents: int, number: int) -> Document:
     finding = LicenceFinding("MIT", "", "none", "", "", "")
-    ids = []
-    for ordinal, number in ((0, 0), (1, 2), (2, 3)):
-        place = TokenPlace(ordinal, 3, number, 10 * number, 10 * number + 10)
-        ids.append(
-            Document("s", "ab" * 32, "a.npy#0", "in-place", "text", "0" * 64, "0" * 64, finding, place).document_id
-        )
-    assert ids == VECTORS
-    assert [int(document_id[:16], 16) for document_id in ids] == [0, 2**64 // 3, 2**65 // 3]
+    place = TokenPlace(ordinal, num_documents, number, 10 * number, 10 * number + 10)
+    return Document("s", "ab" * 32, "a.npy#0", "in-place", "text", "0" * 64, "0" * 64, finding, place)
+
+
+def test_ids_are_those_of_the_frozen_vectors_and_of_their_definition():
+    """`document/2` of docs/formats.md."""
+    assert [in_place(k, 3, number).document_id for k, number in ((0, 0), (1, 2), (2, 3))] == VECTORS
+    value = f'{{"end":30,"first":20,"number":2,"source_digest":"{"ab" * 32}"}}'
+    digest = sha256_bytes(f"openwright:document/2\n{value}".encode())
+    assert VECTORS[1] == f"{(2**64 + int(digest[:16], 16) // 2) // 3:016x}{digest[16:]}"
+
+
+def test_ids_rise_with_the_places_of_documents_and_short_prefixes_tell_them_apart():
+    ids = [in_place(k, 2000, k).document_id for k in range(2000)]
+    assert ids == sorted(set(ids))
+    assert len({document_id[:12] for document_id in ids}) == 2000
+    shards = Counter(shard_of(document_id, 8) for document_id in ids)
+    assert max(shards.values()) - min(shards.values()) <= 1
+    assert in_place(2**40, 2**40 + 1, 0).document_id < "f" * 64
+    assert in_place(0, 1, 5).document_id != in_place(0, 1, 6).document_id
 
 
 VECTORS = [
-    "00000000000000002a57618e98ffc439fea7466fa68cbf0b888ced4d0bf453f8",
-    "5555555555555555f9c157d07839c0d83f3591bcaf89217a30f80c2908dc2666",
-    "aaaaaaaaaaaaaaaa2bca2f918c113a78ba2ad730084a96f846cdb2604c440fdd",
+    "070e90426ed54b5efea7466fa68cbf0b888ced4d0bf453f8383fa20ce6b43fde",
+    "7ef58ea2beb44ace3f3591bcaf89217a30f80c2908dc26668623d128d3d00377",
+    "b1f707ed97583469ba2ad730084a96f846cdb2604c440fddea28c838921d2e2c",
 ]
 
 
