@@ -56,6 +56,7 @@ _TABLE = {
     "BSD-3-Clause": ("AN", "1, 2 (copyright notice, conditions, disclaimer), 3 (no endorsement)"),
     "BSD-4-Clause": ("AN", "1, 2 (copyright notice, conditions, disclaimer), 3 (acknowledgment in advertising)"),
     "BSL-1.0": ("AN", "second paragraph (copyright notices and statement in all copies of source)"),
+    "CC-PDM-1.0": ("", "no licence, but a mark: no copyright is known to hold"),
     "CC0-1.0": ("", "2 (waiver of all rights)"),
     "CDDL-1.0": ("ANS", "3.1 (source), 3.2, 3.3 (notices)"),
     "CDLA-Permissive-1.0": ("AN", "3.2 (agreement, credit and notices kept)"),
@@ -93,6 +94,8 @@ _TABLE = {
 }  # fmt: skip
 """Obligations as letters of `_LETTERS`, and the clauses; of a GNU licence for -only and -or-later alike."""
 
+_VERSION_ALONE = re.compile(r"(?:-no-invariants|-invariants)?(?:-only|-or-later)$")
+"""What SPDX puts behind the version of a GNU licence: the same clauses hold."""
 _CREATIVE_COMMONS = re.compile(r"CC-BY(?P<use>-NC)?(?P<changes>-SA|-ND)?-(?P<version>2\.0|2\.5|3\.0|4\.0)")
 
 
@@ -110,7 +113,7 @@ def terms_of(identifier: str) -> Terms | None:
         )
         clauses = "3(a), 3(b), and 2(a)(1) for limits of use" if found["version"] == "4.0" else "3 and 4(a) to 4(c)"
     else:
-        name = spdx.removesuffix("-only").removesuffix("-or-later")
+        name = _VERSION_ALONE.sub("", spdx)
         entry = _TABLE.get(spdx) or _TABLE.get(name)
         if entry is None:
             return None
