@@ -30,9 +30,10 @@ from data_recipes.steps import run_task
 from data_recipes.tasks import Outputs
 from data_recipes.tombstones import Tombstone, document_ranges, held_documents
 from data_recipes.windows import TokenWindows
+from provenance.artifacts import load_artifact
 from provenance.canonical import read_json
 from provenance.digests import sha256_bytes, sha256_file
-from provenance.errors import DataError, SourceError
+from provenance.errors import ArtifactError, DataError, SourceError
 from provenance.ledger import read_chain
 
 WINDOW = 50
@@ -180,6 +181,20 @@ def test_documents_steps_and_takedown_find_the_tokens_of_a_document(corpus, root
     (part,) = document_ranges(corpus.path, named).values()
     assert bytes(tokens["first.npy"][part.begin : part.end - 1].tolist()) != b""
     assert (part.path, part.end - part.begin) == ("tokens/train/theirs/tokens-000.bin", len("short") + 1)
+
+
+def test_a_file_that_is_changed_later_is_not_the_artifact_any_more(corpus, root):
+    path, data = root / "second.npy", (root / "second.npy").read_bytes()
+    try:
+        with path.open("r+b") as file:
+            file.write(b"\0\0")
+        with pytest.raises(ArtifactError, match="not the one that the manifest lists") as refused:
+            load_artifact(corpus.path)
+        assert refused.value.where.endswith("tokens/train/theirs/tokens-001.bin")
+    finally:
+        with path.open("r+b") as file:  # the same file, or the link would be lost
+            file.write(data)
+    assert load_artifact(corpus.path) == corpus
 
 
 # ---- how it is built --------------------------------------------------------------------------------------------
