@@ -125,7 +125,7 @@ def show(value: object) -> str:
 # ---- canonical JSON and strict parsing ------------------------------------------------------------------------------
 def canonical_json(value: Json) -> bytes:
     """Bytes of `canonical-json/1`; the value has been through `parse_json` or is made of plain values here."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8")
+    return ENCODER.encode(value).encode("utf-8")
 
 
 def tagged_digest(construction: str, value: Json) -> str:
@@ -163,6 +163,7 @@ def _safe_integer(text: str) -> int:
     return int(text)
 
 
+ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 numbers: dict[str, Any] = dict.fromkeys(("parse_constant", "parse_float", "parse_int"), _safe_integer)
 DECODER = json.JSONDecoder(object_pairs_hook=_without_duplicates, **numbers)
 
@@ -272,16 +273,14 @@ OBJECTS = {
 alternatives of kinds and words. `key?` may be missing; `*` is the shape of all other keys (without it there are none).
 Records of a ledger have `kind` and `previous` besides."""
 
+OBJECTS |= {name: f"kind:text previous:text {w}" for name, w in OBJECTS.items() if name.startswith("ledger ")}
 SHAPES = {name: dict(word.replace("?", "").split(":") for word in words.split()) for name, words in OBJECTS.items()}
 REQUIRED = {name: set(re.findall(r"([^ ?*:]+):\S", words)) for name, words in OBJECTS.items()}
 
 
 def fit(value: Json, shape: str, where: str, key: str = "") -> None:
     """Raise a Mismatch unless a value has a shape."""
-    if shape in KINDS:  # what most values are: first, and the message only where it is needed
-        if not KINDS[shape](value):
-            raise Mismatch(f"field {key!r} is {show(value)}, not {shape}", where)
-    elif "|" in shape:
+    if shape in KINDS or "|" in shape:
         fits = any(KINDS[word](value) if word in KINDS else value == word for word in shape.split("|"))
         require(fits, f"field {key!r} is {show(value)}, not {shape}", where)
     elif shape.startswith("["):
@@ -292,10 +291,12 @@ def fit(value: Json, shape: str, where: str, key: str = "") -> None:
         where = f"{where}: {key if key.isidentifier() else show(key)}" if key else where
         require(isinstance(value, dict), f"{type(value).__name__} where an object belongs", where)
         shapes = SHAPES[shape]
-        odd = (REQUIRED[shape] - value.keys()) | (set() if "*" in shapes else value.keys() - shapes.keys())
-        require(not odd, f"missing or unknown fields: {show(', '.join(sorted(odd)))}", where)
+        if odd := (REQUIRED[shape] - value.keys()) | (set() if "*" in shapes else value.keys() - shapes.keys()):
+            raise Mismatch(f"missing or unknown fields: {show(', '.join(sorted(odd)))}", where)
         for name, item in value.items():
-            fit(item, shapes[name if name in shapes else "*"], where, name)
+            kind = shapes[name if name in shapes else "*"]
+            if kind not in KINDS or not KINDS[kind](item):  # most values need no call: a ledger has a million records
+                fit(item, kind, where, name)
 
 
 def is_hex_float(text: str) -> bool:
@@ -791,7 +792,7 @@ def check_record(line: ChainLine) -> str:
     """Check the fields of a ledger record; returns its kind."""
     record, where, kind = line.record, line.where, str(line.record.get("kind"))
     require(f"ledger {kind}" in SHAPES, f"a record of kind {kind!r:.99}", where)
-    fit({key: value for key, value in record.items() if key not in ("kind", "previous")}, f"ledger {kind}", where)
+    fit(record, f"ledger {kind}", where)
     if kind == "step":
         total = sum(record["tokens_by_source"].values())
         require(record["num_trained_tokens"] <= total, "more trained tokens than tokens", where)
@@ -872,14 +873,10 @@ class Stage:
 
     name: str
     manifest: Json  # of its artifact
+    content_digest: str
     where: str  # of that manifest
     label: str  # tree that holds its files
     folders: tuple[str, ...]  # of that tree; two for a stage that made weights
-
-    @property
-    def content_digest(self) -> str:
-        """The digest of its results, as the manifest states it."""
-        return str(self.manifest["content_digest"])
 
     def place(self, path: str) -> str:
         """Path in that tree of a file of the artifact."""
@@ -902,6 +899,8 @@ class Verifier:
     listed: dict[str, dict[str, Json]] = field(default_factory=lambda: {"model": {}, "dataset": {}})
     root: Any = None
     stages: list[Stage] = field(default_factory=list)
+    makers: list[Stage] = field(default_factory=list)  # those of them that made weights
+    trained: list[Stage] = field(default_factory=list)  # and those that trained
     average: Any = None
     splits: dict[str, Split] = field(default_factory=dict)
     ledgers: dict[str, Ledger] = field(default_factory=dict)
@@ -968,16 +967,6 @@ class Verifier:
         """Files of `dataset/`; a check that asks for them where they are not here stays UNVERIFIED."""
         need("dataset" in self.trees, "the dataset is not here: give the directory that holds model/ and dataset/")
         return self.trees["dataset"]
-
-    @property
-    def makers(self) -> list[Stage]:
-        """Stages that made weights: those that trained, and an average of checkpoints."""
-        return [stage for stage in self.stages if len(stage.folders) > 1]
-
-    @property
-    def trained(self) -> list[Stage]:
-        """Stages that trained."""
-        return [stage for stage in self.makers if stage.name != "average"]
 
     @cached_property
     def dataset_manifest(self) -> Json:
@@ -1061,6 +1050,9 @@ class Verifier:
             is_made = entry["role"] != "result" or not path.startswith(stage.folders) or path in made
             require(is_made, "is listed as a result and the stage did not make it", f"{stage.label}/{show(path)}")
         self.stages.append(stage)
+        if len(stage.folders) > 1:
+            self.makers.append(stage)
+            self.trained += [stage] if stage.name != "average" else []
         left_out = f", {num_missing} of them not shipped" if num_missing else ""
         return f"content/1 {digest}, {len(made)} results{left_out}"
 
@@ -1071,12 +1063,12 @@ class Verifier:
             check_format(manifest, "openwright-artifact/1", where)
             is_named = manifest["content_digest"] == self.root["dataset"]["content_digest"]
             require(is_named, "the corpus is not the one that the root manifest names", where)
-            return Stage(name, manifest, where, "dataset", ("",))
+            return Stage(name, manifest, manifest["content_digest"], where, "dataset", ("",))
         folders: tuple[str, ...] = (f"training/{name}/", f"checkpoints/{name}/")
         if f"{folders[0]}manifest.json" not in self.model.files:
             folders = ("evaluation/",)
-        path = f"{folders[0]}manifest.json"
-        return Stage(name, self.model.json(path, "openwright-artifact/1"), f"model/{path}", "model", folders)
+        manifest = self.model.json(f"{folders[0]}manifest.json", "openwright-artifact/1")
+        return Stage(name, manifest, manifest["content_digest"], f"model/{folders[0]}manifest.json", "model", folders)
 
     def _compare_files(self, stage: Stage, role: str) -> int:
         """Compare an artifact's files with the listed ones; returns how many are not shipped (corpus only)."""
