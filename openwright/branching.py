@@ -66,7 +66,7 @@ def write_branch(
             next_command="the same command with another --to",
         )
     require_directory(config_dir)
-    records, checkpoints = _find(run, stage)
+    records, checkpoints = find_run(run, stage)
     start = next(read_chain(records / "ledger.jsonl"))
     stage, order = str(start["stage"]), read_order(start["order"], records)
     model: Any = config_model(stage)
@@ -123,8 +123,16 @@ def _release_name(path: Path) -> str:
     return name
 
 
-def _find(run: Path, stage: str) -> tuple[Path, Path]:
-    """Directories of a run's records and of its checkpoints."""
+def find_run(run: Path, stage: str) -> tuple[Path, Path]:
+    """Directories of a run's records and of its checkpoints.
+
+    Args:
+        run: a run's directory, or a bundle.
+        stage: of a bundle, the training stage.
+
+    Raises:
+        ArtifactError: when it is neither.
+    """
     if (run / "ledger.jsonl").is_file():
         return run, run / "checkpoints"
     records = run / "model" / "training" / stage

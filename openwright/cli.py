@@ -376,6 +376,24 @@ def reproduce(
 
 
 @app.command()
+def compare(
+    one: Annotated[Path, Argument(metavar="A", help="A run, finished or not; a bundle; hf:ORG/NAME.")],
+    other: Annotated[Path, Argument(metavar="B", help="Another one.")],
+    stage: Annotated[Literal["pretrain", "sft"], Option("--stage", help="Training stage of bundles.")] = "pretrain",
+    cache: Cache = CACHE,
+    as_json: AsJson = False,
+) -> None:
+    """Lay two runs side by side: recipes, steps, losses, scores.
+
+    A measurement and no verdict: the exit code is 0 whatever differs.
+    """
+    from openwright import inspect_commands
+
+    sides = (BundleArgument(one, cache=cache), BundleArgument(other, cache=cache))
+    inspect_commands.compare(*sides, stage, as_json)
+
+
+@app.command()
 def attest(
     bundle: Bundle,
     key: PrivateKeyFile,

@@ -55,6 +55,25 @@ def inspect_text(passage: str, bundle: BundleArgument, limit: int, index: Path, 
     finish(document, [*text_lines(found), *_left_aside_lines(others)], following, as_json)
 
 
+def compare(one: BundleArgument, other: BundleArgument, stage: str, as_json: bool) -> None:
+    """`compare`: two runs side by side."""
+    from openwright.comparing import compare_lines, compare_runs, side_of
+    from openwright.needs import fetch_for_comparison
+
+    with stdout_kept_clean(as_json), stoppable():
+        places = [argument.locate() for argument in (one, other)]
+        for place in places:
+            fetch_for_comparison(place, stage)
+        sides = [side_of(place.path, stage, place.name) for place in places]
+        found = compare_runs(*sides)
+    difference, named = found["steps"]["first_difference"], places[1].argument
+    following = f"openwright {'verify' if sides[1].results else 'status'} {named}"
+    if sides[1].results and difference:
+        following = f"openwright inspect step {difference['step']} --stage {stage} --in {named}"
+    document = {"format": REPORT_FORMAT, "a": sides[0].name, "b": sides[1].name, "comparison": found}
+    finish(document, compare_lines(found, (sides[0].name, sides[1].name)), following, as_json)
+
+
 def _left_aside(bundle: Path) -> list[str]:
     """Training stages of a bundle that read conversations made of documents: look-ups do not go through them."""
     from openwright.bundles import open_bundle

@@ -15,7 +15,7 @@ from data_recipes.windows import REDACTED_FOLDER
 from openwright.located import LocalBundle, Located
 from provenance.canonical import read_json
 from provenance.made_model import AVERAGE
-from release.readable import require_average, require_for_inspection, require_order
+from release.readable import require_average, require_for_comparison, require_for_inspection, require_order
 from release.replay_segments import Segment, training_stages
 from release.reproduce import ReplayPlan
 from train.average import AVERAGED
@@ -56,6 +56,18 @@ def fetch_for_inspection(bundle: Located, stage: str, *, with_text: bool) -> Non
     rows = ["dataset/documents/*", "dataset/corpus.json", f"dataset/{TOMBSTONES_NAME}"] if with_documents else []
     bundle.fetch(*_shards(bundle, [split]), *rows)
     require_for_inspection(bundle.path, with_text=with_text, with_documents=with_documents)
+
+
+def fetch_for_comparison(bundle: Located, stage: str) -> None:
+    """Fetch what `compare` reads of a bundle: the records of a stage and the evaluation table.
+
+    Raises:
+        BundleError: as `release.readable`, for a bundle in a directory too.
+    """
+    folder = f"model/training/{stage}"
+    bundle.fetch(*(f"{folder}/{name}" for name in _RECORDED), "model/evaluation/results.json")
+    if (bundle.path / "model").is_dir():
+        require_for_comparison(bundle.path, stage)
 
 
 def fetch_for_planning(bundle: Located) -> None:

@@ -36,6 +36,7 @@ from release.record_forms import (
     RecipeForm,
     RecordForm,
     ReleaseForm,
+    ResultsForm,
     TombstonesForm,
 )
 from release.verify import (
@@ -280,6 +281,15 @@ def require_order(bundle: Path, stage: str) -> None:
     records = Records(bundle, "model", "dataset")
     records.stages()
     records.tokens([stage])
+
+
+def require_for_comparison(bundle: Path, stage: str) -> None:
+    """Refuse a bundle whose records of a stage, or whose evaluation table, could not be laid beside others."""
+    records = Records(bundle, "model")
+    records.recipe(stage)
+    records.ledger(stage)
+    if records.has("model/evaluation/results.json"):
+        records.read("model/evaluation/results.json", ResultsForm)
 
 
 def require_for_inspection(bundle: Path, *, with_text: bool, with_documents: bool) -> None:

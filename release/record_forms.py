@@ -8,6 +8,7 @@ from provenance.canonical import Json
 
 _Count = Annotated[int, Field(ge=0)]
 _Positive = Annotated[int, Field(ge=1)]
+_Number = Annotated[str, Field(pattern=r"^-?0x[01]\.[0-9a-f]{1,13}p[+-][0-9]{1,4}$")]
 _Pair = Annotated[list[int], Field(min_length=2, max_length=2)]
 
 
@@ -178,3 +179,20 @@ class ReleaseForm(RecordForm):
 
     bundle: str
     content_digest: str
+
+
+class ScoreForm(RecordForm):
+    """A row of an evaluation table."""
+
+    model: str
+    task: str
+    metric: str
+    value: _Number
+    low: _Number
+    high: _Number
+
+
+class ResultsForm(RecordForm):
+    """`results.json` of an evaluation."""
+
+    rows: list[ScoreForm]

@@ -63,6 +63,21 @@ def test_a_passage_in_mutated_tokens_is_searched_or_refused(copy, tmp_path, caps
         assert "this is a bug" not in capsys.readouterr().err, name
 
 
+def test_mutated_records_are_compared_or_refused(built, copy, capsys):
+    draw = random.Random(6)
+    assert cli.invoke(["compare", str(built.bundle), str(copy), "--json"]) == 0
+    weights = [
+        path.relative_to(copy).as_posix() for path in copy.glob("model/checkpoints/pretrain/*/model.safetensors")
+    ]
+    for name in [f"{RUN}/ledger.jsonl", f"{RUN}/recipe.json", "model/evaluation/results.json", sorted(weights)[-1]] * 3:
+        before = (copy / name).read_bytes()
+        (copy / name).write_bytes(mutated(before, draw))
+        code = cli.invoke(["compare", str(built.bundle), str(copy), "--json"])
+        (copy / name).write_bytes(before)
+        assert code in (0, 1, 2)
+        assert "this is a bug" not in capsys.readouterr().err, name
+
+
 def first_document(bundle):
     return (bundle / "dataset/documents/index-00000.bin").read_bytes()[:32].hex() or "0" * 64
 
