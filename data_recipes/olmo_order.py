@@ -21,6 +21,7 @@ from provenance.canonical import read_json
 from provenance.digests import sha256_file
 from provenance.errors import DataError
 
+ORDER_FORMAT = "openwright-order-file/1"
 _BLOCK = 1 << 20
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from data_recipes.attribution import LicenceReport, attribution_text, read_licences
 from data_recipes.dolma_export import export_dolma
 from data_recipes.megatron_export import export_megatron
-from data_recipes.olmo_order import convert_olmo_order
+from data_recipes.olmo_order import ORDER_FORMAT, convert_olmo_order
 from data_recipes.tombstones import TOMBSTONES_NAME, held_documents, read_tombstones, write_tombstones
 from openwright.configs import require_release
 from openwright.forgetting import find_documents, following, make_receipt, make_tombstones, receipt_lines
 from openwright.known_runs import known_runs
 from openwright.outcome import command
+from openwright.outcome import finish
 from openwright.report import print_json, printable, require_folder, table_lines, write_named
 from provenance.canonical import write_json
 from provenance.errors import BundleError, ConfigError
@@ -124,6 +125,7 @@ def make_order(
     leave_out: bool,
 ) -> None:
     """Convert an order of OLMo-core and print what a recipe says of the file."""
+    require_folder(target)
     order = convert_olmo_order(
         dataset_of(place),
         source,
@@ -134,12 +136,13 @@ def make_order(
         file_chunk_tokens=file_chunk_tokens,
         leave_out=leave_out,
     )
-    if as_json:
-        print_json(asdict(order))
-        return
-    print(printable(f"{order.num_windows:,} windows in {target}; {order.num_left_out:,} places left out"))
     pinned = f"path: {target.name}, sha256: {order.sha256}, dtype: {order.dtype}, tokens_digest: {order.tokens_digest}"
-    print(printable(f"next: in pretrain.yaml, data: {{..., order: {{{pinned}}}}}"))
+    finish(
+        {"format": ORDER_FORMAT, **asdict(order)},
+        [f"{order.num_windows:,} windows in {target}; {order.num_left_out:,} places left out"],
+        f"in pretrain.yaml, data: {{..., order: {{{pinned}}}}}",
+        as_json,
+    )
 
 
 def forget_documents(

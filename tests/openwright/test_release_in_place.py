@@ -93,7 +93,7 @@ def test_a_run_reads_the_file_in_the_order_of_another_program(corpus, theirs, tm
     arguments = ["data", "order", str(tmp_path / "global_indices.npy"), "--in", str(corpus.path), "--source", "theirs"]
     assert cli.invoke([*arguments, "--window-tokens", str(WINDOW), "--to", str(path), "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
-    assert (made["num_windows"], made["num_left_out"]) == (24, 0)
+    assert (made["format"], made["num_windows"], made["num_left_out"]) == ("openwright-order-file/1", 24, 0)
     pin = {"path": path.name, **{key: made[key] for key in ("sha256", "dtype", "tokens_digest")}}
     config = small_config(data={**SMALL["data"], "window_tokens": WINDOW, "order": pin})
     (tmp_path / "run").mkdir()
@@ -108,3 +108,6 @@ def test_a_run_reads_the_file_in_the_order_of_another_program(corpus, theirs, tm
         assert step["tokens_by_source"] == {"theirs": 4 * WINDOW}
     assert cli.invoke([*arguments, "--window-tokens", str(WINDOW), "--to", str(path)]) == 1
     assert "the file exists" in capsys.readouterr().err
+    assert cli.invoke([*arguments, "--window-tokens", str(WINDOW), "--to", str(tmp_path / "no" / "order.bin")]) == 2
+    assert cli.invoke([*arguments, "--window-tokens", str(WINDOW), "--to", str(tmp_path / "new.bin")]) == 0
+    assert f"order: {{path: new.bin, sha256: {made['sha256']}, dtype: u32" in capsys.readouterr().out
