@@ -14,8 +14,7 @@ from data_recipes.tombstones import TOMBSTONES_NAME, held_documents, read_tombst
 from openwright.configs import require_release
 from openwright.forgetting import find_documents, following, make_receipt, make_tombstones, receipt_lines
 from openwright.known_runs import known_runs
-from openwright.outcome import command
-from openwright.outcome import finish
+from openwright.outcome import command, finish
 from openwright.report import print_json, printable, require_folder, table_lines, write_named
 from provenance.canonical import write_json
 from provenance.errors import BundleError, ConfigError
