@@ -126,8 +126,8 @@ class ExecutionConfig(Config):
         index_url: package index to fetch from; None for the default one.
         data_dir: directory that the paths of local files are relative to.
         tokenizer_file: where the file of `tokenizer.file` lies; None for its path below `data_dir`.
-        evaluation_sets_dir: where files of `decontamination.sets` lie that a bundle carries, named by digest; those that
-            are not there lie below `data_dir`.
+        evaluation_sets_dir: where files of `decontamination.sets` lie that a bundle carries, named by digest; those
+            that are not there lie below `data_dir`.
         debian_archive: address above `pool/` of the Debian archive to fetch from; there is no default one.
         keep_fetched: whether files of the Hub stay in the cache once their rows are read.
     """
