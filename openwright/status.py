@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from provenance.artifacts import MANIFEST_NAME
+from provenance.console import fact
 from provenance.errors import ArtifactError
 
 LEDGER_NAME = "ledger.jsonl"
@@ -78,7 +80,7 @@ class RunStatus:
         if self.tokens_per_second is not None:
             parts.append(f"{self.tokens_per_second:,.0f} tokens/s")
         if self.flops_per_second is not None:
-            share = "not known: no peak of this device is" if self.mfu is None else f"{self.mfu:.1%}"
+            share = "unknown: no published peak of this device" if self.mfu is None else f"{self.mfu:.1%}"
             size, unit = (1e12, "TFLOP/s") if self.flops_per_second >= 1e12 else (1e9, "GFLOP/s")
             parts.append(f"{self.flops_per_second / size:,.1f} {unit} (MFU {share})")
         if self.last_checkpoint is not None:
@@ -116,6 +118,13 @@ def find_runs(root: Path) -> list[Path]:
     changed = {path: _modified(path / LEDGER_NAME) for path in candidates}
     found = {path: seen for path, seen in changed.items() if seen is not None}
     if not found:
+        if (work := stage_at_work(root)) is not None:
+            raise ArtifactError(
+                f"no training run yet: {work.parent.name} is being made, or was left, in {work}",
+                expected=f"a run with {LEDGER_NAME}",
+                where=str(root),
+                next_command=f"openwright status {quote(str(root))} --follow, which waits for the first run",
+            )
         raise ArtifactError(
             "no run here",
             expected=f"a directory of artifacts or a run with {LEDGER_NAME}",
@@ -123,6 +132,13 @@ def find_runs(root: Path) -> list[Path]:
             next_command="openwright run CONFIG_DIR",
         )
     return sorted(found, key=lambda path: (found[path], path))
+
+
+def stage_at_work(root: Path) -> Path | None:
+    """Where a stage that trains nothing, such as the corpus, is being made at or below `root`: the newest."""
+    candidates = [path for depth in ("", "*/", "*/*/") for path in root.glob(f"{depth}{WORK_PREFIX}*")]
+    works = [path for path in candidates if path.is_dir() and not (path / LEDGER_NAME).is_file()]
+    return max(works, key=lambda path: (_modified(path) or 0.0, path), default=None)
 
 
 @dataclass
@@ -256,16 +272,26 @@ def follow(
     """Show where the runs at or below a directory stand, again and again until all have finished.
 
     Args:
-        root: a run or a directory of artifacts; runs that begin later are found too.
+        root: a run or a directory of artifacts; runs that begin later are found too, and waited for while another
+            stage is being made.
         show: called with the status of every run each time.
         every_seconds: pause between two looks.
     """
     readers: dict[Path, RunReader] = {}
+    told: Path | None = None
     while True:
         if not root.is_dir() and root.name.startswith(WORK_PREFIX):
             root = root.parent / root.name.removeprefix(WORK_PREFIX)  # it has finished and was given its name
+        try:
+            runs = find_runs(root)
+        except ArtifactError:
+            if (work := stage_at_work(root)) is None:
+                raise
+            if work != told:
+                fact(f"no training run yet: {work.parent.name} is being made in {work}")
+            runs, told = [], work
         found = []
-        for run in find_runs(root):
+        for run in runs:
             try:
                 found.append(readers.setdefault(run, RunReader(run)).read())
             except FileNotFoundError:

@@ -69,7 +69,7 @@ def test_utilisation_is_told_where_a_peak_is_known_and_said_to_be_unknown_elsewh
     fake.note("step", step=2, flops=5_000_000_000, **rate)
     status = status_of(tmp_path)
     assert (status.flops_per_second, status.mfu) == (2.5e9, None)
-    assert "2.5 GFLOP/s (MFU not known: no peak of this device is)" in status.line()
+    assert "2.5 GFLOP/s (MFU unknown: no published peak of this device)" in status.line()
     fake.note("step", step=3, flops=8 * 10**14, mfu=(0.4).hex(), **rate)
     status = status_of(tmp_path)
     assert (status.flops_per_second, status.mfu) == (4e14, 0.4)
@@ -166,6 +166,27 @@ def test_following_goes_on_until_the_run_has_finished(tmp_path):
     follow(fake.directory, lambda found: seen.append([(s.step, s.state) for s in found]), 7.0, sleep)
     assert seen == [[(0, "unfinished")], [(1, "unfinished")], [(2, "unfinished")], [(2, "finished")]]
     assert set(looks) == {7.0}
+
+
+def test_following_waits_while_the_corpus_is_being_made(tmp_path, capsys):
+    work = tmp_path / "artifacts" / "tiny" / "corpus" / ".work-abc"
+    work.mkdir(parents=True)
+    seen, looks = [], []
+
+    def sleep(seconds):
+        looks.append(seconds)
+        if len(looks) == 2:
+            run = write_run(tmp_path / "artifacts" / "tiny" / "pretrain" / "def", 5)
+            (run / "manifest.json").write_text("{}")
+
+    follow(tmp_path / "artifacts", seen.extend, 7.0, sleep)
+    assert [(status.step, status.state) for status in seen] == [(5, "finished")]
+    assert capsys.readouterr().err.count("corpus is being made") == 1
+    with pytest.raises(ArtifactError, match="corpus is being made, or was left"):
+        find_runs(work.parent)
+    work.rmdir()
+    with pytest.raises(ArtifactError, match="no run here"):
+        follow(work.parent, seen.extend, 7.0, sleep)
 
 
 def test_following_as_json_prints_one_line_per_change(openwright, tmp_path):
