@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -11,6 +12,9 @@ import typer
 from provenance.errors import DISK_ERRORS, ConfigError, OpenwrightError
 
 _EXIT_FAIL = 1
+
+_GROUPS = ("data", "inspect", "release")
+"""Commands that have commands."""
 
 _PLACES = {
     errno.EACCES: ("permission denied", "a place that you may read and write"),
@@ -70,6 +74,9 @@ def _in_words(error: OSError) -> OpenwrightError | None:
 
 
 def _show(error: OpenwrightError, arguments: Sequence[str]) -> int:
+    if isinstance(error, ConfigError) and not error.next_command:
+        following = _mending(error.where, arguments)
+        error = ConfigError(error.found, expected=error.expected, where=error.where, next_command=following)
     if "--json" in arguments:
         from openwright.report import print_json
 
@@ -78,6 +85,14 @@ def _show(error: OpenwrightError, arguments: Sequence[str]) -> int:
         print_json({**document, **{name: getattr(error, name) for name in fields}})
     print(f"openwright: {error}", file=sys.stderr)
     return error.exit_code
+
+
+def _mending(where: str, arguments: Sequence[str]) -> str:
+    """What comes next after a mistake of the user's that has no advice of its own."""
+    if ".yaml" in where:
+        return "mend the file there and run the same command again"
+    verb = list(arguments[: 2 if arguments[0] in _GROUPS else 1])
+    return shlex.join(["openwright", *verb, "--help"])
 
 
 def _show_bug() -> int:

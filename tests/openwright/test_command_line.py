@@ -136,6 +136,20 @@ def test_bad_usage_exits_with_2_and_says_why(arguments, words, capsys):
     assert "Traceback" not in captured.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "following"),
+    [
+        (["reproduce", "x", "--step", "4"], "openwright reproduce --help"),
+        (["data", "pin", "no such file"], "openwright data pin --help"),
+        (["plan", "configs/quickstart", "--set", "pretrain.phases=[]"], "the same command with another --set"),
+        (["run", "configs/quickstart", "--set", "release.stages=[corpus, sft, pretrain, eval]"], "mend the file there"),
+    ],
+)
+def test_a_mistake_without_advice_of_its_own_gets_some(arguments, following, capsys):
+    assert cli.invoke(arguments) == 2
+    assert f"next: {following}" in capsys.readouterr().err
+
+
 def test_an_error_of_ours_is_one_document_with_json(capsys):
     assert cli.invoke(["run", "no-such-directory", "--json"]) == 2
     captured = capsys.readouterr()
