@@ -13,6 +13,7 @@ from conftest import Built, replace_file
 from provenance.artifacts import Artifact
 from provenance.canonical import canonical_json
 from provenance.digests import sha256_bytes
+from release import facts
 from release.bundle import bundle_path
 from release.checks import verify_release
 from release.verify import CheckResult
@@ -43,6 +44,15 @@ def test_a_whole_bundle_passes(built: Built) -> None:
     assert tuple(results) == ADDED
     assert {result.verdict for result in results.values()} == {"PASS"}
     assert all(result.check == "records" and result.detail for result in results.values())
+
+
+def test_a_ledger_is_read_once_for_all_of_these_checks(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million steps take seconds to read."""
+    asked: list[str] = []
+    read = facts.read_ledger
+    monkeypatch.setattr("release.facts.read_ledger", lambda path: asked.append(path.parent.name) or read(path))
+    assert {result.verdict for result in _results(built.bundle).values()} == {"PASS"}
+    assert sorted(asked) == ["pretrain", "sft"]
 
 
 def _table(path: Path, change: Callable[[list[dict[str, Any]]], object]) -> None:

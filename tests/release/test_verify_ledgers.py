@@ -12,7 +12,7 @@ from conftest import RUNS
 from fake_runs import PARENT_HEAD, state_digest
 from safetensors.torch import load_file, save_file
 
-from release.verify import CheckResult, verify_bundle
+from release.verify import CheckResult, read_chain, verify_bundle
 
 Record = dict[str, Any]
 Forgery = Callable[[Path], None]
@@ -366,7 +366,11 @@ def test_a_sample_of_a_ledger_with_stretches_left_out_draws_recorded_steps(
 ) -> None:
     monkeypatch.setattr("release.verify.NUM_TOKEN_STEPS", 2)
     monkeypatch.setattr("release.verify.MAX_ORDER_STEPS", 3)
+    asked: list[str] = []
+    monkeypatch.setattr("release.verify.read_chain", lambda tree, path: asked.append(path) or read_chain(tree, path))
     results = {r.name: r for r in verify_bundle(bundle_of("skips"), rng_seed=1)}
     assert results["pretrain tokens"].verdict == results["pretrain order"].verdict == "PASS"
     assert "2 of 4 steps drawn at random (--seed 1; a single wrong step is missed" in results["pretrain tokens"].detail
     assert "3 of 4 steps" in results["pretrain order"].detail
+    ledgers = [path for path in asked if path.endswith("ledger.jsonl")]
+    assert sorted(ledgers) == sorted(set(ledgers)), "a ledger is read once, and its sampled steps by their places"
