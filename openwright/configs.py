@@ -110,7 +110,7 @@ def load_directory(directory: Path, overrides: Sequence[str] = (), *, to_plan: b
     require_directory(directory)
     overrides = [*kept_overrides(directory), *overrides]
     by_stage = _split_overrides(overrides)
-    release: Any = load_config(directory / f"{RELEASE}.yaml", config_model(RELEASE), by_stage.pop(RELEASE, ()))
+    release: Any = _load(directory, RELEASE, by_stage.pop(RELEASE, ()))
     if release.plan_only and not to_plan:
         raise ConfigError(
             f"this recipe is for planning only: {release.plan_only}",
@@ -121,14 +121,21 @@ def load_directory(directory: Path, overrides: Sequence[str] = (), *, to_plan: b
     order = tuple(release.stages)
     _check_order(order, directory)
     _check_overrides(by_stage, order)
-    models: dict[str, Any] = {
-        stage: load_config(directory / f"{stage}.yaml", config_model(stage), by_stage.get(stage, ())) for stage in order
-    }
+    models: dict[str, Any] = {stage: _load(directory, stage, by_stage.get(stage, ())) for stage in order}
     _check_mixtures(models, directory)
     if AVERAGE in models:
         _check_average(models, directory)
     deciding = tuple(override for override in overrides if _decides_results(override))
     return StageConfigs(directory, str(release.name), order, {**models, RELEASE: release}, deciding)
+
+
+def _load(directory: Path, stage: str, overrides: Sequence[str]) -> Config:
+    """Load the config of a stage; an override that is refused is named as it was typed."""
+    try:
+        return load_config(directory / f"{stage}.yaml", config_model(stage), overrides)
+    except ConfigError as error:
+        where = error.where.replace("--set ", f"--set {stage}.", 1)
+        raise ConfigError(error.found, expected=error.expected, where=where, next_command=error.next_command) from None
 
 
 def _check_mixtures(models: Mapping[str, Any], directory: Path) -> None:

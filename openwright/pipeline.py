@@ -23,6 +23,8 @@ LAST_RUN_NAME = "last_run.json"
 LAST_RUN_OF_SEED = "last_run-seed-{seed}.json"
 LAST_RUN_FORMAT = "openwright-last-run/1"
 
+_MOST_CHARS = 200  # of a value that differs: a branch point lists draws of every source
+
 
 def run_directory(
     config_dir: Path,
@@ -207,7 +209,7 @@ def _check_recipes(configs: StageConfigs, artifacts: Mapping[str, Artifact]) -> 
         table = differences(artifact.recipe, recipe_of(config))
         if table:
             raise ReleaseError(
-                f"the newest {stage} was made by another recipe than the configs say: {table[0]}",
+                f"the newest {stage} was made by another recipe than the configs say: {table[0][:_MOST_CHARS]}",
                 expected="configs, with the same --set, that lead to what is released",
                 where=str(artifact.path),
                 next_command="give the --set of that run again, or openwright run CONFIG_DIR",

@@ -95,6 +95,10 @@ def test_starting_stages_and_replays_does_not_load_torch():
         (["train", "corpus.yaml"], "pretrain.yaml"),
         (["eval", "rescore"], "RESULTS"),
         (["eval", "eval.yaml", "surplus"], "too many"),
+        (
+            ["run", "configs/quickstart", "--set", "pretrain.optimizer.wait_decay=1"],
+            "--set pretrain.optimizer.wait_decay:",
+        ),
         (["plan"], "CONFIG_DIR"),
         (["plan", "no-such-directory"], "no such config directory"),
         (["plan", "configs/quickstart", "--device", "abacus"], "h100"),
