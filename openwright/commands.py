@@ -172,6 +172,12 @@ def rescore_results(results: Path, as_json: bool) -> None:
     """`eval rescore`: rebuild the table from the stored samples."""
     from eval.rescore import rescore
 
+    in_bundle = results / "model" / "evaluation"
+    results = in_bundle if in_bundle.is_dir() else results
+    if not (results / "record.json").is_file():
+        expected = "the directory of a finished evaluation, or a bundle"
+        following = "openwright eval rescore BUNDLE"
+        raise ConfigError("no evaluation here", expected=expected, where=str(results), next_command=following)
     with stdout_kept_clean(as_json):
         rescore(results)
     document = {"format": REPORT_FORMAT, "results": results.as_posix(), "same": True}

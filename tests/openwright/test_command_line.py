@@ -94,6 +94,7 @@ def test_starting_stages_and_replays_does_not_load_torch():
         (["reproduce", "x", "--stage", "dpo"], "pretrain"),
         (["train", "corpus.yaml"], "pretrain.yaml"),
         (["eval", "rescore"], "RESULTS"),
+        (["eval", "rescore", "configs"], "configs: no evaluation here"),
         (["eval", "eval.yaml", "surplus"], "too many"),
         (
             ["run", "configs/quickstart", "--set", "pretrain.optimizer.wait_decay=1"],

@@ -92,13 +92,15 @@ def test_steps_that_the_bundle_lacks_are_bad_usage(bundle, openwright):
     assert openwright("reproduce", str(bundle), "--step", "5:600").returncode == 2
 
 
-def test_status_and_rescore_read_what_is_there(made, place, openwright):
+def test_status_and_rescore_read_what_is_there(made, bundle, place, openwright, monkeypatch):
     done = openwright("status", str(place / "artifacts"), "--json")
     assert [(run["stage"], run["state"]) for run in report(done)["runs"]] == [
         ("pretrain", "finished"),
         ("sft", "finished"),
     ]
-    assert openwright("eval", "rescore", made["artifacts"]["eval"]["path"]).returncode == 0
+    monkeypatch.chdir(place)
+    assert cli.invoke(["eval", "rescore", made["artifacts"]["eval"]["path"]]) == 0
+    assert cli.invoke(["eval", "rescore", str(bundle)]) == 0
 
 
 def test_the_bundle_is_rebuilt_from_the_newest_artifacts(made, place, openwright):
