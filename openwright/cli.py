@@ -231,7 +231,8 @@ def branch(
 def evaluate(
     config: Annotated[str, Argument(metavar="CONFIG|rescore", help="eval.yaml in its config directory, or `rescore`.")],
     results: Annotated[
-        Path | None, Argument(metavar="[RESULTS]", help="For `rescore`: directory of a finished evaluation, or a bundle.")
+        Path | None,
+        Argument(metavar="[RESULTS]", help="For `rescore`: directory of a finished evaluation, or a bundle."),
     ] = None,
     overrides: Overrides = None,
     dev: Dev = False,
