@@ -14,6 +14,7 @@ from data_recipes.tombstones import TOMBSTONES_NAME, held_documents, read_tombst
 from openwright.configs import require_release
 from openwright.forgetting import find_documents, following, make_receipt, make_tombstones, receipt_lines
 from openwright.known_runs import known_runs
+from openwright.located import PREFIX
 from openwright.outcome import command, finish
 from openwright.report import print_json, printable, require_folder, table_lines, write_named
 from provenance.canonical import write_json
@@ -45,8 +46,17 @@ def dataset_of(place: Path) -> Path:
 
     Raises:
         BundleError: when `place` is neither.
+        ConfigError: for a bundle on the Hub.
     """
-    for directory in (place, place / "dataset"):
+    if str(place).startswith(PREFIX):
+        raise ConfigError(
+            f"{place} is on the Hub",
+            expected="a directory: these commands fetch nothing",
+            where="command line",
+            next_command=f"openwright verify {place}; --in takes the copy that it keeps in ~/.cache/openwright/bundles",
+        )
+    beside_model = [place.resolve().parent / "dataset"] if place.resolve().name == "model" else []
+    for directory in (place, place / "dataset", *beside_model):
         if (directory / "corpus.json").is_file() and (directory / "documents").is_dir():
             return directory
     raise BundleError(

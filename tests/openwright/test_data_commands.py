@@ -59,3 +59,11 @@ def test_licences_writes_credits_and_prints_json(bundle, capsys, tmp_path):
 def test_what_is_no_corpus_is_said_so(tmp_path, capsys):
     assert cli.invoke(["data", "licences", "--in", str(tmp_path)]) != 0
     assert "neither a corpus nor a bundle" in capsys.readouterr().err
+
+
+def test_the_model_directory_stands_for_its_bundle_and_the_hub_is_pointed_to_verify(bundle, capsys):
+    (bundle / "model").mkdir()
+    assert cli.invoke(["data", "licences", "--in", str(bundle / "model")]) == 0
+    capsys.readouterr()
+    assert cli.invoke(["data", "licences", "--in", "hf:org/tiny"]) == 2
+    assert "next: openwright verify hf:org/tiny" in capsys.readouterr().err
