@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import sys
 
+if sys.hexversion < 0x030A0000:
+    print("this program needs Python 3.10 or later", file=sys.stderr)
+    sys.exit(2)  # before anything that an older one would take for a fault of the bundle
 if __name__ == "__main__" and not getattr(sys.flags, "safe_path", sys.flags.isolated):
     del sys.path[0]  # the directory of this file: nothing is imported from a bundle
 
@@ -399,8 +402,10 @@ class Tree:
     def sha256(self, path: str) -> str:
         """sha256 of a file, computed once."""
         if path not in self._hashes:
-            with self.open(path) as file:
-                self._hashes[path] = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.sha256()
+            for block in self.blocks(path):
+                digest.update(block)
+            self._hashes[path] = digest.hexdigest()
         return self._hashes[path]
 
     def json(self, path: str, expected: str) -> Json:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import runpy
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import forge
 import pytest
 
 from release.verify import CheckResult, verify_bundle
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -51,6 +54,16 @@ def test_the_program_in_the_bundle_runs_without_site_packages(bundle: Path, made
     assert subprocess.run([*command, "--expect", "0" * 64], capture_output=True).returncode == 1
     assert subprocess.run(command, capture_output=True).returncode == 3
     assert subprocess.run([*command, "--nonsense"], capture_output=True).returncode == 2
+
+
+def test_an_older_python_is_told_so_and_no_bundle_is_called_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "hexversion", 0x03090000)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "release" / "verify.py"), run_name="__main__")
+    assert ended.value.code == 2
+    assert "needs Python 3.10 or later" in capsys.readouterr().err
 
 
 def test_a_lone_model_repository_leaves_its_data_unverified(forged: Path) -> None:
