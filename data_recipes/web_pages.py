@@ -15,8 +15,11 @@ PLAIN_TYPE = "text/plain"
 MAX_DEPTH = 512
 """Elements within one another, from which on a page is not read: extraction takes time in the square of it."""
 
+MAX_ATTRIBUTES = MAX_OPTIONS = 10_000
+"""Attributes of an element, and options of a page, above which it is not read: parsing takes time in their square."""
+
 _TOO_DEEP = " > ".join(["*"] * (MAX_DEPTH + 1))
-_META_CHARSET = re.compile(rb"""<meta[^>]*?charset\s*=\s*["']?\s*([\w.:+-]+)""", re.I)
+_META_CHARSET = re.compile(rb"""<meta[^>]*?charset\s*=\s*(?:["']\s*)?([\w.:+-]+)""", re.I)
 _PRESCAN_BYTES = 1024
 _MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xfe\xff", "utf-16-be"), (b"\xff\xfe", "utf-16-le"))
 # What the web means by these names is a superset of what Python does.
@@ -28,6 +31,13 @@ _LICENCE_NAMES = {
 _CREDIT_NAMES = {"author", "copyright", "dc.creator", "dcterms.creator", "dcterms.rightsholder", "cc:attributionname"}
 _CREATIVE_COMMONS = re.compile(r"(?:https?:)?//creativecommons\.org/[^\s<>\"')\]]+", re.I)
 _MAX_VALUE_CHARS = 500
+# Parsers begin these elements again in every paragraph until they are closed: a page of 128 kB, all `<font size=N><p>`,
+# took more than 6 GB. None of them means anything to extraction, and nothing is begun again as a span.
+_FORMATTING = re.compile(r"(</?)(?:b|big|code|em|font|i|nobr|s|small|strike|strong|tt|u)(?=[ \t\n\f\r/>])", re.I)
+_START_TAG = re.compile(r"""<[a-z](?:[^>=]++|=\s*+(?:"[^"]*+"|'[^']*+')?+)*+""", re.I)
+_QUOTED = re.compile(r"""=\s*+(?:"[^"]*+"|'[^']*+')""")
+_BETWEEN = re.compile(r"[\s/]+")
+_OPTION = re.compile("<option", re.I)
 
 
 @dataclass(frozen=True)
@@ -76,10 +86,13 @@ def read_page(data: bytes, address: str, charset: str, *, is_html: bool, main_co
         return Page("", UNDECODABLE)
     if not is_html:
         return Page(text)
-    tree = _library("parse.html").HTMLTree.parse(text)
+    if _takes_too_long(text):
+        return Page("", UNPARSABLE)
+    tree = _library("parse.html").HTMLTree.parse(_FORMATTING.sub(r"\1span", text))
     if tree.document.query_selector(_TOO_DEEP) is not None:
         return Page("", UNPARSABLE)
-    elements = tree.document.query_selector_all('meta, [rel~="license" i]')
+    # As a list: the library looks for every element from the beginning on when it is asked for one after the other.
+    elements = tree.document.query_selector_all('meta, [rel~="license" i]').values()
     metas = tuple((name, value) for element in elements if element.tag == "meta" for name, value in [_meta(element)])
     extract = _library("extract.html2text").extract_plain_text
     return Page(
@@ -89,6 +102,22 @@ def read_page(data: bytes, address: str, charset: str, *, is_html: bool, main_co
         tuple(link for element in elements for link in _licence_links(element, address)),
         tuple(dict.fromkeys(value for name, value in metas if name in _CREDIT_NAMES and value)),
     )
+
+
+def _takes_too_long(text: str) -> bool:
+    """Whether a page seems to have more options than `MAX_OPTIONS`, or an element more attributes than its limit.
+
+    Tags are told from what else stands in a page by their form alone, so that a script may look like one, and one that
+    is made to may hide some.
+    """
+    if len(text) < 2 * MAX_ATTRIBUTES:
+        return False
+    for found in _START_TAG.finditer(text):
+        if found.end() - found.start() >= 2 * MAX_ATTRIBUTES:
+            tag = _QUOTED.sub("=", found[0])
+            if max(tag.count("="), len(_BETWEEN.findall(tag))) > MAX_ATTRIBUTES:
+                return True
+    return len(_OPTION.findall(text)) > MAX_OPTIONS
 
 
 def _characters(data: bytes, charset: str, *, is_html: bool) -> str | None:

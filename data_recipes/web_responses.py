@@ -10,7 +10,7 @@ from data_recipes.warc_records import MAX_HEAD_BYTES, Fields, read_fields
 _STATUS = re.compile(rb"HTTP/[0-9](?:\.[0-9])? ([0-9]{3})(?: [^\r\n]*)?")
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n")
-_CHARSET = re.compile(r"""charset\s*=\s*["']?\s*([\w.:+-]+)""", re.I)
+_CHARSET = re.compile(r"""charset\s*=\s*(?:["']\s*)?([\w.:+-]+)""", re.I)
 _BLOCK_BYTES = 1 << 16
 
 Reading = Callable[[int], bytes]

@@ -1,6 +1,7 @@
 """What is taken from a page: its characters, its text, its licence, and what its site says of text and data mining."""
 
 import json
+import time
 
 import pytest
 from corpus_fixtures import AS_OF, prose
@@ -14,7 +15,8 @@ from data_recipes.page_licences import licence_of_page
 from data_recipes.text import UNDECODABLE, UNPARSABLE, normalise
 from data_recipes.warc_records import Fields
 from data_recipes.warc_settings import SIGNAL_RULES, SignalRules
-from data_recipes.web_pages import MAX_DEPTH, read_page
+from data_recipes.web_pages import MAX_ATTRIBUTES, MAX_DEPTH, MAX_OPTIONS, read_page
+from data_recipes.web_responses import Head
 from data_recipes.web_signals import SiteStatements, broken_signal, matches, signals_of_header, signals_of_page
 from provenance.errors import DataError
 
@@ -75,6 +77,41 @@ def test_a_page_nested_too_deep_is_not_extracted():
     assert read(nested(MAX_DEPTH - 2)).broken == ""  # within html and body
     assert read(nested(MAX_DEPTH - 1)).broken == UNPARSABLE
     assert read(nested(100_000)).broken == UNPARSABLE
+
+
+def test_what_parsers_begin_again_in_every_paragraph_is_begun_once():
+    """128 kB of this took more than 6 GB of memory, every paragraph holding all elements begun before it."""
+    page = "".join(f"<FONT\nsize={number}><p>x{number}" for number in range(MAX_DEPTH + 100))
+    found = read(page.encode())
+    assert found.broken == ""
+    assert normalise(found.text).split() == [f"x{number}" for number in range(MAX_DEPTH + 100)]
+    plain = read(b"<p>one <b>two <i>three</b> four</i> <code>five</code><small>six</small>")
+    assert plain.text == "one two three four fivesix"
+
+
+def test_many_elements_that_say_something_take_no_long_time():
+    links, metas = f'<a rel=license href="{CC_BY}">x</a>' * 5000, '<meta name="robots" content="noai">' * 5000
+    head = Head(200, Fields([("Content-Type", f"text/html; charset={' ' * 100_000};")]), b"", b"")
+    began = time.process_time()
+    page = read((metas + links).encode())
+    assert (len(page.metas), len(page.licences)) == (5000, 5000)
+    assert head.charset == ""
+    assert time.process_time() - began < 5  # minutes, when each element was looked for from the beginning on
+
+
+def test_a_page_of_which_parsing_would_take_long_is_not_parsed():
+    def page(num_attributes, value="x"):
+        return f"<p {' '.join(f'a{number}={value}' for number in range(num_attributes))}>text".encode()
+
+    assert read(page(MAX_ATTRIBUTES)).broken == ""
+    assert read(page(MAX_ATTRIBUTES + 1)).broken == UNPARSABLE
+    assert read(page(MAX_ATTRIBUTES + 1, '">"')).broken == UNPARSABLE
+    assert read(page(MAX_ATTRIBUTES + 1).replace(b"=x", b"")).broken == UNPARSABLE
+    drawing = f'<svg><path d="{"M 10 10 " * MAX_ATTRIBUTES}"/></svg><img src="data:{"a/" * MAX_ATTRIBUTES}"><p>text'
+    assert read(drawing.encode()).text.split() == ["text"]
+    options = "<select>" + "<option>x" * MAX_OPTIONS
+    assert read(options.encode()).broken == ""
+    assert read(f"{options}<OPTION>x".encode()).broken == UNPARSABLE
 
 
 @settings(max_examples=60, deadline=None)
