@@ -127,6 +127,13 @@ def _bundle_at(place: Path) -> Path:
             where=str(place),
             next_command="openwright run CONFIG_DIR, which prints where its bundle lies",
         )
+    if (place / "corpus.json").is_file() and not (place / "model").is_dir():
+        raise ConfigError(
+            "a corpus, and no bundle: no run is known that read it",
+            expected="a bundle: a directory with model/ and dataset/; docs/questions.md asks a corpus for single documents",
+            where=str(place),
+            next_command=f"openwright data stats --in {shlex.quote(place.as_posix())}",
+        )
     above = place.resolve().parent
     is_model = place.resolve().name == "model" and (place / "manifest.json").is_file()
     if not is_model or not (above / "dataset").is_dir():

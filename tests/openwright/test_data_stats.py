@@ -85,6 +85,13 @@ def test_a_place_without_documents_is_refused(tmp_path: Path) -> None:
     assert cli.invoke(["data", "stats", "--in", str(tmp_path)]) == 1
 
 
+def test_a_corpus_that_is_taken_for_a_bundle_is_told_from_it(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.invoke(["inspect", "document", "abcd", "--in", str(corpus)]) == 2
+    told = capsys.readouterr().err
+    assert "a corpus, and no bundle" in told
+    assert f"next: openwright data stats --in {corpus}" in told
+
+
 @pytest.fixture(scope="module")
 def step_file(corpus: Path, rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids = [{"document_id": row["document_id"]} for row in rows if row["source"] == "beta"][:2]
