@@ -130,7 +130,7 @@ def _bundle_at(place: Path) -> Path:
     if (place / "corpus.json").is_file() and not (place / "model").is_dir():
         raise ConfigError(
             "a corpus, and no bundle: no run is known that read it",
-            expected="a bundle: a directory with model/ and dataset/; docs/questions.md asks a corpus for single documents",
+            expected="a bundle, with model/ and dataset/; docs/questions.md asks a corpus for single documents",
             where=str(place),
             next_command=f"openwright data stats --in {shlex.quote(place.as_posix())}",
         )
