@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data_recipes.conversation_rows import CONVERSATION_SPLITS, conversations_of
 from data_recipes.document_index import DocumentIndex
 from data_recipes.order import Order
 from data_recipes.split_rows import SplitRows
@@ -25,9 +26,6 @@ TOMBSTONES_NAME = "tombstones.json"
 
 CHAT_FOLDERS = {"chats": "chat", "preferences": "preference"}
 """Folders of conversations that come from files, by the split of their training rows; they have no document."""
-
-CONVERSATION_SPLITS = {"train": "sft", "heldout": "sft-heldout"}
-"""Splits of rows that conversations of a split of documents become."""
 
 
 @dataclass(frozen=True, order=True)
@@ -167,7 +165,7 @@ def _row_ranges(
 ) -> Iterator[tuple[str, TokenRange]]:
     """Places of the conversations that were made from documents: rows lie in the order of their keys."""
     by_source: dict[str, list[dict[str, str]]] = {}
-    for row in _conversations(corpus, split):
+    for row in conversations_of(corpus, split):
         by_source.setdefault(row["source"], []).append(row)
     for source in entry["sources"]:
         rows = by_source.get(source["name"], [])
@@ -223,16 +221,6 @@ def _row_places(source: Mapping[str, Any], width: int) -> list[tuple[str, int]]:
         for shard in source["shards"]
         for number in range(shard["num_documents"])
     ]
-
-
-def _conversations(corpus: Path, split: str) -> Iterator[dict[str, str]]:
-    columns = ["conversation_id", "document_id", "source"]
-    for path in sorted((corpus / "conversations").glob(f"{split}-*.parquet")):
-        file = pq.ParquetFile(path)
-        says_rows = "row_key" in file.schema_arrow.names
-        for batch in file.iter_batches(columns=[*columns, "row_key"] if says_rows else columns):
-            # Before conversations named their rows, each was a row under its own id, if it was not too long.
-            yield from ({"row_key": row["conversation_id"], **row} for row in batch.to_pylist())
 
 
 def windows_touching(entry: Mapping[str, Any], part: TokenRange, window_tokens: int) -> tuple[str, range]:

@@ -434,7 +434,7 @@ def inspect_document(
     cache: Cache = CACHE,
     as_json: AsJson = False,
 ) -> None:
-    """Show a document's licence and its pretraining steps."""
+    """Show a document's licence and the steps that read it."""
     from openwright import inspect_commands
 
     inspect_commands.inspect_document(document_id, BundleArgument(bundle, dataset, cache), as_json)

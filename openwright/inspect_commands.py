@@ -23,19 +23,29 @@ def inspect_step(step: int, bundle: BundleArgument, stage: str, as_json: bool) -
 
 
 def inspect_document(document_id: str, bundle: BundleArgument, as_json: bool) -> None:
-    """`inspect document`: a document's row and the pretraining steps that read it."""
+    """`inspect document`: a document's row, the steps that read it, and those that read conversations made from it."""
     from openwright.inspection import PRETRAIN, Readings, document_lines
     from openwright.needs import fetch_for_inspection
 
     with stdout_kept_clean(as_json), stoppable():
         place = bundle.locate()
         fetch_for_inspection(place, PRETRAIN, with_text=False)
-    found, named = Readings(place.path).document(document_id), place.argument
-    others = _left_aside(place.path)
+        found, named = Readings(place.path).document(document_id), place.argument
+        made_from: dict[str, list[int]] = {}
+        for stage in _left_aside(place.path):
+            fetch_for_inspection(place, stage, with_text=False)
+            in_stage = Readings(place.path, stage).conversation_steps(found["document_id"])
+            made_from |= {} if in_stage is None else {stage: in_stage}
+    others = [stage for stage in _left_aside(place.path) if stage not in made_from]
+    found["conversation_steps"] = made_from
     document = {"format": REPORT_FORMAT, "bundle": place.name, "document": found, "stages_left_aside": others}
+    lines = [
+        f"read in    {stage} steps, as conversations made from it: {', '.join(map(str, steps)) or 'none'}"
+        for stage, steps in made_from.items()
+    ]
     steps = found["steps"]
     following = f"openwright inspect step {steps[0]} --in {named}" if steps else f"openwright verify {named}"
-    finish(document, [*document_lines(found), *_left_aside_lines(others)], following, as_json)
+    finish(document, [*document_lines(found), *lines, *_left_aside_lines(others)], following, as_json)
 
 
 def inspect_text(passage: str, bundle: BundleArgument, limit: int, index: Path, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
+from data_recipes.conversation_rows import documents_of_rows
 from data_recipes.document_index import IndexRow
 from data_recipes.filters import rules_left_out
-from data_recipes.lookup import Lookup
+from data_recipes.lookup import Lookup, WindowRead
 from data_recipes.order_file import read_order
 from data_recipes.split_rows import KEPT_FROM_DOCUMENTS
 from data_recipes.tombstones import TOMBSTONES_NAME, duplicates_of, read_tombstones
@@ -33,7 +35,7 @@ _SHOWN = frozenset(
     (
         *("document_id", "source", "path", "decision", "rule", "score", "threshold", "split", "num_tokens"),
         *("licence_spdx", "licence_declared", "evidence_kind", "evidence_locator", "evidence_sha256"),
-        *("rules", "tokens", "steps"),
+        *("rules", "tokens", "steps", "conversation_steps"),
     )
 )
 
@@ -64,8 +66,8 @@ class Readings:
     def step(self, step: int) -> list[dict[str, Any]]:
         """The windows of a step in slot order: source, epoch, window, documents, and the text's beginning.
 
-        Documents are named where windows are cut from whole documents (layout `stream`); a row of fine-tuning is one
-        conversation, and its text tells which.
+        Of a row of fine-tuning the documents are those that its conversations were made from; none are named of
+        conversations that come from files.
 
         Raises:
             ConfigError: for a step that the recipe leaves out.
@@ -73,7 +75,7 @@ class Readings:
         if self._is_skipped(step):
             raise ConfigError(f"step {step} was left out of this run", expected="a step that was run")
         tokenizer = Tokenizer.from_file(str(self.bundle.model / "tokenizer.json"))
-        reads = self.lookup.step(step)
+        reads = [self._with_documents(read) for read in self.lookup.step(step)]
         paths = self._paths([row for read in reads for row in read.documents])
         found = []
         for slot, read in enumerate(reads):
@@ -98,6 +100,30 @@ class Readings:
                 }
             )
         return found
+
+    def _with_documents(self, read: WindowRead) -> WindowRead:
+        """A row of conversations with the documents that these were made from."""
+        rows = self._conversation_rows.get(read.source, [])
+        if read.documents or read.draw.window >= len(rows):
+            return read
+        ids = [ident for ident in rows[read.draw.window] if re.fullmatch(r"[0-9a-f]{64}", ident)]
+        numbers = [number for ident in ids for number in self.lookup.index.find(ident)]
+        return replace(read, documents=[self.lookup.index.row(number) for number in numbers])
+
+    @cached_property
+    def _conversation_rows(self) -> dict[str, list[list[str]]]:
+        return documents_of_rows(self.bundle.dataset, self.lookup.split)
+
+    def conversation_steps(self, document_id: str) -> list[int] | None:
+        """Steps that read conversations made from a document; None for a stage that reads anything else."""
+        if not self._conversation_rows:
+            return None
+        steps: set[int] = set()
+        for number, source in enumerate(self.order.sources):
+            for window, ids in enumerate(self._conversation_rows.get(source.name, ())):
+                if document_id in ids:
+                    steps.update(self.order.steps_that_read(number, window))
+        return [step for step in sorted(steps) if not self._is_skipped(step)]
 
     def document(self, prefix: str) -> dict[str, Any]:
         """A document by the beginning of its id: its row, rules, duplicates, tokens, and every step that read them.

@@ -37,7 +37,7 @@ def fetch_everything(bundle: Located, *, is_lone_allowed: bool = False) -> None:
 
 
 def fetch_for_inspection(bundle: Located, stage: str, *, with_text: bool) -> None:
-    """Fetch what `inspect` reads: order, token shards of the stage's split, and the rows of the documents.
+    """Fetch what `inspect` reads: order, token shards of the split, documents, conversations made from them.
 
     Args:
         with_text: whether tokens are turned into text again.
@@ -51,11 +51,10 @@ def fetch_for_inspection(bundle: Located, stage: str, *, with_text: bool) -> Non
     require_order(bundle.path, stage)
     split = _recipe(bundle, stage)["data"]["split"]
     is_stream = read_json(bundle.path / _TOKENS)["splits"][split]["layout"] == "stream"
-    # Rows of conversations are shown by their text: no document stands behind a token of theirs.
-    with_documents = is_stream or not with_text
-    rows = ["dataset/documents/*", "dataset/corpus.json", f"dataset/{TOMBSTONES_NAME}"] if with_documents else []
-    bundle.fetch(*_shards(bundle, [split]), *rows)
-    require_for_inspection(bundle.path, with_text=with_text, with_documents=with_documents)
+    rows = ["dataset/documents/*", "dataset/corpus.json", f"dataset/{TOMBSTONES_NAME}"]
+    conversations = [] if is_stream else ["dataset/conversations/*"]
+    bundle.fetch(*_shards(bundle, [split]), *rows, *conversations)
+    require_for_inspection(bundle.path, with_text=with_text, with_conversations=not is_stream)
 
 
 def fetch_for_comparison(bundle: Located, stage: str) -> None:

@@ -6,7 +6,7 @@ has to expect one. Nothing here says that a record is true.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 from tokenizers import Tokenizer
 
+from data_recipes.conversation_rows import CONVERSATION_COLUMNS
 from data_recipes.documents import DOCUMENTS_SCHEMA
 from provenance.canonical import Json
 from provenance.errors import BundleError
@@ -220,16 +221,24 @@ class Records:
         self.read("dataset/corpus.json", "openwright-corpus/1", CorpusForm)
         self.plain("dataset/documents/index-*.bin")
         for path in self.plain("dataset/documents/documents-*.parquet"):
-            place = path.relative_to(self._root).as_posix()
-            with self._refusing():
-                require(not (problem := too_large(path)), problem, place)
-                try:
-                    schema = pq.read_schema(path)
-                except (pa.ArrowException, OSError, ValueError) as error:
-                    raise Mismatch(f"no table that can be read ({show(str(error))})", place) from None
-                for name, kind in _COLUMNS.items():
-                    found = schema.field(name).type if name in schema.names else "missing"
-                    require(found in (kind, pa.null()), f"column {name!r} is {found}, not {kind}", place)
+            self._table(path, _COLUMNS)
+
+    def conversations(self) -> None:
+        """Conversations made from documents: tables that do not unpack too far, with the columns that are read."""
+        for path in self.plain("dataset/conversations/*.parquet"):
+            self._table(path, dict.fromkeys(CONVERSATION_COLUMNS, pa.string()))
+
+    def _table(self, path: Path, columns: Mapping[str, pa.DataType]) -> None:
+        place = path.relative_to(self._root).as_posix()
+        with self._refusing():
+            require(not (problem := too_large(path)), problem, place)
+            try:
+                schema = pq.read_schema(path)
+            except (pa.ArrowException, OSError, ValueError) as error:
+                raise Mismatch(f"no table that can be read ({show(str(error))})", place) from None
+            for name, kind in columns.items():
+                found = schema.field(name).type if name in schema.names else "missing"
+                require(found in (kind, pa.null()), f"column {name!r} is {found}, not {kind}", place)
 
 
 def _fit_model(value: Json, model: type[RecordForm], where: str) -> None:
@@ -292,17 +301,18 @@ def require_for_comparison(bundle: Path, stage: str) -> None:
         records.read("model/evaluation/results.json", ResultsForm)
 
 
-def require_for_inspection(bundle: Path, *, with_text: bool, with_documents: bool) -> None:
+def require_for_inspection(bundle: Path, *, with_text: bool, with_conversations: bool) -> None:
     """Refuse a bundle of which `inspect` could not read the rows of documents or the tokenizer.
 
     Args:
         with_text: whether tokens are turned into text again.
-        with_documents: whether documents stand behind the tokens.
+        with_conversations: whether conversations, made from documents, stand behind the tokens.
     """
     records = Records(bundle, "model", "dataset")
     records.tombstones()
-    if with_documents:
-        records.documents()
+    records.documents()
+    if with_conversations:
+        records.conversations()
     for path in records.plain("model/tokenizer.json") if with_text else ():
         try:
             Tokenizer.from_file(str(path))

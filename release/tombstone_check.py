@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from data_recipes.tombstones import CONVERSATION_SPLITS, TOMBSTONES_NAME, HeldDocument, document_ranges
+from data_recipes.conversation_rows import CONVERSATION_SPLITS
+from data_recipes.tombstones import TOMBSTONES_NAME, HeldDocument, document_ranges
 from data_recipes.windows import REDACTED_FOLDER, TOKEN_DTYPES
 from provenance.canonical import read_json
 from release.facts import BundleFacts

@@ -158,6 +158,25 @@ def test_a_passage_is_found_with_its_document_and_steps(bundle, tmp_path, openwr
     assert lines[1].startswith("not looked through: sft"), "what fine-tuning read is not in these places"
 
 
+def test_rows_of_fine_tuning_name_the_documents_of_their_conversations(bundle, capsys):
+    table = pq.read_table(bundle / "dataset" / "conversations").to_pylist()
+    made_from = defaultdict(set)
+    for row in table:
+        made_from["".join("".join(turn["content"] for turn in row["messages"]).split())].add(row["document_id"])
+    readings, seen = Readings(bundle, "sft"), defaultdict(set)
+    for step in range(1, readings.order.num_steps + 1):
+        for window in readings.step(step):
+            (document,) = window["documents"]
+            whole = next(text for text in made_from if text.startswith("".join(window["text"].split())))
+            assert document["document_id"] in made_from[whole]
+            seen[document["document_id"]].add(step)
+    for ident in {row["document_id"] for row in table}:
+        assert readings.conversation_steps(ident) == sorted(seen[ident])
+    assert cli.invoke(["inspect", "document", next(iter(seen)), "--in", str(bundle)]) == 0
+    told = ", ".join(map(str, sorted(seen[next(iter(seen))])))
+    assert f"read in    sft steps, as conversations made from it: {told}" in capsys.readouterr().out.splitlines()
+
+
 def test_the_steps_of_every_document_are_those_that_name_it(bundle):
     readings = Readings(bundle)
     seen = defaultdict(set)

@@ -223,15 +223,13 @@ def test_inspect_fetches_order_tokens_and_rows(hub, built, cache, capfd):
     assert hub.fetched() == expected | {"model/tokenizer.json"}
     document_id = step["windows"][0]["documents"][0]["document_id"]
     assert cli.invoke(["inspect", "document", document_id, *arguments]) == 0
-    assert json.loads(capfd.readouterr().out)["document"]["steps"]
+    document = json.loads(capfd.readouterr().out)["document"]
+    assert document["steps"]
+    assert document["conversation_steps"].keys() == {"sft"}
+    expected |= {f"model/training/sft/{name}" for name in ("ledger.jsonl", "recipe.json")}
+    expected |= {f"dataset/conversations/{path.name}" for path in (built.bundle / "dataset/conversations").iterdir()}
+    expected |= shards_of(built.bundle, "sft")
     assert hub.fetched() == expected | {"model/tokenizer.json"}
-
-
-def test_inspecting_fine_tuning_needs_no_documents(hub, built, cache):
-    needs.fetch_for_inspection(locate(cache), "sft", with_text=True)
-    fetched = hub.fetched()
-    assert shards_of(built.bundle, "sft") <= fetched
-    assert not any(path.startswith("dataset/documents/") for path in fetched)
 
 
 def test_reproduce_fetches_one_checkpoint_and_what_the_replay_is_compared_with(hub, built, cache, monkeypatch, capfd):

@@ -18,6 +18,7 @@ READ = (
     *("model/manifest.json", f"{RUN}/ledger.jsonl", f"{RUN}/recipe.json", "dataset/tokens/tokens.json"),
     *("model/tokenizer.json", "dataset/corpus.json", "dataset/documents/codes.json"),
     *("dataset/documents/index-00000.bin", "dataset/documents/documents-00000.parquet"),
+    "dataset/conversations/train-00000.parquet",
 )
 
 few = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -45,7 +46,7 @@ def shards(bundle):
 def inspect(bundle, capsys):
     """Exit codes and messages of looking at a step and at the document that an honest bundle shows first."""
     codes = []
-    for arguments in (["step", "1"], ["document", first_document(bundle)]):
+    for arguments in (["step", "1"], ["step", "1", "--stage", "sft"], ["document", first_document(bundle)]):
         codes.append(cli.invoke(["inspect", *arguments, "--in", str(bundle), "--json"]))
     return codes, capsys.readouterr().err
 
@@ -83,7 +84,7 @@ def first_document(bundle):
 
 
 def test_an_honest_bundle_is_shown(copy, capsys):
-    assert inspect(copy, capsys) == ([0, 0], "")
+    assert inspect(copy, capsys) == ([0, 0, 0], "")
 
 
 @few
