@@ -90,16 +90,18 @@ def _model(job: ModelJob, artifact: Artifact, output: Json) -> Json:
     }
 
 
+def num_fewshot(config: EvalConfig) -> dict[str, int]:
+    """Solved items that are shown first, by the items of the tasks of choice that are asked."""
+    choices = {DOCSTRING_CHOICE: config.docstring_choice, CLOZE: config.cloze}
+    return {items: task.num_fewshot for items, task in choices.items() if task is not None}
+
+
 def _task(name: str, config: EvalConfig) -> Json:
     task = TASKS[name]
-    fewshot = {
-        DOCSTRING_CHOICE: config.docstring_choice.num_fewshot,
-        CLOZE: config.cloze.num_fewshot,
-    }
     return {
         "version": VERSION,
         "items": f"{task.items}.jsonl",
-        "num_fewshot": fewshot.get(task.items, 0),
+        "num_fewshot": num_fewshot(config).get(task.items, 0),
         "chat": task.chat,
     }
 

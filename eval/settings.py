@@ -108,6 +108,7 @@ class EvalConfig(Config):
         threads_per_process: threads of each model's process; part of the recipe because they can change bits.
         min_items: a task with fewer items than this is an error, not a number.
         forget: ids of held-out documents that were taken down: no item is made of them.
+        docstring_choice, cloze: None leaves the task out, as for a corpus of rows, in which no function is documented.
     """
 
     models: list[str] = Field(min_length=1)
@@ -119,8 +120,8 @@ class EvalConfig(Config):
     min_items: int = Field(default=20, gt=0)
     forget: list[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field(default=[])
     bits_per_byte: BitsPerByteConfig = BitsPerByteConfig()
-    docstring_choice: DocstringChoiceConfig = DocstringChoiceConfig()
-    cloze: ClozeConfig = ClozeConfig()
+    docstring_choice: DocstringChoiceConfig | None = DocstringChoiceConfig()
+    cloze: ClozeConfig | None = ClozeConfig()
     intervals: IntervalConfig = IntervalConfig()
     baselines: BaselinesConfig = BaselinesConfig()
     execution: ExecutionConfig = ExecutionConfig()

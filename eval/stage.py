@@ -13,7 +13,7 @@ from eval.baselines import measure_baselines
 from eval.harness import HarnessSettings, ModelJob, run_harness
 from eval.heldout import heldout_digests, read_documents, read_functions
 from eval.items import cloze_items, docstring_items, text_items
-from eval.record import evaluation_record
+from eval.record import evaluation_record, num_fewshot
 from eval.rescore import rebuild_results, rescore
 from eval.samples import inputs_digest, read_items, read_samples, sample_line
 from eval.scoring import plain_scores
@@ -124,19 +124,23 @@ def _final_checkpoint(name: str, models: Mapping[str, Artifact]) -> Path:
 
 def _write_items(config: EvalConfig, corpus: Path, tasks_dir: Path) -> None:
     documents, functions = read_documents(corpus, config.forget), read_functions(corpus, config.forget)
-    items = {
-        BITS_PER_BYTE: text_items(documents, config.bits_per_byte, config.seed),
-        DOCSTRING_CHOICE: docstring_items(functions, config.docstring_choice, config.seed),
-        CLOZE: cloze_items(documents, config.cloze, config.seed),
-    }
-    num_fewshot = {DOCSTRING_CHOICE: config.docstring_choice.num_fewshot, CLOZE: config.cloze.num_fewshot}
-    write_tasks(tasks_dir, items, num_fewshot, config.min_items)
+    items = {BITS_PER_BYTE: text_items(documents, config.bits_per_byte, config.seed)}
+    if config.docstring_choice is not None:
+        items[DOCSTRING_CHOICE] = docstring_items(functions, config.docstring_choice, config.seed)
+    if config.cloze is not None:
+        items[CLOZE] = cloze_items(documents, config.cloze, config.seed)
+    write_tasks(tasks_dir, items, num_fewshot(config), config.min_items)
     fact("items: " + ", ".join(f"{len(rows)} {name.removeprefix('openwright_')}" for name, rows in items.items()))
 
 
 def _tasks_for(model: str, config: EvalConfig) -> tuple[Task, ...]:
-    choice = DOCSTRING_CHOICE_CHAT if model in config.docstring_choice.chat_models else DOCSTRING_CHOICE
-    return TASKS[BITS_PER_BYTE], TASKS[choice], TASKS[CLOZE]
+    tasks = [TASKS[BITS_PER_BYTE]]
+    if config.docstring_choice is not None:
+        in_chat = model in config.docstring_choice.chat_models
+        tasks.append(TASKS[DOCSTRING_CHOICE_CHAT if in_chat else DOCSTRING_CHOICE])
+    if config.cloze is not None:
+        tasks.append(TASKS[CLOZE])
+    return tuple(tasks)
 
 
 def _num_processes(config: EvalConfig) -> int:

@@ -50,15 +50,20 @@ TASKS = {
 }
 """All tasks, in the order of the table."""
 
+_OR_LEAVE_OUT = {
+    DOCSTRING_CHOICE: ", or leave the task out where no function is documented: docstring_choice: null",
+    CLOZE: ", or leave the task out: cloze: null",
+}
+
 
 def write_tasks(
     folder: Path, items: Mapping[str, Sequence[Json]], num_fewshot: Mapping[str, int], min_items: int
 ) -> None:
-    """Write the YAML of every task and the items they read.
+    """Write the YAML of the tasks that are asked and the items they read.
 
     Args:
         folder: the artifact's `tasks/`.
-        items: by items file; the first `num_fewshot` of them are shown solved and never asked.
+        items: by items file, of tasks that are asked; the first `num_fewshot` of them are shown solved, never asked.
         num_fewshot: by items file.
         min_items: fewest items that a task may ask.
 
@@ -73,12 +78,14 @@ def write_tasks(
                 f"task {name} has {max(0, len(rows) - shown)} items from the held-out projects",
                 expected=f"at least {min_items}",
                 where="eval.yaml: min_items",
-                next_command="hold out more projects in corpus.yaml, or lower min_items",
+                next_command=f"hold out more in corpus.yaml, lower min_items{_OR_LEAVE_OUT.get(name, '')}",
             )
         _write_rows(folder / f"{name}.jsonl", rows[shown:])
         if shown:
             _write_rows(folder / f"{name}_fewshot.jsonl", rows[:shown])
     for task in TASKS.values():
+        if task.items not in items:
+            continue
         config = _task_config(task, num_fewshot.get(task.items, 0))
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         (folder / f"{task.name}.yaml").write_text(text, encoding="utf-8")

@@ -240,8 +240,10 @@ def twin_eval(values: dict[str, Any], *_: Any) -> dict[str, Any]:
     return {**values, **few, EXECUTION_SECTION: {"num_processes": 1}}
 
 
-def _few(task: dict[str, Any]) -> dict[str, Any]:
+def _few(task: dict[str, Any] | None) -> dict[str, Any] | None:
     """A task with few items; more than one solved example would not fit the twin's context."""
+    if task is None:
+        return None
     return {**task, "max_items": 8, "num_fewshot": min(1, task["num_fewshot"])}
 
 

@@ -16,6 +16,7 @@ from eval.rescore import rescore
 from eval.samples import sample_line
 from eval.settings import ClozeConfig, DocstringChoiceConfig, EvalConfig, ExecutionConfig
 from eval.stage import SPEC, evaluate
+from eval.tasks import DOCSTRING_CHOICE, write_tasks
 from provenance.artifacts import Artifact, load_artifact
 from provenance.canonical import Json, parse_hex_float, read_json, write_json
 from provenance.digests import sha256_file
@@ -276,6 +277,30 @@ def test_few_shot_examples_reach_the_prompt(
     assert shared
     assert all(known[values["item_id"]] != values["inputs_digest"] for values in shared)
     rescore(artifact.path)
+
+
+def test_tasks_that_a_corpus_has_no_items_for_can_be_left_out(
+    eval_config: EvalConfig,
+    corpus: Artifact,
+    run_models: dict[str, Artifact],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def asked(jobs: Any, _: Any, tasks_dir: Path, __: int) -> None:
+        files = sorted(path.name.removeprefix("openwright_") for path in tasks_dir.iterdir())
+        raise EvaluationError(f"{[task.name for job in jobs for task in job.tasks]} {files}")
+
+    monkeypatch.setattr("eval.stage.run_harness", asked)
+    without = eval_config.model_copy(update={"models": ["sft"], "docstring_choice": None})
+    cloze = "'openwright_bits_per_byte', 'openwright_cloze'"
+    with pytest.raises(EvaluationError, match=rf"\[{cloze}\] .*cloze.jsonl', 'cloze.yaml'\]"):
+        evaluate(without, other_context(tmp_path / "a"), corpus, run_models)
+    texts = without.model_copy(update={"cloze": None})
+    with pytest.raises(EvaluationError, match=r"byte'\] \['bits_per_byte.jsonl', 'bits_per_byte.yaml'\]"):
+        evaluate(texts, other_context(tmp_path / "b"), corpus, run_models)
+    with pytest.raises(EvaluationError, match="has 0 items") as refused:
+        write_tasks(tmp_path / "c", {DOCSTRING_CHOICE: []}, {}, 20)
+    assert "docstring_choice: null" in str(refused.value.next_command)
 
 
 def test_the_stage_names_what_it_depends_on(tokenizer: Tokenizer) -> None:
