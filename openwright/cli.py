@@ -200,7 +200,14 @@ def train(
 def branch(
     run: Annotated[Path, Argument(metavar="RUN|BUNDLE", help="A run, finished or not; a bundle; hf:ORG/NAME.")],
     step: Annotated[int, Option("--at", metavar="STEP", min=1, help="Step of a full checkpoint.")],
-    config_dir: Annotated[Path, Option("--config", metavar="CONFIG_DIR", help="Where the other stages come from.")],
+    config_dir: Annotated[
+        Path,
+        Option(
+            "--config",
+            metavar="CONFIG_DIR",
+            help="Where the other stages come from; a bundle has some in model/code/configs/.",
+        ),
+    ],
     target: Annotated[Path, Option("--to", metavar="NEW_DIR", help="Config directory to write.")],
     overrides: Annotated[
         list[str] | None, Option("--set", metavar="KEY=VALUE", help="Change a value of the stage; repeatable.")

@@ -124,6 +124,7 @@ def branch_run(
     name, version = (str(release.get(key)) for key in ("name", "version"))
     document = {"format": REPORT_FORMAT, "branch": path.as_posix(), "step": step, "name": name, "version": version}
     lines = [f"branch at step {step}: {path}", f"its release: {name} {version}, as release.yaml there says"]
+    lines.append(f"once it has run: openwright compare {source.argument} {name}-{version}")
     finish(document, lines, command("run", target, store=store), as_json)
 
 
