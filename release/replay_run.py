@@ -12,6 +12,8 @@ from release.replay_segments import Segment, training_stages
 from release.replay_tokens import tokens_not_here
 from train.replay import ERROR_FILE, REPLAY_FORMATS, ReplayRequest
 
+_MOST_CHARS = 1000  # of what the bundle's code says of its failure, on one line
+
 _FIELDS_SINCE = {
     "keep_checkpoints": "openwright-replay/2",
     "tensor_size": "openwright-replay/3",
@@ -61,7 +63,8 @@ def run_replay(
         return "UNVERIFIED", "the replay was stopped by a signal"
     if done.returncode != 0:
         message = output / ERROR_FILE
-        reason = message.read_text() if message.is_file() else f"exit code {done.returncode}, messages above"
+        told = message.read_text(encoding="utf-8", errors="replace") if message.is_file() else ""
+        reason = " ".join(told.split())[:_MOST_CHARS] or f"exit code {done.returncode}, messages above"
         return "FAIL", f"the replay failed: {reason}"
     return "", ""
 

@@ -17,6 +17,7 @@ from release.replay_report import ReplayReport, replay_report
 from release.replay_segments import resumable_checkpoints
 from release.reproduce import reproduce
 from release.verify import CheckResult
+from train.replay import ERROR_FILE
 
 
 @pytest.fixture
@@ -196,3 +197,19 @@ def test_a_segment_made_at_two_layouts_or_at_an_unknown_one_is_never_a_fail_for_
     write_journal(bundle, {"kind": "stop", "step": 0})
     result = replay(bundle, 5, 8)
     assert (result.verdict, "recorded an unknown layout" in result.detail) == ("UNVERIFIED", True)
+
+
+def test_what_the_bundles_code_says_of_its_failure_is_told_on_one_line(
+    bundle_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+        output = Path(json.loads(Path(command[-1]).read_text())["output"])
+        output.mkdir(parents=True)
+        (output / ERROR_FILE).write_text("no memory\n  expected: some\n" + "x" * 5000)
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr("release.interpreters.subprocess.run", run)
+    result = replay(bundle_of("roomy"), 5, 6)
+    assert result.verdict == "FAIL"
+    assert result.detail.startswith("the replay failed: no memory expected: some x")
+    assert len(result.detail) < 1100
