@@ -1,12 +1,13 @@
 """What `reproduce` is about to execute, told before it does: whose code, from where, by which Python."""
 
 import platform
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from provenance.canonical import Json, read_json
-from provenance.fingerprint import CODE_RECORD, PACKAGES, sources_digest
+from provenance.fingerprint import CODE_RECORD, PACKAGES, project_root, sources_digest
 from release.interpreters import Interpreter
 
 
@@ -40,18 +41,20 @@ class Execution:
         same = "the one that its stages recorded"
         if self.other_stages:
             same = f"NOT the one that {', '.join(self.other_stages)} recorded"
-        ours = "the same sources as this openwright"
+        ours = ["the same sources as this openwright"]
         if not self.is_ours:
-            ours = (
-                "not the sources of this openwright: read the difference, code that cheats can repeat what is recorded"
+            difference = ["diff", "-ru", "--exclude=__pycache__", self.code, str(project_root())]
+            told = (
+                "not the sources of this openwright; code that cheats can repeat what is recorded: read the difference,"
             )
+            ours = [told, f"  {shlex.join(difference)}"]
         first, *others = self.work
         return [
             "about to execute code from a bundle; it can do on this machine whatever you can:",
             f"  code     {self.code}",
             f"           commit {self.commit}",
             f"           sources {self.digest}, {same}",
-            f"           {ours}",
+            *(f"           {line}" for line in ours),
             f"  python   {self.python}",
             f"  network  {self.network}",
             f"  work     {first}",

@@ -48,7 +48,8 @@ def test_what_is_told_before_it_runs():
     told = Execution("b/code", "c" * 40, "d" * 64, ("sft",), False, "python3", "not needed", ("replay of 1", "of 2"))
     lines = told.lines()
     assert f"           sources {'d' * 64}, NOT the one that sft recorded" in lines
-    assert any("not the sources of this openwright" in line for line in lines)
+    at = next(number for number, line in enumerate(lines) if "not the sources of this openwright" in line)
+    assert lines[at + 1].split()[:4] == ["diff", "-ru", "--exclude=__pycache__", "b/code"]
     assert lines[-2:] == ["  work     replay of 1", "           of 2"]
     assert told.as_json()["stages_with_other_sources"] == ["sft"]
 
