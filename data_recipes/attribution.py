@@ -115,7 +115,8 @@ def _rows(documents: Path) -> Iterator[dict[str, Any]]:
 def attribution_text(title: str, report: LicenceReport, lock: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the ATTRIBUTION file of a corpus: what each licence asks, and whom to credit for which source.
 
-    It names the kept documents and no other; the row of each document in `documents/` says where it comes from.
+    It names the kept documents and no other; the row of each document in `documents/` says where it comes from. Files
+    of conversations and pairs are named with what is stated for them.
 
     Args:
         title: name and version of the release.
@@ -136,6 +137,15 @@ def attribution_text(title: str, report: LicenceReport, lock: Mapping[str, Mappi
             lines += sorted(use.credits[source]) or ["No copyright line was found in these documents."]
             if _WITH_NOTICE in identifiers_of(use.chosen):
                 lines += _notice_lines(lock.get(source, {}))
+    chats = [(name, entry) for name, entry in sorted(lock.items()) if entry.get("type") == "chat"]
+    if chats:
+        lines += ["", "== conversations and preference pairs from files"]
+    for name, entry in chats:
+        lines += [
+            "",
+            f"-- {_source_line(name, entry)}: {entry['num_rows']} rows",
+            *_chat_licence_lines(entry["licence"]),
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -151,6 +161,13 @@ def _obligation_lines(chosen: str) -> list[str]:
             asked = "; ".join(f"{obligation}: {MEANINGS[obligation]}" for obligation in terms.obligations)
             lines += [f"{name} asks: {asked}", f"{name} says so in: {terms.clauses}"]
     return lines
+
+
+def _chat_licence_lines(licence: Mapping[str, Any]) -> list[str]:
+    """What is stated for all rows of a file of conversations, or where each row has it."""
+    if "spdx" not in licence:
+        return ["The licence of each is in the column `licence` of its row in chats/ or preferences/."]
+    return [f"{licence['spdx']}, as said by: {licence['declared']}", *_obligation_lines(licence["spdx"])]
 
 
 def _notice_lines(entry: Mapping[str, Any]) -> list[str]:

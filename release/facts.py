@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from data_recipes.tombstones import TOMBSTONES_NAME, HeldDocument, held_documents, read_tombstones
+from data_recipes.tombstones import CHAT_FOLDERS, TOMBSTONES_NAME, HeldDocument, held_documents, read_tombstones
 from data_recipes.windows import REDACTED_FOLDER
 from provenance.canonical import Json, parse_hex_float, read_json
 from provenance.digests import FileEntry, hash_files
@@ -31,7 +31,7 @@ class SourceFacts:
         lock: its entry in `sources.lock`.
         drops: dropped documents by rule.
         licences: kept documents by SPDX expression.
-        licences_chosen: the same by the alternative that the policy took.
+        licences_chosen: the same by the alternative that the policy took, conversations from files too.
         kept_bytes: UTF-8 bytes of the kept documents.
         copyright: copyright lines of the kept documents, sorted.
     """
@@ -269,7 +269,7 @@ class BundleFacts:
 
     @cached_property
     def sources(self) -> list[SourceFacts]:
-        """Sources sorted by name, counted from the document rows."""
+        """Sources sorted by name, counted from the document rows; of conversations from files the licences."""
         facts = {name: SourceFacts(name, entry) for name, entry in self.lock.items()}
         columns = ["source", "split", "decision", "rule", "licence_spdx", "licence_chosen", "size_bytes", "num_tokens"]
         columns.append("copyright")
@@ -282,6 +282,9 @@ class BundleFacts:
                     lines.setdefault(source.name, set()).update(row["copyright"] or ())
         for name, found in lines.items():
             facts[name].copyright = sorted(found)
+        for path in (path for folder in CHAT_FOLDERS for path in sorted((self.dataset / folder).glob("*.parquet"))):
+            for row in pq.read_table(path, columns=["source", "licence"]).to_pylist():
+                facts.setdefault(row["source"], SourceFacts(row["source"], {})).licences_chosen[row["licence"]] += 1
         return [facts[name] for name in sorted(facts)]
 
     @cached_property

@@ -85,7 +85,25 @@ def _scope_problems(facts: BundleFacts) -> Iterator[str]:
         yield "no document was kept"
     totals = {source["name"]: source for source in facts.corpus["sources"]}
     for source in facts.sources:
-        yield from _source_scope_problems(source, totals.get(source.name))
+        if source.lock.get("type") != "chat":
+            yield from _source_scope_problems(source, totals.get(source.name))
+    yield from _chat_scope_problems(facts)
+
+
+def _chat_scope_problems(facts: BundleFacts) -> Iterator[str]:
+    """Conversations and pairs from files are counted by split, and have no rows in `documents/`."""
+    stated = facts.corpus.get("chats", {}).get("splits", {})
+    for source in facts.sources:
+        if source.lock.get("type") == "chat":
+            split = "preference" if source.lock.get("kind") == "preference" else "chat"
+            split += "-heldout" if source.lock.get("split") == "heldout" else ""
+            if split not in stated:
+                yield f"corpus.json has no totals of the split {split!r}, which {source.name} is part of"
+    for split, totals in stated.items():
+        written = facts.token_table["splits"].get(split, {"sources": []})["sources"]
+        for key, of_shards in (("num_rows", "num_documents"), ("num_tokens", "num_tokens")):
+            if totals[key] != (counted := sum(source[of_shards] for source in written)):
+                yield f"corpus.json states {key} of the split {split!r} as {totals[key]}, the shards have {counted}"
 
 
 def _source_scope_problems(source: SourceFacts, stated: dict[str, Any] | None) -> Iterator[str]:

@@ -67,6 +67,23 @@ def test_the_attribution_names_the_holders_of_kept_documents_and_no_others(docum
     assert "Artistic-2.0 asks" not in text
 
 
+def test_files_of_conversations_are_credited_with_what_is_stated_for_them(documents):
+    stated = {
+        "type": "chat",
+        "num_rows": 3,
+        "obtain": "their site",
+        "licence": {"spdx": "MIT", "declared": "their card"},
+    }
+    by_row = {"type": "chat", "num_rows": 2, "licence": {"column": "license"}}
+    report = read_licences(documents)
+    text = attribution_text("tiny", report, {"talks": stated, "pairs": by_row})
+    told = text.split("== conversations and preference pairs from files\n")[1]
+    pairs, talks = told.split("-- ")[1:]
+    assert pairs.startswith("pairs: 2 rows\nThe licence of each is in the column `licence`")
+    assert talks.startswith("talks (obtained from: their site): 3 rows\nMIT, as said by: their card\nMIT asks: ")
+    assert "conversations" not in attribution_text("tiny", report, {})
+
+
 def test_notice_files_go_with_what_is_used_under_the_licence_that_asks_for_them(tmp_path):
     rows = [_row("Apache-2.0", "Copyright Ada"), _row("MIT", "Copyright Bob", "beta")]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "documents-00000.parquet")

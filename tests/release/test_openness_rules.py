@@ -308,6 +308,29 @@ def test_malformed_evidence_fails_and_does_not_raise(copy: Path) -> None:
     assert {"BND-01", "BND-08", "OSAID-D3", "OSAID-D2", "OSAID-P1", "OSAID-C6"} <= failed
 
 
+def test_conversations_from_files_are_counted_by_split_and_under_their_licences(copy: Path) -> None:
+    def found(rule: str) -> tuple[str, str]:
+        result = evaluate_rule(TABLE.rule(rule), BundleFacts(copy))
+        return result.result, result.reason
+
+    entry = {"name": "talks", "type": "chat", "kind": "messages", "split": "train"}
+    _edit("dataset/sources.lock", lambda v: v["sources"].append(entry))(copy)
+    assert found("OSAID-D3") == ("fail", "corpus.json has no totals of the split 'chat', which talks is part of")
+    split = {"sources": [{"name": "talks", "num_documents": 2, "num_tokens": 34, "shards": []}]}
+    _edit("dataset/corpus.json", lambda v: v.update(chats={"splits": {"chat": {"num_rows": 2, "num_tokens": 34}}}))(
+        copy
+    )
+    _edit("dataset/tokens/tokens.json", lambda v: v["splits"].update(chat=split))(copy)
+    assert found("OSAID-D3")[0] == "pass"
+    _edit("dataset/corpus.json", lambda v: v["chats"]["splits"]["chat"].update(num_rows=3))(copy)
+    assert found("OSAID-D3")[1].endswith("as 3, the shards have 2")
+    assert found("OSAID-T6")[0] == "pass"
+    (copy / "dataset/chats").mkdir()
+    rows = pa.table({"source": ["talks"], "licence": ["CC-BY-NC-4.0"]})
+    pq.write_table(rows, copy / "dataset/chats/train-00000.parquet")
+    assert "CC-BY-NC-4.0" in found("OSAID-T6")[1]
+
+
 # -------------------------------------------------------------------------------- statements
 
 
