@@ -68,7 +68,7 @@ def _looked_up(bundle: str) -> list[str]:
     return [
         f"look-up    step 1 read {len(ids)} documents",
         f"           steps that read {document['path']} of {document['source']}: {listed}",
-        f"           {word!r} stands at {places['num_places']:,} places of the training text",
+        f"           {word!r} stands {places['num_places']:,} times in the text of pretraining",
     ]
 
 

@@ -121,7 +121,8 @@ def _openness_lines(openness: dict[str, Any]) -> list[str]:
             lines += [f"           {title}: {rule}, {openness['reasons'][rule]}" for rule in profile[key]]
         if profile["statements_needed"]:
             needed = profile["statements_needed"]
-            lines.append(f"           {len(needed)} statements by people needed: {', '.join(needed)}")
+            counted = "1 statement" if len(needed) == 1 else f"{len(needed)} statements"
+            lines.append(f"           {counted} by people needed: {', '.join(needed)}")
     if openness["statement_command"]:
         lines.append(f"           for example: {openness['statement_command']}")
     return lines

@@ -74,7 +74,7 @@ def test_the_summary_says_what_the_bundle_says(tmp_path):
         "cannot be told from chance",
         "OSAID 1.0: evidence missing",
         "missing: DATA-3, no place is named",
-        "1 statements by people needed: DATA-9",
+        "1 statement by people needed: DATA-9",
         "openwright release statement DATA-9",
         "c" * 64,
         sha256_file(bundle / "model" / "manifest.json"),
