@@ -232,6 +232,16 @@ def test_inspect_fetches_order_tokens_and_rows(hub, built, cache, capfd):
     assert hub.fetched() == expected | {"model/tokenizer.json"}
 
 
+def test_compare_fetches_records_and_no_weights(hub, built, cache, capfd):
+    assert cli.invoke(["compare", "hf:org/tiny", str(built.bundle), "--cache", str(cache), "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)["comparison"]
+    assert found["steps"]["num_equal"] == found["steps"]["shared"][1]
+    assert found["weights"]["equal"]
+    assert found["weights"]["relative_distance"] is None, "the weights of one are not here"
+    records = {f"model/training/pretrain/{name}" for name in ("ledger.jsonl", "recipe.json")}
+    assert hub.fetched() == records | {"model/manifest.json", "model/evaluation/results.json"}
+
+
 def test_reproduce_fetches_one_checkpoint_and_what_the_replay_is_compared_with(hub, built, cache, monkeypatch, capfd):
     seen = []
 
