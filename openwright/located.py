@@ -136,6 +136,6 @@ def _bundle_at(place: Path) -> Path:
         )
     above = place.resolve().parent
     is_model = place.resolve().name == "model" and (place / "manifest.json").is_file()
-    if not is_model or not (above / "dataset").is_dir():
+    if not is_model or not (above / "dataset" / "manifest.json").is_file():
         return place
     return place.parent if place.name == "model" else above

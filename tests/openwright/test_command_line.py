@@ -193,9 +193,12 @@ def test_the_model_directory_of_a_bundle_stands_for_the_bundle(verdicts, tmp_pat
     assert cli.invoke(["verify", "some/bundle/model"]) == 0
     (tmp_path / "some" / "bundle" / "dataset").mkdir()
     assert cli.invoke(["verify", "some/bundle/model"]) == 0
+    (tmp_path / "some" / "bundle" / "dataset" / "manifest.json").write_text("{}")
+    assert cli.invoke(["verify", "some/bundle/model"]) == 0
     monkeypatch.chdir(model)
     assert cli.invoke(["verify", "."]) == 0
-    assert [call[0] for call in calls] == [Path("some/bundle/model"), Path("some/bundle"), tmp_path / "some" / "bundle"]
+    lone, whole = Path("some/bundle/model"), Path("some/bundle")
+    assert [call[0] for call in calls] == [lone, lone, whole, tmp_path / whole]
 
 
 def test_json_stands_alone_on_standard_output(verdicts, capfd):
