@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from provenance.errors import ConfigError
+from provenance.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
     from release.verify import CheckResult
@@ -57,7 +57,19 @@ class LocalBundle:
         return shlex.quote(self.name)
 
     def fetch(self, *patterns: str, is_lone_allowed: bool = False) -> None:
-        """Nothing: what is not here is missing."""
+        """Nothing: what is not here is missing.
+
+        Raises:
+            BundleError: for a model repository by itself, unless the command can do without a dataset.
+        """
+        is_lone = (self.path / "verify.py").is_file() and (self.path / "manifest.json").is_file()
+        if is_lone and not is_lone_allowed:
+            raise BundleError(
+                "a model repository by itself",
+                expected="a directory that holds it as model/, beside the dataset as dataset/",
+                where=self.name,
+                next_command=f"openwright verify {self.argument}, which needs no dataset",
+            )
 
     def checks(self) -> list["CheckResult"]:
         """Nothing: a directory is what it holds."""

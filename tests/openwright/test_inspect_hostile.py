@@ -87,6 +87,13 @@ def test_an_honest_bundle_is_shown(copy, capsys):
     assert inspect(copy, capsys) == ([0, 0, 0], "")
 
 
+def test_a_model_repository_by_itself_is_told_from_a_bundle(copy, capsys):
+    lone = shutil.copytree(copy / "model", copy.parent / "downloaded", ignore=shutil.ignore_patterns("code"))
+    for arguments in (["inspect", "step", "1", "--in"], ["reproduce", "--yes"], ["compare", str(copy)]):
+        assert cli.invoke([*arguments, str(lone)]) == 1
+        assert "a model repository by itself" in capsys.readouterr().err
+
+
 @few
 @given(st.randoms(use_true_random=False), st.sampled_from((*READ, "shard")))
 def test_a_mutated_file_is_shown_or_refused(copy, capsys, draw, name):
