@@ -1,7 +1,9 @@
 """Model card and data card, generated from manifests and ledgers alone and read by the Hub's own classes."""
 
+from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 
 from provenance.canonical import Json, parse_hex_float
@@ -116,16 +118,20 @@ def data_card(facts: BundleFacts) -> str:
 
 
 def _dataset_configs(facts: BundleFacts) -> list[dict[str, Json]]:
-    """Configs of `datasets.load_dataset`, for the files that the bundle has."""
+    """Configs of `datasets.load_dataset`, for the files that the bundle has: of one without rows it loads nothing."""
     configs: list[dict[str, Json]] = []
     for folder in TEXT_FOLDERS:
         name = "default" if folder == "text" else folder
-        splits = [split for split in ("train", "heldout") if list((facts.dataset / folder).glob(f"{split}-*.parquet"))]
+        splits = [split for split in ("train", "heldout") if _has_rows(facts.dataset / folder, split)]
         files = [{"split": split, "path": f"{folder}/{split}-*.parquet"} for split in splits]
         if files:
             default = {"default": True} if name == "default" else {}
             configs.append({"config_name": name, **default, "data_files": files})
     return configs
+
+
+def _has_rows(folder: Path, split: str) -> bool:
+    return any(pq.read_metadata(path).num_rows for path in folder.glob(f"{split}-*.parquet"))
 
 
 def token_splits(facts: BundleFacts) -> list[dict[str, Json]]:

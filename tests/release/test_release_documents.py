@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from conftest import Built, replace_file
 from huggingface_hub import DatasetCard, ModelCard
@@ -143,6 +144,17 @@ def test_the_data_card_is_read_by_the_hub_library(built: Built) -> None:
     assert [file["split"] for file in configs["default"]["data_files"]] == ["train", "heldout"]
     assert set(card.data.license) == {"apache-2.0", "bsd-3-clause", "mit"}
     assert "| omega | licence | 2 |" in card.text
+
+
+def test_a_data_set_without_rows_is_none_of_the_card(copy: Path) -> None:
+    """Of a corpus without documented functions: `load_dataset` ends in an error where it is told of such files."""
+    (path,) = (copy / "dataset" / "conversations").glob("train-*.parquet")
+    rows = pq.read_table(path)
+    path.unlink()  # a hard link to the file of other tests
+    pq.write_table(rows.slice(0, 0), path)
+    card = dataset_documents(BundleFacts(copy))["dataset/README.md"].decode()
+    assert "conversations/heldout-*.parquet" in card
+    assert "conversations/train-*.parquet" not in card
 
 
 def test_markdown_cells_keep_their_columns(copy: Path) -> None:
