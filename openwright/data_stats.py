@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from data_recipes.breakdown import Breakdown, Count, read_breakdown
 from openwright.data_commands import dataset_of
 from openwright.outcome import command
 from openwright.report import print_json, printable, table_lines, write_named
+from provenance.canonical import read_json
 
 STATS_FORMAT = "openwright-stats/1"
 _MAX_ROWS = 20
@@ -21,13 +23,14 @@ _Bars = Sequence[tuple[str, int]]
 
 def show_stats(place: Path, plot: Path | None, as_json: bool) -> None:
     """Print what a corpus is made of; draw it where a file is named."""
-    breakdown = read_breakdown(dataset_of(place) / "documents")
+    dataset = dataset_of(place)
+    breakdown = read_breakdown(dataset / "documents")
     if plot is not None:
         write_named(plot, stats_chart(breakdown))
     if as_json:
         print_json(stats_json(breakdown))
         return
-    for line in stats_lines(breakdown):
+    for line in [*stats_lines(breakdown), *chat_lines(read_json(dataset / "corpus.json"))]:
         print(printable(line))
     following = ["licences", "--in", place] if plot else ["stats", "--in", place, "--plot", "FILE.svg"]
     print(printable(f"next: {command('data', *following)}"))
@@ -70,6 +73,31 @@ def stats_lines(breakdown: Breakdown) -> list[str]:
         for power, count in breakdown.lengths.items()
     ]
     return [*lines, "", *_table(("tokens each", "documents", "share of documents"), lengths, len(lengths))]
+
+
+def chat_lines(corpus: Mapping[str, Any]) -> list[str]:
+    """A table of conversations and pairs from files, by split, and why some were dropped; nothing where there are none.
+
+    Args:
+        corpus: value of `corpus.json`.
+    """
+    splits: Mapping[str, Mapping[str, Any]] = corpus.get("chats", {}).get("splits", {})
+    rows = [_chat_row(name, found) for name, found in splits.items()]
+    if not rows:
+        return []
+    header = ("from files", "examples", "rows", "dropped", "truncated", "tokens trained on", "padding")
+    reasons = [
+        f"dropped from {name}: {', '.join(f'{reason} ({count:,})' for reason, count in found['dropped'].items())}"
+        for name, found in splits.items()
+        if found["dropped"]
+    ]
+    return ["", *table_lines(header, rows), *reasons]
+
+
+def _chat_row(name: str, found: Mapping[str, Any]) -> tuple[str, ...]:
+    counts = (found["num_examples"], found["num_rows"], sum(found["dropped"].values()), found["num_truncated"])
+    shares = (found["trained_share_ppm"], found["padding_share_ppm"])
+    return (name, *(f"{count:,}" for count in counts), *(f"{ppm / 10_000:.1f} %" for ppm in shares))
 
 
 def _counted(count: Count) -> str:

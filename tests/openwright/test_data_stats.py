@@ -16,7 +16,7 @@ from data_recipes.breakdown import Count, read_breakdown
 from data_recipes.corpus import build_corpus
 from data_recipes.settings import CorpusConfig
 from openwright import cli
-from openwright.data_stats import stats_lines
+from openwright.data_stats import chat_lines, stats_lines
 from provenance.errors import DataError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "questions.md"
@@ -72,6 +72,16 @@ def test_tables_json_and_chart_say_the_same(corpus: Path, tmp_path: Path, capsys
         assert any(line.startswith(record["name"]) and f"{record['num_tokens']:,}" in line for line in lines)
         assert texts[texts.index(record["name"]) + 1] == f"{record['num_tokens']:,}"
     assert values["kept"]["num_documents"] == sum(span["num_documents"] for span in values["documents_by_tokens"])
+
+
+def test_conversations_from_files_are_shown_with_shares_and_reasons() -> None:
+    split = {"num_examples": 30, "num_rows": 12, "num_truncated": 2, "dropped": {"no answer": 3, "too long": 1}}
+    split |= {"trained_share_ppm": 162_532, "padding_share_ppm": 50_000}
+    head, row, reasons = chat_lines({"chats": {"splits": {"chat": split}}})[1:]
+    assert head.split("  ")[0] == "from files"
+    assert row.split() == ["chat", "30", "12", "4", "2", "16.3", "%", "5.0", "%"]
+    assert reasons == "dropped from chat: no answer (3), too long (1)"
+    assert chat_lines({}) == []
 
 
 def test_a_file_in_a_directory_that_is_not_there_is_refused(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
