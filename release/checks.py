@@ -26,6 +26,7 @@ from provenance.errors import OpenwrightError
 from provenance.fingerprint import PACKAGES, sources_digest
 from release.average_check import check_average, has_average
 from release.bundle_limits import obstacle, unread_ledger
+from release.code_identity import judge_code
 from release.documents import dataset_documents, model_documents, terms_documents
 from release.evaluation_sets_check import check_evaluation_sets
 from release.facts import BundleFacts
@@ -61,6 +62,9 @@ def verify_release(
     results = _with_signatures(bundle, expect, tokens, key, attesters)
     barred = obstacle(bundle, results)
     with _laid_out(bundle) as place:
+        left_open = (_RECORDS, "code", "UNVERIFIED")
+        if barred is None:
+            results = [judge_code(place, r) if (r.check, r.name, r.verdict) == left_open else r for r in results]
         return [*results, *_with_libraries(place, results, barred)]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import forge
 import pytest
 
+from release.code_identity import judge_code
 from release.verify import CheckResult, verify_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +72,24 @@ def test_a_lone_model_repository_leaves_its_data_unverified(forged: Path) -> Non
     results = verify_bundle(forged)
     assert "FAIL" not in {result.verdict for result in results}
     assert any(result.verdict == "UNVERIFIED" and "dataset" in result.name for result in results)
+
+
+def test_packages_that_changed_after_a_stage_ran_are_judged_with_libraries(forged: Path) -> None:
+    """As after a commit to `openwright/`: the corpus stays, which was made by a tree that is not the one in code/."""
+    path = forged / "dataset" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["corpus"]["code"]["packages_digest"] = "0" * 64
+    path.write_text(json.dumps(manifest))
+    left_open = CheckResult("records", "code", "UNVERIFIED", "corpus ran from other packages; who judges", "model/code")
+    assert judge_code(forged, left_open).verdict == "PASS"
+    (forged / "model/code/data_recipes/more.py").write_text("# a package that the corpus may import\n")
+    judged = judge_code(forged, left_open)
+    assert (judged.verdict, judged.detail.split(";")[0]) == ("UNVERIFIED", "corpus ran from other packages")
+    assert "more.py" in judged.detail
+    (forged / "model/code/data_recipes/more.py").unlink()
+    manifest["corpus"]["fingerprint"] = "1" * 64
+    path.write_text(json.dumps(manifest))
+    assert "ran another source tree" in judge_code(forged, left_open).detail
 
 
 def test_a_flipped_byte_at_200_random_places_is_caught_and_its_file_named(forged: Path) -> None:
