@@ -7,6 +7,7 @@ up to the limit are in memory; of what is longer, and of all other records, a bl
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from data_recipes import web_pages, web_signals
@@ -205,11 +206,12 @@ class _Pages:
         source, agents = self._source, self._source.signals.agents
         is_html = head.media_type in web_pages.HTML_TYPES
         page = web_pages.read_page(body.data, address, head.charset, is_html=is_html, main_content=source.main_content)
-        signals = (
-            *self._sites.of(address),
-            *web_signals.signals_of_header(head.fields, agents),
-            *web_signals.signals_of_page(page.metas, agents),
+        said = chain(
+            self._sites.of(address),
+            web_signals.signals_of_header(head.fields, agents),
+            web_signals.signals_of_page(page.metas, agents),
         )
+        signals = tuple(dict.fromkeys(said))  # a page may repeat one a hundred thousand times
         licence = licence_of_page(page, body.sha256, source.as_of, self._of_all)
         broken = page.broken or broken_signal(signals, source.signals)
         text = "" if broken else normalise(page.text)

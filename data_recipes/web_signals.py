@@ -27,7 +27,7 @@ _WITH_VALUE = ("max-snippet", "max-image-preview", "max-video-preview", "unavail
 _AGENT_LINE = re.compile(r"user[- ]?agent\b\s*:?\s*(\*|[\w-]*)", re.I)
 _OF_SITE = re.compile(r"(?:sitemaps?|site-map|host)\b", re.I)  # such lines end no list of crawlers
 _MAX_VALUE_CHARS = 200
-_MAX_VERSIONS, _MAX_PARSED = 32, 16
+_MAX_VERSIONS = _MAX_PARSED = 32  # those of one host are parsed once, as long as its pages follow one another
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -112,8 +112,12 @@ class SiteStatements:
             return
         host, path = found
         texts = self._robots.get(host, ())
+        kept_out: set[str] = set()
+        for text in texts:
+            robots = self._parsed(text)
+            kept_out.update(agent for agent in self._agents if not robots.can_fetch(address, agent))
         for agent in self._agents:
-            if any(not self._parsed(text).can_fetch(address, agent) for text in texts):
+            if agent in kept_out:
                 yield Signal("robots_txt", "robots.txt", agent)
         for rules in self._tdm.get(host, ()):
             value = next((value for location, value in rules if matches(location, path)), None)

@@ -226,6 +226,9 @@ def test_what_a_site_reserves_is_found_behind_its_pages_and_in_archives_of_its_o
     assert [len(extracted.signals) for extracted in recorded.values()] == [1, 0, 1, 0]
     recorded, _ = read(tmp_path, {"x.warc.gz": members(*pages, robots, tdm)}, signals={"drop": []})
     assert list(rules(recorded).values()) == [""] * 4
+    again = page(A + "x", 16, head='<meta name="robots" content="noai, noai, noindex">' * 3)
+    (extracted,) = read(tmp_path, {"x.warc.gz": members(again)})[0].values()
+    assert [signal.rule for signal in extracted.signals] == ["noai", "noindex"]
 
 
 def archives():

@@ -277,6 +277,18 @@ def test_site_files_that_cannot_be_read_are_counted_and_their_size_is_bounded(mo
         sites.add("https://example.com/robots.txt", b"User-agent: *\nDisallow: /")
 
 
+def test_many_versions_of_a_robots_txt_are_parsed_once(monkeypatch):
+    parsed = []
+    parse = web_signals._parse_robots
+    monkeypatch.setattr(web_signals, "_parse_robots", lambda text: parsed.append(text) or parse(text))
+    sites = SiteStatements(SignalRules(agents=["GPTBot", "CCBot"]))
+    for number in range(32):
+        sites.add(URL.replace("dir/page.html", "robots.txt"), f"User-agent: CCBot\nDisallow: /{number}".encode())
+    for address, named in (("https://example.org/7", ["CCBot"]), (URL, []), ("https://example.org/31", ["CCBot"])):
+        assert [signal.value for signal in sites.of(address)] == named
+    assert len(parsed) == 32
+
+
 def test_groups_of_other_crawlers_cost_nothing():
     names = "".join(f"User-agent: bot{number}\n" for number in range(10_000))
     rules = "".join(f"Disallow: /{number}\n" for number in range(10_000))
