@@ -4,6 +4,7 @@
 """
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -61,7 +62,7 @@ class LocalPool:
         if self._pool is None:
             # spawn: a forked child of a process with threads (arrow, tokenizers) may hang.
             self._pool = ProcessPoolExecutor(
-                self._num_workers, mp_context=multiprocessing.get_context("spawn"), initializer=die_with_parent
+                self._num_workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_process
             )
         futures = {self._pool.submit(call, str(root), step, number): number for number in numbers}
         try:
@@ -77,3 +78,9 @@ class LocalPool:
         finally:
             for future in futures:
                 future.cancel()
+
+
+def _begin_process() -> None:
+    """A process of the pool ends with the build, and at a Ctrl-C, which reaches all of them, without a word."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

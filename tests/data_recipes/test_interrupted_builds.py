@@ -86,6 +86,31 @@ def test_a_build_killed_at_random_moments_gives_the_same_bytes(expected, tmp_pat
     assert not (made.path / SCRATCH).exists()
 
 
+def test_ctrl_c_ends_the_processes_of_a_pool_without_a_word(tmp_path):
+    """A terminal sends it to all of them; what the user reads is the one message of the command."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys, time\nfrom pathlib import Path\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "from data_recipes.executors import LocalPool\n"
+        "def task(root, step, number):\n    Path(root, str(number)).touch()\n    time.sleep(60)\n"
+        "if __name__ == '__main__':\n"
+        "    try:\n"
+        "        with LocalPool(2) as pool:\n"
+        "            pool.run(task, Path(sys.argv[1]), 'step', [1, 2, 3], print)\n"
+        "    except KeyboardInterrupt:\n        print('stopped')\n"
+    )
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    command = [sys.executable, str(program), str(begun)]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while len(list(begun.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(running.pid, signal.SIGINT)
+    assert running.communicate(timeout=30) == (b"stopped\n", b"")
+
+
 def test_what_is_done_is_kept(expected, tmp_path, monkeypatch, calls):
     work = interrupt(tmp_path, rich_values(tmp_path), monkeypatch)
     assert len(calls) == NUM_TASKS
