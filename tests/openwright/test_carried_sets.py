@@ -20,12 +20,6 @@ def copy(bundle, tmp_path):
     return shutil.copytree(bundle, tmp_path / "copy")
 
 
-def replace(path, change):
-    values = forge.read(path)
-    change(values)
-    forge.write(path, values)
-
-
 def carried(bundle):
     (path,) = (bundle / "dataset" / CARRIED_SETS).iterdir()
     return path
@@ -99,8 +93,8 @@ def test_a_file_under_another_name_fails_both_verifiers(copy):
         for entry in (*values["files"], *values["corpus"]["results"]):
             entry["path"] = entry["path"].replace(digest, other)
 
-    replace(copy / "dataset" / "sources.lock", lie)
-    replace(copy / "dataset" / "manifest.json", list_it)
+    forge.edit(copy / "dataset" / "sources.lock", lie)
+    forge.edit(copy / "dataset" / "manifest.json", list_it)
     forge.reseal(copy)
     assert "other files than are pinned" in of_documents(copy)
     assert check_evaluation_sets(copy).verdict == "FAIL"
@@ -115,7 +109,7 @@ def test_a_file_that_was_left_out_fails(copy):
 @pytest.mark.parametrize("field", ["obtain", "licence", "size_bytes"])
 def test_records_that_say_other_things_than_the_recipe_fail(copy, field):
     other = {"obtain": "elsewhere", "licence": {"spdx": "CC-BY-NC-4.0", "declared": ""}, "size_bytes": 3}
-    replace(
+    forge.edit(
         copy / "dataset" / "sources.lock", lambda values: values["evaluation_sets"][0].update({field: other[field]})
     )
     assert check_evaluation_sets(copy).verdict == "FAIL"
@@ -126,8 +120,8 @@ def test_rules_see_a_licence_that_is_not_open_and_a_set_that_nobody_can_obtain(c
         (part,) = (part for part in values["components"] if part["name"] == "evaluation set carried")
         part["licence"] = "CC-BY-NC-4.0"
 
-    replace(copy / "model" / "openness" / "components.json", closed)
-    replace(copy / "dataset" / "sources.lock", lambda values: values["evaluation_sets"][1].update(obtain=""))
+    forge.edit(copy / "model" / "openness" / "components.json", closed)
+    forge.edit(copy / "dataset" / "sources.lock", lambda values: values["evaluation_sets"][1].update(obtain=""))
     assert check_evaluation_sets(copy).verdict == "FAIL"
     facts = BundleFacts(copy)
     assert "evaluation set carried is under CC-BY-NC-4.0" in share_terms(facts).reason

@@ -19,12 +19,6 @@ def copy(bundle, tmp_path):
     return shutil.copytree(bundle, tmp_path / "copy")
 
 
-def replace(path, change):
-    values = forge.read(path)
-    change(values)
-    forge.write(path, values)
-
-
 def test_the_bundle_carries_the_file_and_says_whence_and_under_which_licence(bundle, place):
     given = (place / "scratch" / "data" / "tokenizer.json").read_bytes()
     assert (bundle / "dataset" / TAKEN_TOKENIZER).read_bytes() == given
@@ -54,7 +48,7 @@ def test_another_file_with_all_digests_made_anew_fails_the_check_of_the_recipe(c
     def lie(values):
         values["tokenizer"] |= {"sha256": forge.digest_bytes(b"{}"), "size_bytes": 2}
 
-    replace(copy / "dataset" / "sources.lock", lie)
+    forge.edit(copy / "dataset" / "sources.lock", lie)
     forge.reseal(copy)
     found = check_taken_tokenizer(copy)
     assert (found.verdict, "the recipe pins" in found.detail) == ("FAIL", True)
@@ -64,7 +58,7 @@ def test_another_file_with_all_digests_made_anew_fails_the_check_of_the_recipe(c
     ("licence", "words"), [(None, "states no licence"), ({"spdx": "CC-BY-NC-4.0", "declared": ""}, "not known to be")]
 )
 def test_a_tokenizer_without_an_open_licence_is_seen_by_the_rules(copy, licence, words):
-    replace(copy / "dataset" / "sources.lock", lambda values: values["tokenizer"].update(licence=licence))
+    forge.edit(copy / "dataset" / "sources.lock", lambda values: values["tokenizer"].update(licence=licence))
     found = check_taken_tokenizer(copy)
     assert (found.verdict, "other things of it" in found.detail) == ("FAIL", True)
     assert "do not agree" in supporting_libraries(BundleFacts(copy)).reason
@@ -74,7 +68,7 @@ def test_a_tokenizer_without_an_open_licence_is_seen_by_the_rules(copy, licence,
         (part,) = (part for part in values["components"] if part["name"] == "tokenizer")
         part["licence"] = spdx
 
-    replace(copy / "model" / "openness" / "components.json", lie)
+    forge.edit(copy / "model" / "openness" / "components.json", lie)
     facts = BundleFacts(copy)
     for result in (supporting_libraries(facts), use_terms(facts)):
         assert result.result == "fail"

@@ -31,6 +31,13 @@ def write(path: Path, value: Any) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
+def edit(path: Path, change: Callable[[Any], None]) -> None:
+    """Change the values of a JSON file in place."""
+    values = read(path)
+    change(values)
+    write(path, values)
+
+
 def entry(root: Path, path: str) -> Record:
     data = (root / path).read_bytes()
     return {"path": path, "size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
