@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_recipes.build import Build
 from data_recipes.decisions import DUPLICATE, RULES
@@ -97,20 +99,19 @@ def load_columns(build: Build, part_sources: Sequence[str], *, with_signatures: 
         DataError: when two documents have one id, which only the same file pinned twice can cause.
     """
     source_names = sorted(set(part_sources))
-    rule_codes = {"": -1, **{name: code for code, name in enumerate(RULES)}}
     licence_codes: dict[str, int] = {}
     found: dict[str, list[npt.NDArray[Any]]] = defaultdict(list)
     names = ["document_id", "text_sha256", "licence_spdx", "rule", "rule_not_applied"]
     names += ["signature"] if with_signatures else []
     for number, source in enumerate(part_sources):
         for table in read_columns(build.root / part_path(number), names):
-            ids, texts, licences, rules, not_applied = (table.column(name).to_pylist() for name in names[:5])
+            ids, texts, licences = (table.column(name).to_pylist() for name in names[:3])
             found["ids"].append(digests_of("".join(ids).encode()))
             found["texts"].append(digests_of("".join(texts).encode()))
             codes = [licence_codes.setdefault(licence, len(licence_codes)) for licence in licences]
             found["licences"].append(np.array(codes, dtype=np.int32))
-            found["rules"].append(np.array([rule_codes[rule] for rule in rules], dtype=np.int16))
-            found["not_applied"].append(np.array([rule_codes[rule] for rule in not_applied], dtype=np.int16))
+            found["rules"].append(_rule_codes(table.column("rule")))
+            found["not_applied"].append(_rule_codes(table.column("rule_not_applied")))
             found["sources"].append(np.full(len(ids), source_names.index(source), dtype=np.int32))
             if with_signatures:
                 found["signatures"].append(_signatures(table.column("signature").to_pylist()))
@@ -130,6 +131,12 @@ def load_columns(build: Build, part_sources: Sequence[str], *, with_signatures: 
         licence_names=list(licence_codes),
         contaminated=contaminated,
     )
+
+
+def _rule_codes(names: pa.ChunkedArray) -> npt.NDArray[np.int16]:
+    """Place of each rule in `RULES`, -1 for none."""
+    codes: npt.NDArray[np.int32] = pc.fill_null(pc.index_in(names, value_set=pa.array(RULES)), -1).to_numpy()
+    return codes.astype(np.int16)
 
 
 def exact_root(config: CorpusConfig, columns: Columns) -> Rows:
