@@ -28,7 +28,7 @@ from data_recipes.evaluation_sets import carry_sets
 from data_recipes.executors import Executor, LocalPool
 from data_recipes.gather_step import num_buckets_of_shard, rows_path
 from data_recipes.part_files import read_columns
-from data_recipes.place_step import check_files, sources_in_place
+from data_recipes.place_step import check_files
 from data_recipes.ray_tasks import RayTasks
 from data_recipes.readers import open_source, reading_context
 from data_recipes.reading import PartReport
@@ -249,7 +249,7 @@ class CorpusBuild:
         """Take the files of sources in place as token shards; their entries in `tokens.json` by split and source."""
         values = [
             {"source": source.name, "shard": number, "sha256": shard.tokens.sha256}
-            for source in sources_in_place(self._config)
+            for source in self._config.sources_in_place
             for number, shard in enumerate(source.shards)
         ]
         found: dict[str, dict[str, list[Json]]] = defaultdict(lambda: defaultdict(list))

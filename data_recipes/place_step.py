@@ -49,7 +49,7 @@ def place(build: Build, value: Json, outputs: Outputs) -> Json:
         SourceError: for a file that is missing or is not the pinned one any more.
         DataError: as `TokensReader.spans`.
     """
-    (source,) = (source for source in sources_in_place(build.config) if source.name == value["source"])
+    (source,) = (source for source in build.config.sources_in_place if source.name == value["source"])
     number = value["shard"]
     reader = TokensReader(source, reading_context(build.config))
     tokens, spans = reader.spans(number)
@@ -74,11 +74,6 @@ def place(build: Build, value: Json, outputs: Outputs) -> Json:
     return {"source": source.name, "split": source.split, "entry": entry, "copied": copied}
 
 
-def sources_in_place(config: CorpusConfig) -> list[TokensSource]:
-    """The sources in place of a recipe."""
-    return [source for source in config.sources if isinstance(source, TokensSource) and source.in_place]
-
-
 def check_files(config: CorpusConfig) -> None:
     """Refuse files whose ids are of another type than the corpus's, or end documents with another token.
 
@@ -89,7 +84,7 @@ def check_files(config: CorpusConfig) -> None:
         DataError: naming the file or the token.
     """
     wanted = TOKEN_DTYPES[token_dtype(config.tokenizer.vocab_size)]
-    sources = sources_in_place(config)
+    sources = config.sources_in_place
     eos = config.tokenizer.special_tokens.end_of_text
     eos_id = token_id(take_tokenizer(config.tokenizer, config.execution), eos) if sources else None
     for source in sources:

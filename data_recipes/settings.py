@@ -199,6 +199,11 @@ class CorpusConfig(Config):
         return self
 
     @property
+    def sources_in_place(self) -> list[TokensSource]:
+        """The sources whose files of tokens are taken as they are."""
+        return [source for source in self.sources if isinstance(source, TokensSource) and source.in_place]
+
+    @property
     def in_place(self) -> frozenset[str]:
-        """Names of the sources whose files of tokens are taken as they are, and so all their documents."""
-        return frozenset(source.name for source in self.sources if isinstance(source, TokensSource) and source.in_place)
+        """Names of these sources, all of whose documents are kept."""
+        return frozenset(source.name for source in self.sources_in_place)
