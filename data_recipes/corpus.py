@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from tokenizers import Tokenizer
 
+from data_recipes import warc_source
 from data_recipes.bpe import TOKENIZER_DIR, num_ids, token_id
 from data_recipes.build import Builder, build_key
 from data_recipes.chat_rows import BuiltChats, build_chats
@@ -65,7 +66,7 @@ SPEC = StageSpec(
     ),
 )
 
-OPTIONAL_LIBRARIES = {"debian": ("python-debian",), "warc": ("Protego", "Resiliparse")}
+OPTIONAL_LIBRARIES = {"debian": ("python-debian",), "warc": warc_source.LIBRARIES}
 """Libraries that only the sources of one type need, and that only they ask for."""
 
 SOURCES_FORMAT = "openwright-sources/1"

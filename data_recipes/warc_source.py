@@ -58,7 +58,9 @@ class WarcReader:
             CodeError: where the libraries that read pages are not installed.
         """
         versions = library_versions(LIBRARIES)
-        site_files = [file.model_dump() for file in self._source.site_files if self._path(file)]
+        for file in self._source.site_files:
+            self._path(file)
+        site_files = [file.model_dump() for file in self._source.site_files]
         parts = []
         for file in self._source.files:
             pin = {**file.model_dump(), "site_files": site_files, "libraries": versions}
