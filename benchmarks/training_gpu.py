@@ -5,15 +5,13 @@ falls into the measured blocks: one of this model is written in seconds, and rea
 """
 
 import os
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from statistics import median
 
 import torch
 from figures import Figure, make_figure
-from taking_turns import TakingTurns
-from training_loops import AfterStep, Work, fused_bare_loop, our_loop, trainer_loop
+from training_loops import Work, fused_bare_loop, our_loop, trainer_loop
+from training_speed import LoopAndRecipe, SpeedOptions, speed_figure, take_turns
 from training_workload import NEVER, load_workload, write_corpus
 
 from provenance.ledger import read_chain
@@ -45,7 +43,7 @@ RECIPE = (
 )
 FASTEST = ("loss.chunk_tokens=2048", "compile=true")
 COMPILED = ("compile=true",)
-LOOPS: dict[str, tuple[Callable[[Work, AfterStep], None], tuple[str, ...]]] = {
+LOOPS: dict[str, LoopAndRecipe] = {
     "ours": (our_loop, ()),
     "bare, fused": (fused_bare_loop, ()),
     "Trainer": (trainer_loop, ()),
@@ -66,24 +64,12 @@ def gpu_figures(directory: Path, pairs: int, block_steps: int) -> list[Figure]:
     be_deterministic(1)
     corpus, layout = directory / "gpu-corpus", Layout(World(device=torch.device("cuda")))
     write_corpus(corpus, vocab_size=VOCAB_SIZE)
-    warm_up_steps = (block_steps + 1) // 2
-    num_steps = warm_up_steps + block_steps * pairs
-    loops = {}
-    for name, (loop, overrides) in LOOPS.items():
-        work = Work(gpu_workload(num_steps, *overrides), corpus, directory / name, layout)
-        loops[name] = partial(loop, work)
-    ours = frozenset(name for name in LOOPS if name.startswith("ours"))
-    seconds = TakingTurns(loops, warm_up_steps=warm_up_steps, block_steps=block_steps, deterministic=ours).run()
+    options = SpeedOptions(pairs, block_steps, processor_time=False)
+    seconds = take_turns(LOOPS, gpu_workload, layout, corpus, directory, options)
 
-    def compare(figure: str, own: str, peer: str, at_least: float) -> Figure:
-        return make_figure(
-            f"{figure}, tokens/s",
-            block_steps * TOKENS_PER_STEP / median(seconds[own]),
-            block_steps * TOKENS_PER_STEP / median(seconds[peer]),
-            ratio=median(theirs / mine for mine, theirs in zip(seconds[own], seconds[peer], strict=True)),
-            runs=pairs,
-            at_least=at_least,
-        )
+    def compare(figure: str, ours: str, peer: str, at_least: float) -> Figure:
+        num_tokens = block_steps * TOKENS_PER_STEP
+        return speed_figure(figure, seconds[ours], seconds[peer], num_tokens, "tokens/s", at_least)
 
     return [
         compare("1. GPU, bf16, against a bare autocast loop, fused AdamW", "ours", "bare, fused", 0.97),

@@ -1,6 +1,6 @@
 """Tokens per second, ours against a bare loop, DDP and the Trainer; every pair is two neighbouring blocks of steps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,17 @@ from training_workload import TOKENS_PER_STEP, load_workload
 
 from provenance.canonical import Json
 from train.layout import Layout
+from train.settings import PretrainConfig
 
 BLOCK_STEPS = 25
 """As many as lie between two full checkpoints of the recipe: every block has one of them, in its middle."""
 
 BF16 = ("precision=bf16",)
 FASTEST = ("loss.chunk_tokens=256", "compile=true")
-LOOPS: dict[str, tuple[Callable[[Work, AfterStep], None], tuple[str, ...]]] = {
+LoopAndRecipe = tuple[Callable[[Work, AfterStep], None], tuple[str, ...]]
+"""A loop, and what it changes in the recipe."""
+
+LOOPS: dict[str, LoopAndRecipe] = {
     "ours": (our_loop, ()),
     "ours, fastest": (our_loop, FASTEST),
     "ours, steps alone": (our_steps_alone, ()),
@@ -31,7 +35,6 @@ LOOPS: dict[str, tuple[Callable[[Work, AfterStep], None], tuple[str, ...]]] = {
     "ours, fastest, bf16": (our_loop, (*FASTEST, *BF16)),
     "Trainer, bf16": (trainer_loop, BF16),
 }
-OURS = frozenset(name for name in LOOPS if name.startswith("ours"))
 
 
 @dataclass(frozen=True)
@@ -47,22 +50,57 @@ def measure_blocks(
     layout: Layout, corpus: str, directory: str, names: list[str], pairs: int, block_steps: int, processor_time: bool
 ) -> Json:
     """Seconds of each block of steps of each loop, in one process of a layout."""
-    warm_up_steps = (block_steps + 1) // 2
-    num_steps = warm_up_steps + block_steps * pairs
-    processes = f"execution.num_processes={layout.world.size}"
-    loops = {}
-    for name in names:
-        loop, overrides = LOOPS[name]
-        config = load_workload(num_steps, processes, *overrides)
-        loops[name] = partial(loop, Work(config, Path(corpus), Path(directory) / name, layout))
+    workload = partial(_workload, layout.world.size)
+    loops = {name: LOOPS[name] for name in names}
+    options = SpeedOptions(pairs, block_steps, processor_time)
+    return take_turns(loops, workload, layout, Path(corpus), Path(directory), options)
+
+
+def _workload(num_processes: int, num_steps: int, *overrides: str) -> PretrainConfig:
+    return load_workload(num_steps, f"execution.num_processes={num_processes}", *overrides)
+
+
+def take_turns(
+    loops: Mapping[str, LoopAndRecipe],
+    workload: Callable[..., PretrainConfig],
+    layout: Layout,
+    corpus: Path,
+    directory: Path,
+    options: SpeedOptions,
+) -> dict[str, list[float]]:
+    """Seconds of each measured block of each loop, in this process.
+
+    Args:
+        loops: by name, each with what it changes in the recipe; ours have names that begin so.
+        workload: makes the recipe, given the number of steps and what to change.
+    """
+    warm_up_steps = (options.block_steps + 1) // 2
+    num_steps = warm_up_steps + options.block_steps * options.pairs
     turns = TakingTurns(
-        loops,
+        {
+            name: partial(loop, Work(workload(num_steps, *overrides), corpus, directory / name, layout))
+            for name, (loop, overrides) in loops.items()
+        },
         warm_up_steps=warm_up_steps,
-        block_steps=block_steps,
-        deterministic=OURS,
-        processor_time=processor_time,
+        block_steps=options.block_steps,
+        deterministic=frozenset(name for name in loops if name.startswith("ours")),
+        processor_time=options.processor_time,
     )
     return turns.run()
+
+
+def speed_figure(
+    figure: str, ours: Sequence[float], peer: Sequence[float], num_tokens: int, unit: str, at_least: float
+) -> Figure:
+    """Compare the seconds of two loops' blocks, of `num_tokens` each, pair by pair."""
+    return make_figure(
+        f"{figure}, {unit}",
+        num_tokens / median(ours),
+        num_tokens / median(peer),
+        ratio=median(theirs / own for own, theirs in zip(ours, peer, strict=True)),
+        runs=len(ours),
+        at_least=at_least,
+    )
 
 
 class _Speeds:
@@ -78,15 +116,7 @@ class _Speeds:
 
     def compare(self, figure: str, ours: str, peer: str, at_least: float) -> Figure:
         """Compare two loops pair by pair."""
-        pairs = zip(self._seconds[ours], self._seconds[peer], strict=True)
-        return make_figure(
-            f"{figure}, {self._unit}",
-            self._tokens / median(self._seconds[ours]),
-            self._tokens / median(self._seconds[peer]),
-            ratio=median(theirs / own for own, theirs in pairs),
-            runs=len(self._seconds[ours]),
-            at_least=at_least,
-        )
+        return speed_figure(figure, self._seconds[ours], self._seconds[peer], self._tokens, self._unit, at_least)
 
 
 def speed_figures(corpus: Path, directory: Path, options: SpeedOptions) -> list[Figure]:
