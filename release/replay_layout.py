@@ -60,11 +60,12 @@ def require_fitting(bundle: Path, stages: Iterable[str], num_processes: int | No
     """
     if num_processes is None:
         return
+    num_here = num_gpus()
     for stage in stages:
-        if 0 < num_gpus() < num_processes and not ran_on_cpus(bundle, stage):
+        if 0 < num_here < num_processes and not ran_on_cpus(bundle, stage):
             raise ConfigError(
                 f"--processes {num_processes}",
-                expected=f"at most {num_gpus()}, as this machine has GPUs: {stage} ran on some",
+                expected=f"at most {num_here}, as this machine has GPUs: {stage} ran on some",
                 where="command line",
                 next_command="the same command with as many, or without --processes",
             )
