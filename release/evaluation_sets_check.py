@@ -7,7 +7,7 @@ from typing import Any
 from data_recipes.evaluation_sets import CARRIED_SETS, EvaluationSetFile
 from provenance.canonical import read_json
 from provenance.digests import sha256_file
-from release.components import set_components
+from release.components import carried_path, set_components
 from release.sources import evaluation_sets
 from release.verify import CheckResult
 
@@ -40,7 +40,7 @@ def _files(dataset: Path, sets: Sequence[EvaluationSetFile]) -> str:
 def _records(dataset: Path, sets: Sequence[EvaluationSetFile], components: list[dict[str, Any]]) -> str:
     """The first record that says other things than the recipe; empty where none does."""
     lock = evaluation_sets(dataset)
-    sizes = [(dataset / CARRIED_SETS / f"{entry['sha256']}.jsonl", entry["size_bytes"]) for entry in lock]
+    sizes = [(dataset.parent / carried_path(entry), entry["size_bytes"]) for entry in lock]
     if any(path.is_file() and path.stat().st_size != size_bytes for path, size_bytes in sizes):
         return "sources.lock states another size of a file"
     if len(lock) != len(sets) or lock != [
