@@ -31,12 +31,13 @@ def inspect_document(document_id: str, bundle: BundleArgument, as_json: bool) ->
         place = bundle.locate()
         fetch_for_inspection(place, PRETRAIN, with_text=False)
         found, named = Readings(place.path).document(document_id), place.argument
+        stages = _left_aside(place.path)
         made_from: dict[str, list[int]] = {}
-        for stage in _left_aside(place.path):
+        for stage in stages:
             fetch_for_inspection(place, stage, with_text=False)
             in_stage = Readings(place.path, stage).conversation_steps(found["document_id"])
             made_from |= {} if in_stage is None else {stage: in_stage}
-    others = [stage for stage in _left_aside(place.path) if stage not in made_from]
+    others = [stage for stage in stages if stage not in made_from]
     found["conversation_steps"] = made_from
     document = {"format": REPORT_FORMAT, "bundle": place.name, "document": found, "stages_left_aside": others}
     lines = [
