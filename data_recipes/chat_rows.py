@@ -15,7 +15,7 @@ import numpy as np
 from jinja2 import TemplateError
 
 from data_recipes.chat_files import ChatExample, read_chats
-from data_recipes.chat_settings import ChatConfig, Packing
+from data_recipes.chat_settings import ChatConfig, Packing, rows_split
 from data_recipes.conversations import require_marks, row_key
 from data_recipes.documents import write_dataset
 from data_recipes.packing import Labelled, RowShape, group, join
@@ -86,7 +86,7 @@ def build_chats(
     locks: list[dict[str, Json]] = []
     examples: dict[str, list[ChatExample]] = {}
     for source in sorted(config.sources, key=lambda source: source.name):
-        name = _split_name(source.kind, source.split)
+        name = rows_split(source.kind, source.split)
         report = reports.setdefault(name, SplitReport())
         dropped: Counter[str] = Counter()
         found = list(read_chats(source, data_dir, policy, dropped))
@@ -106,11 +106,6 @@ def build_chats(
             )
     described = {name: report.as_json() for name, report in sorted(reports.items())}
     return BuiltChats(splits, locks, {"packing": config.packing, "too_long": config.too_long, "splits": described})
-
-
-def _split_name(kind: str, split: str) -> str:
-    name = "preference" if kind == "preference" else "chat"
-    return name if split == "train" else f"{name}-heldout"
 
 
 def _without_repeats(

@@ -16,6 +16,17 @@ Packing = Literal["none", "best-fit"]
 """A sequence per row; or several, each ended by the end-of-text token, at which document masking parts them."""
 
 
+def rows_split(kind: str, split: str) -> str:
+    """Return the split of rows that conversations or pairs of a source become.
+
+    Args:
+        kind: of the source, as `ChatSource.kind`.
+        split: of the source: `train` or `heldout`.
+    """
+    name = "preference" if kind == "preference" else "chat"
+    return f"{name}-heldout" if split == "heldout" else name
+
+
 class ChatSource(SourceTerms):
     """Local files of conversations, in `execution.data_dir`; the columns have the names that are usual on the Hub.
 

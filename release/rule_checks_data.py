@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
+from data_recipes.chat_settings import rows_split
 from provenance.digests import tagged_digest
 from release.facts import BundleFacts, SourceFacts
 from release.licence_terms import read_terms
@@ -95,8 +96,7 @@ def _chat_scope_problems(facts: BundleFacts) -> Iterator[str]:
     stated = facts.corpus.get("chats", {}).get("splits", {})
     for source in facts.sources:
         if source.lock.get("type") == "chat":
-            split = "preference" if source.lock.get("kind") == "preference" else "chat"
-            split += "-heldout" if source.lock.get("split") == "heldout" else ""
+            split = rows_split(*(str(source.lock.get(key)) for key in ("kind", "split")))
             if split not in stated:
                 yield f"corpus.json has no totals of the split {split!r}, which {source.name} is part of"
     for split, totals in stated.items():
