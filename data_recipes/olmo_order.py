@@ -83,21 +83,28 @@ def convert_olmo_order(
     dtype = "u32" if sum(pool.num_windows for pool in windows.sources) <= 2**32 else "u64"
     num_left_out = 0
     with target.open("xb") as file:
-        for begin in range(0, len(numbers), _BLOCK):
-            block = np.asarray(numbers[begin : begin + _BLOCK], np.int64)
-            found = _windows_of(block, begin, firsts, first_windows, instances_path)
-            num_left_out += int(np.count_nonzero(found < 0))
-            file.write(found[found >= 0].astype(ORDER_DTYPES[dtype]).tobytes())
-    if num_left_out and not leave_out:
-        target.unlink()
-        raise DataError(
-            f"{num_left_out:,} of {len(numbers):,} places name the last instance of a file that is a whole number of "
-            "sequences: it has no token after it, and no window",
-            expected="instances with a token after them",
-            where=str(instances_path),
-            next_command="--leave-out, which leaves these places out: all that follow move up",
-        )
+        try:
+            for begin in range(0, len(numbers), _BLOCK):
+                block = np.asarray(numbers[begin : begin + _BLOCK], np.int64)
+                found = _windows_of(block, begin, firsts, first_windows, instances_path)
+                num_left_out += int(np.count_nonzero(found < 0))
+                file.write(found[found >= 0].astype(ORDER_DTYPES[dtype]).tobytes())
+            if num_left_out and not leave_out:
+                raise _without_windows(num_left_out, len(numbers), instances_path)
+        except BaseException:
+            target.unlink()  # else the corrected command would find that the file exists
+            raise
     return ConvertedOrder(sha256_file(target), dtype, windows.tokens_digest, len(numbers) - num_left_out, num_left_out)
+
+
+def _without_windows(num_left_out: int, num_places: int, path: Path) -> DataError:
+    return DataError(
+        f"{num_left_out:,} of {num_places:,} places name the last instance of a file that is a whole number of "
+        "sequences: it has no token after it, and no window",
+        expected="instances with a token after them",
+        where=str(path),
+        next_command="--leave-out, which leaves these places out: all that follow move up",
+    )
 
 
 def _sizes_of(corpus: Path, windows: TokenWindows, source: str) -> tuple[list[int], int]:

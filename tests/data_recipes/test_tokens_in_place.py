@@ -406,6 +406,7 @@ def test_numbers_that_are_no_instance_and_other_sources_are_refused(corpus, root
     with pytest.raises(DataError, match="instance 180 at place 1") as refused:
         convert(corpus, root, [3, 180])
     assert "below 180" in refused.value.expected
+    assert not (root / "order.bin").exists()
     for changes, message in (
         ({"file_chunk_tokens": WINDOW + 1}, "stretches of 51 tokens"),
         ({"split": "heldout"}, "not in split 'heldout'"),
