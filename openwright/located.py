@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from openwright.outcome import command
 from provenance.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def _bundle_at(place: Path) -> Path:
             "a corpus, and no bundle: no run is known that read it",
             expected="a bundle, with model/ and dataset/; docs/questions.md asks a corpus for single documents",
             where=str(place),
-            next_command=f"openwright data stats --in {shlex.quote(place.as_posix())}",
+            next_command=command("data", "stats", "--in", place),
         )
     above = place.resolve().parent
     is_model = place.resolve().name == "model" and (place / "manifest.json").is_file()

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
+from openwright.outcome import command
 from provenance.artifacts import MANIFEST_NAME
 from provenance.console import fact
 from provenance.errors import ArtifactError
@@ -123,7 +123,7 @@ def find_runs(root: Path) -> list[Path]:
                 f"no training run yet: {work.parent.name} is being made, or was left, in {work}",
                 expected=f"a run with {LEDGER_NAME}",
                 where=str(root),
-                next_command=f"openwright status {quote(str(root))} --follow, which waits for the first run",
+                next_command=command("status", root, "--follow") + ", which waits for the first run",
             )
         raise ArtifactError(
             "no run here",
