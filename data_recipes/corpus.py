@@ -15,6 +15,7 @@ from data_recipes import warc_source
 from data_recipes.bpe import TOKENIZER_DIR, num_ids, token_id
 from data_recipes.build import Builder, build_key
 from data_recipes.chat_rows import BuiltChats, build_chats
+from data_recipes.conversation_rows import CONVERSATION_SPLITS
 from data_recipes.conversations import (
     Conversations,
     EncodedRows,
@@ -70,7 +71,6 @@ OPTIONAL_LIBRARIES = {"debian": ("python-debian",), "warc": warc_source.LIBRARIE
 """Libraries that only the sources of one type need, and that only they ask for."""
 
 SOURCES_FORMAT = "openwright-sources/1"
-SFT_SPLITS = {"train": "sft", "heldout": "sft-heldout"}
 _Result = TypeVar("_Result")
 
 
@@ -341,7 +341,7 @@ def _converse(
     tokenizer = AutoTokenizer.from_pretrained(work / TOKENIZER_DIR)
     width = config.conversations.window_tokens + 1
     encoded = {}
-    for split, sft_split in SFT_SPLITS.items():
+    for split, sft_split in CONVERSATION_SPLITS.items():
         of_split = [conversation for conversation in conversations.kept if conversation.split == split]
         encoded[sft_split] = encode_conversations(
             of_split, tokenizer, special_tokens, width, config.conversations.packing
