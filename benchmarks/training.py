@@ -11,7 +11,7 @@ from pathlib import Path
 
 from figures import Figure, print_figures
 from training_checkpoints import checkpoint_figures, resume_figures
-from training_gpu import gpu_figures, gpu_memory_figures
+from training_gpu import gpu_checkpoint_figures, gpu_figures, gpu_memory_figures
 from training_memory import memory_figures
 from training_speed import BLOCK_STEPS, SpeedOptions, process_figures, speed_figures
 from training_workload import write_corpus
@@ -60,6 +60,7 @@ def main() -> None:
                 figures += memory_figures(corpus, directory)
             else:
                 figures += gpu_figures(directory, arguments.pairs, arguments.block_steps)
+                figures += gpu_checkpoint_figures(directory, arguments.pairs)
                 figures += gpu_memory_figures(directory)
     print_figures(figures, arguments.json)
 

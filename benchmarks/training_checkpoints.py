@@ -13,6 +13,7 @@ from provenance.canonical import Json, hex_float
 from provenance.ledger import read_back
 from train.layout import Layout
 from train.loop import TrainingRun
+from train.settings import PretrainConfig
 
 BLOCK_STEPS = 4
 """Steps after a checkpoint was begun; what is not written after them is waited for, and counts as lost."""
@@ -21,12 +22,11 @@ EARLY_STEP, LATE_STEP = 10, 1_000_000
 JOURNAL_CHECKPOINT_STEPS = 1000
 
 
-class _Run:
-    """A run of two million steps that does single steps and checkpoints when told."""
+class StepwiseRun:
+    """A run that does single steps and checkpoints when told."""
 
-    def __init__(self, layout: Layout, corpus: str, directory: Path) -> None:
-        config = load_workload(2 * LATE_STEP, f"execution.num_processes={layout.world.size}")
-        self.run = TrainingRun(make_job(config, Path(corpus), directory), layout)
+    def __init__(self, layout: Layout, corpus: Path, directory: Path, config: PretrainConfig) -> None:
+        self.run = TrainingRun(make_job(config, corpus, directory), layout)
         self.step = self.run.start()
         self.run.finish_checkpoint()
 
@@ -52,15 +52,25 @@ class _Run:
         return time.perf_counter() - began
 
 
+def _long_run(layout: Layout, corpus: str, directory: str) -> StepwiseRun:
+    """One of two million steps."""
+    config = load_workload(2 * LATE_STEP, f"execution.num_processes={layout.world.size}")
+    return StepwiseRun(layout, Path(corpus), Path(directory), config)
+
+
 def measure_checkpoints(layout: Layout, corpus: str, directory: str, pairs: int) -> Json:
+    """`checkpoint_seconds` of a long run."""
+    return checkpoint_seconds(_long_run(layout, corpus, directory), pairs)
+
+
+def checkpoint_seconds(run: StepwiseRun, pairs: int) -> dict[str, list[float]]:
     """Seconds of: beginning a checkpoint, writing one whole, and what steps lose while one is written."""
-    run = _Run(layout, corpus, Path(directory))
     run.steps(3)
     seconds: dict[str, list[float]] = {"stall": [], "blocking": [], "lost": []}
     for _ in range(pairs):
-        layout.world.barrier()
+        run.run.world.barrier()
         seconds["blocking"].append(run.start_checkpoint(1) + run.finish_checkpoint())
-        layout.world.barrier()
+        run.run.world.barrier()
         plain = run.steps(BLOCK_STEPS)
         stall = run.start_checkpoint(2)
         busy = run.steps(BLOCK_STEPS)
@@ -70,20 +80,23 @@ def measure_checkpoints(layout: Layout, corpus: str, directory: str, pairs: int)
 
 
 def checkpoint_figures(corpus: Path, directory: Path, pairs: int) -> list[Figure]:
-    """Figure 4."""
+    """Figure 4, two processes."""
     found = measure_in_processes(measure_checkpoints, 2, str(corpus), str(directory / "checkpoints"), pairs)
     # The slowest process decides.
     worst = {key: [max(values) for values in zip(*(each[key] for each in found), strict=True)] for key in found[0]}
-    stalls = [a / b for a, b in zip(worst["stall"], worst["blocking"], strict=True)]
-    losses = [a / b for a, b in zip(worst["lost"], worst["blocking"], strict=True)]
-    stall, blocking, lost = (median(worst[key]) for key in ("stall", "blocking", "lost"))
-    what = "4. full checkpoint, 2 processes, seconds: "
-    return [
-        make_figure(what + "stall against blocking", stall, blocking, ratio=median(stalls), runs=pairs, at_most=0.05),
-        make_figure(
-            what + "all time lost against blocking", lost, blocking, ratio=median(losses), runs=pairs, at_most=0.35
-        ),
-    ]
+    return compare_checkpoints("4. full checkpoint, 2 processes, seconds", worst)
+
+
+def compare_checkpoints(figure: str, seconds: dict[str, list[float]]) -> list[Figure]:
+    """Stall, and all time lost, against blocking, of what `checkpoint_seconds` found."""
+    blocking = seconds["blocking"]
+
+    def compare(what: str, ours: list[float], at_most: float) -> Figure:
+        ratio = median(own / peer for own, peer in zip(ours, blocking, strict=True))
+        name = f"{figure}: {what} against blocking"
+        return make_figure(name, median(ours), median(blocking), ratio=ratio, runs=len(ours), at_most=at_most)
+
+    return [compare("stall", seconds["stall"], 0.05), compare("all time lost", seconds["lost"], 0.35)]
 
 
 # ---- resuming -------------------------------------------------------------------------------------------------------
@@ -95,7 +108,7 @@ def write_long_run(layout: Layout, corpus: str, directory: str, num_steps: int) 
     One step is trained; its records stand in ledger and journal once for every step, chained as they would be. The
     journal has a record of a checkpoint every thousand steps.
     """
-    run = _Run(layout, corpus, Path(directory))
+    run = _long_run(layout, corpus, directory)
     run.steps(1)
     assert run.run.ledger is not None
     record = {key: value for key, value in next(read_back(run.run.run_dir / "ledger.jsonl")).items()}
@@ -118,7 +131,7 @@ def measure_resumes(layout: Layout, corpus: str, directories: list[str], pairs: 
     for number in range(pairs + 1):
         for place, directory in enumerate(directories):
             began = now()
-            run = _Run(layout, corpus, Path(directory))
+            run = _long_run(layout, corpus, directory)
             run.steps(1)
             if number:  # the first round warms up
                 seconds[place].append(now() - began)

@@ -1,7 +1,8 @@
-"""Training on one GPU: tokens per second against a bare loop and the Trainer, model FLOP utilisation, peak memory.
+"""Training on one GPU: tokens per second against a bare loop and the Trainer, MFU, checkpoints, peak memory.
 
 A Llama style model of 0.4 billion parameters in bf16, which fills a large GPU's units and not its memory. No checkpoint
-falls into the measured blocks: one of this model is written in seconds, and real runs make one in some hundred steps.
+falls into the blocks of the speeds: one of this model is written in seconds, and real runs make one in some hundred
+steps. What one costs is measured by itself.
 """
 
 import os
@@ -10,6 +11,7 @@ from statistics import median
 
 import torch
 from figures import Figure, make_figure
+from training_checkpoints import LATE_STEP, StepwiseRun, checkpoint_seconds, compare_checkpoints
 from training_loops import Work, fused_bare_loop, our_loop, trainer_loop
 from training_speed import LoopAndRecipe, SpeedOptions, speed_figure, take_turns
 from training_workload import NEVER, load_workload, write_corpus
@@ -84,6 +86,15 @@ def _utilisation(run_dir: Path, name: str) -> Figure:
     """Median MFU of a run's steps as its journal has it; of no peer."""
     found = [float.fromhex(r["mfu"]) for r in read_chain(run_dir / "journal.jsonl") if "mfu" in r]
     return make_figure(f"GPU, bf16, model FLOP utilisation, {name}", median(found), 1.0, runs=len(found))
+
+
+def gpu_checkpoint_figures(directory: Path, pairs: int) -> list[Figure]:
+    """What a full checkpoint costs the loop on one GPU."""
+    corpus, layout = directory / "gpu-corpus", Layout(World(device=torch.device("cuda")))
+    run = StepwiseRun(layout, corpus, directory / "checkpoints", gpu_workload(2 * LATE_STEP))
+    seconds = checkpoint_seconds(run, pairs)
+    run.run.close()
+    return compare_checkpoints("4. GPU, full checkpoint, seconds", seconds)
 
 
 def gpu_memory_figures(directory: Path) -> list[Figure]:
