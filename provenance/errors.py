@@ -8,7 +8,8 @@
     |  `- ArchiveError         exit 1   an archive is hostile or broken
     |- DataError               exit 1   documents, shards or conversations are not what a recipe needs
     |- TrainingError           exit 1   a training job cannot start or go on
-    |  `- ResumeMismatch       exit 1   a checkpoint belongs to another recipe, data, code or order
+    |  |- ResumeMismatch       exit 1   a checkpoint belongs to another recipe, data, code or order
+    |  `- JobKilled            exit 1   a process of a training job was killed from outside
     |- EvaluationError         exit 1   an evaluation cannot run or disagrees with its records
     |- ReleaseError            exit 1   a release cannot be built from these artifacts
     |- BundleError             exit 1   a bundle is malformed or hostile
@@ -85,6 +86,18 @@ class TrainingError(OpenwrightError):
 
 class ResumeMismatch(TrainingError):
     """A checkpoint belongs to another recipe, data, code or order."""
+
+
+class JobKilled(TrainingError):
+    """A process of a training job was killed from outside: by a person, a limit, a scheduler, or for want of memory.
+
+    Args:
+        signal_number: what killed it; the rest as `OpenwrightError` has it.
+    """
+
+    def __init__(self, found: str, *, signal_number: int, expected: str, where: str, next_command: str) -> None:
+        super().__init__(found, expected=expected, where=where, next_command=next_command)
+        self.signal_number = signal_number
 
 
 class EvaluationError(OpenwrightError):

@@ -1,4 +1,4 @@
-"""Processes of a job end with the process that started them."""
+"""How processes of a job end: with the process that started them, and by whose doing."""
 
 import ctypes
 import os
@@ -7,6 +7,18 @@ import sys
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+
+_SENT_BY_OTHERS = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGKILL,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTERM,
+    signal.SIGXCPU,
+)
+"""What schedulers, limits, people and a kernel without memory send; a fault in a process's own code gives others."""
 
 
 def die_with_parent(parent_module: str = "") -> None:
@@ -23,3 +35,15 @@ def die_with_parent(parent_module: str = "") -> None:
         command = Path(f"/proc/{os.getppid()}/cmdline")
         if parent_module and (not command.exists() or parent_module.encode() not in command.read_bytes()):
             os._exit(1)
+
+
+def killed_by(code: int) -> signal.Signals | None:
+    """The signal by which a process was ended from outside, as its exit code says; None where it ended by itself.
+
+    A process that sends itself such a signal looks the same, and so does one that returns such a code.
+
+    Args:
+        code: -N for signal N, as `subprocess` has it, or 128 + N, as shells have it.
+    """
+    number = -code if code < 0 else code - 128
+    return next((sent for sent in _SENT_BY_OTHERS if sent == number), None)

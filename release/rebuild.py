@@ -13,6 +13,7 @@ from typing import Any
 from provenance.canonical import Json, parse_json
 from provenance.console import heading
 from provenance.errors import BundleError, OpenwrightError, StoppedForRequeue
+from provenance.lifetime import killed_by
 from release.interpreters import THIS_PYTHON, Interpreter
 from release.rebuild_compare import StageComparison, compare_stage
 from release.rebuild_plan import CHECK, RELEASE, RebuildPlan
@@ -20,6 +21,7 @@ from release.verify import CheckResult, verify_bundle
 
 _NOT_FETCHED = ("SourceError",)
 _NOT_INSTALLED = ("CodeError",)
+_KILLED = ("JobKilled",)
 
 
 @dataclass(frozen=True)
@@ -111,10 +113,13 @@ def _document(output: bytes) -> Any:
 
 
 def _not_made(plan: RebuildPlan, name: str, code: int, document: Any) -> CheckResult:
-    """A stage that ended with an error: a source out of reach and a missing library are not the bundle's fault.
+    """A stage that ended with an error. A source out of reach, a missing library, a kill are not the bundle's fault.
 
     A source that the bundle itself carries is never out of reach.
     """
+    if killer := killed_by(code):
+        told = f"the rebuild was killed ({killer.name}), from outside or by the bundle's code itself: nothing is known"
+        return CheckResult(CHECK, name, "UNVERIFIED", told, "")
     error = document.get("error") if isinstance(document, dict) else None
     if error is None:
         return CheckResult(CHECK, name, "FAIL", f"the rebuild failed with exit code {code}, messages above", "")
@@ -126,6 +131,8 @@ def _not_made(plan: RebuildPlan, name: str, code: int, document: Any) -> CheckRe
                 f"; {plan.num_taken_down} documents were taken down, and a source without them is no longer this one"
             )
         return CheckResult(CHECK, name, "UNVERIFIED", f"{told['where']}: not fetched: {detail}", "")
+    if error in _KILLED:
+        return CheckResult(CHECK, name, "UNVERIFIED", f"nothing is known of it: {detail}", "")
     if error in _NOT_INSTALLED:
         return CheckResult(CHECK, name, "UNVERIFIED", f"cannot be made here: {detail}", told["where"])
     return CheckResult(CHECK, name, "FAIL", f"the rebuild failed: {json.dumps(error)}: {detail}", told["where"])

@@ -18,7 +18,7 @@ from release.interpreters import THIS_PYTHON, Interpreter
 from release.readable import require_for_replay, require_written
 from release.replay_layout import replay_layout, require_fitting
 from release.replay_report import Choice, ReplayResult, with_record
-from release.replay_run import run_replay
+from release.replay_run import Ending, run_replay
 from release.replay_segments import Segment, draw_segments, segment_of_steps
 from release.tensor_search import name_tensor
 from release.tolerance_judge import judge
@@ -96,14 +96,19 @@ def _require(bundle: Path) -> None:
             raise BundleError(f"{needed} is missing", expected="a bundle with code and token shards", where=str(bundle))
 
 
-def _unless_unreadable(output: Path, verdict: str, reason: str) -> tuple[str, str]:
-    """A replay that wrote no records fails; what it wrote comes from the bundle's code and is put aside unread."""
+def _unless_unreadable(output: Path, ending: Ending) -> Ending:
+    """A replay that wrote no records fails; what it wrote comes from the bundle's code and is put aside unread.
+
+    One that was killed may have left half a record: there is then nothing to compare.
+    """
     try:
         require_written(output)
-        return verdict, reason
+        return ending
     except BundleError as error:
         output.rename(Path(tempfile.mkdtemp(dir=output.parent)) / output.name)
-        return "FAIL", reason or f"the replay wrote what is no record: {error.where}: {error.found}"
+        if ending.is_cut_off:
+            return ending
+        return Ending("FAIL", ending.reason or f"the replay wrote what is no record: {error.where}: {error.found}")
 
 
 def _replay_segment(plan: ReplayPlan, segment: Segment, interpreter: Interpreter) -> ReplayResult:
@@ -113,15 +118,20 @@ def _replay_segment(plan: ReplayPlan, segment: Segment, interpreter: Interpreter
     with tempfile.TemporaryDirectory(prefix="openwright-replay-") as scratch:
         output = Path(scratch) / "run"
         layout = replay_layout(bundle, segment, plan.num_processes)
-        verdict, reason = run_replay(bundle, segment, layout, Path(scratch), interpreter)
-        verdict, reason = _unless_unreadable(output, verdict, reason)
-        if verdict:
-            where = str(segment.checkpoint) if verdict == "FAIL" else ""
-            comparison = Comparison(CheckResult("replay", name, verdict, reason, where))
+        ending = run_replay(bundle, segment, layout, Path(scratch), interpreter)
+        ending = _unless_unreadable(output, ending)
+        if ending.verdict and not (ending.is_cut_off and (output / "ledger.jsonl").is_file()):
+            where = str(segment.checkpoint) if ending.verdict == "FAIL" else ""
+            comparison = Comparison(CheckResult("replay", name, ending.verdict, ending.reason, where))
         else:
             kept = bundle / "model" / "checkpoints" / segment.stage, output / "checkpoints"
-            comparison = compare_records(bundle, segment, output, name, str(plan.choice))
+            comparison = compare_records(bundle, segment, output, name, str(plan.choice), is_cut_off=ending.is_cut_off)
             comparison = comparison.explained(lambda found: name_tensor(found, *kept, segment.last))
-            comparison = comparison.judged(lambda found: judge(bundle, segment, output, found))
+            # A tolerance is measured on whole segments.
+            comparison = (
+                comparison.cut_off(ending.reason)
+                if ending.is_cut_off
+                else comparison.judged(lambda found: judge(bundle, segment, output, found))
+            )
         record = with_record(comparison.result, plan.choice, bundle, segment, output, comparison.how)
         return replace(record, divergence=comparison.divergence, judgement=comparison.judgement)

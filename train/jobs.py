@@ -20,9 +20,9 @@ from provenance.canonical import Json, read_json
 from provenance.config import recipe_of
 from provenance.console import fact
 from provenance.digests import Parent
-from provenance.errors import ConfigError, StoppedForRequeue, TrainingError
+from provenance.errors import ConfigError, JobKilled, StoppedForRequeue, TrainingError
 from provenance.fingerprint import library_versions, project_root, sources_digest
-from provenance.lifetime import die_with_parent
+from provenance.lifetime import die_with_parent, killed_by
 from provenance.stage import StageContext, StageSpec, run_stage
 from train.branch import find_branch_point
 from train.identity import begin_or_go_on, run_identity
@@ -45,7 +45,7 @@ def pretrain(config: PretrainConfig, context: StageContext, corpus: Artifact) ->
 
     Raises:
         StoppedForRequeue: when a signal asked for a stop; a checkpoint was written.
-        TrainingError: when the job failed.
+        TrainingError: when the job failed; JobKilled where a process of it was killed from outside.
     """
     return _train(PRETRAIN_SPEC, config, context, corpus, [corpus.as_parent("corpus")], base_checkpoint="")
 
@@ -270,6 +270,15 @@ def _conclude(job: TrainingJob, run_dir: Path, code: int, result: dict[str, Any]
         raise StoppedForRequeue(**result["error"])
     if result["outcome"] == "failed":
         raise TrainingError(**result["error"])
+    if killer := killed_by(code):
+        raise JobKilled(
+            f"a process of the {job.stage} job was killed from outside ({killer.name})",
+            signal_number=killer,
+            expected="its last step",
+            where=str(run_dir),
+            next_command="where nobody did it, see whether memory ran out: `openwright plan` says how much is needed; "
+            "the same command goes on from the last full checkpoint",
+        )
     raise TrainingError(
         f"the {job.stage} job ended with code {code}",
         expected="its last step",

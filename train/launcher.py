@@ -2,7 +2,7 @@
 
 On a cluster the job's script writes a launcher file (`openwright-launcher/1`) and names it on our command line. Its
 prefix runs the command that follows it on every machine, and puts what only the job knows (this machine's number, the
-address of the first one) behind the three words `PYTHON -m accelerate.commands.launch`.
+address of the first one) behind the three words `PYTHON -m train.accelerate_launch`.
 """
 
 import socket
@@ -14,7 +14,7 @@ from provenance.canonical import read_json
 from provenance.errors import ConfigError
 
 LAUNCHER_FORMAT = "openwright-launcher/1"
-LAUNCHER_MODULE = "accelerate.commands.launch"
+LAUNCHER_MODULE = "train.accelerate_launch"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data_recipes.order_file import ORDER_FILE
 from provenance.canonical import read_json
-from provenance.errors import OpenwrightError
+from provenance.errors import JobKilled, OpenwrightError
 from train.job import TrainingJob
 from train.jobs import default_processes, launch
 
@@ -84,7 +84,10 @@ def replay(request: ReplayRequest) -> None:
 
 
 def main() -> int:
-    """Replay what the request file names; an error's message is kept and its exit code returned."""
+    """Replay what the request file names; an error's message is kept and its exit code returned.
+
+    Where a process of the job was killed by signal N the code is 128 + N, as it would be for this one.
+    """
     request = ReplayRequest(**read_json(Path(sys.argv[1])))
     try:
         replay(request)
@@ -92,7 +95,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         Path(request.output).mkdir(parents=True, exist_ok=True)
         (Path(request.output) / ERROR_FILE).write_text(str(error))
-        return error.exit_code
+        return 128 + error.signal_number if isinstance(error, JobKilled) else error.exit_code
     return 0
 
 

@@ -146,6 +146,8 @@ def test_files_that_are_not_those_of_the_digest_fail_before_anything_is_made(
         ({"error": "SourceError", "found": "no such project", "where": "source x 1.0"}, "UNVERIFIED", "source x 1.0"),
         ({"error": "CodeError", "found": "library x is not installed"}, "UNVERIFIED", "cannot be made here"),
         ({"error": "DataError", "found": "no document"}, "FAIL", "the rebuild failed"),
+        ({"error": "JobKilled", "found": "a process was killed (SIGKILL)"}, "UNVERIFIED", "was killed (SIGKILL)"),
+        ({"error": "TrainingError", "found": "ended with code 139"}, "FAIL", "the rebuild failed"),
         ({}, "FAIL", "exit code 1"),
     ],
 )
@@ -165,6 +167,11 @@ def test_a_source_that_the_bundle_carries_and_that_is_another_is_the_bundles_fau
 
 def test_code_that_tells_nothing_fails(rebuilding: Any) -> None:
     assert verdicts(rebuilding(answers={"corpus": (0, {"artifacts": {}})}))[0] == ("corpus", "FAIL")
+
+
+@pytest.mark.parametrize(("code", "verdict"), [(-9, "UNVERIFIED"), (137, "UNVERIFIED"), (-11, "FAIL"), (134, "FAIL")])
+def test_a_killed_rebuild_says_nothing_and_a_crashed_one_fails(rebuilding: Any, code: int, verdict: str) -> None:
+    assert verdicts(rebuilding(answers={"sft": (code, {})}))[-2:] == [("sft", verdict), ("bundle", "UNVERIFIED")]
 
 
 def test_a_stop_is_a_stop(rebuilding: Any) -> None:

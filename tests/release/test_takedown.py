@@ -155,8 +155,8 @@ def test_a_replay_of_such_steps_is_unverified_before_anything_is_run(without, fo
 
     interpreter = SimpleNamespace(run=run)
     layout = SimpleNamespace(num_processes=1, shard_size=1)
-    verdict, reason = run_replay(without, segment, layout, tmp_path, interpreter)
-    assert (verdict, "was taken down" in reason) == ("UNVERIFIED", True)
+    ending = run_replay(without, segment, layout, tmp_path, interpreter)
+    assert (ending.verdict, "was taken down" in ending.reason) == ("UNVERIFIED", True)
 
 
 def test_steps_of_a_source_whose_tokens_are_not_shipped_are_not_replayed(rebuild):
