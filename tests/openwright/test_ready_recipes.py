@@ -14,12 +14,15 @@ import pytest
 import yaml
 from huggingface_hub import constants
 from loopback_hub import Repository, loopback_hub
+from warc_fixtures import CC_BY as CC_BY_PAGES
+from warc_fixtures import members, page, record, response, warc_source
 
 from data_recipes.hub_settings import HubSource
 from data_recipes.policy import decide_licence
 from data_recipes.readers import open_source, reading_context
 from data_recipes.reading import PartReport
 from data_recipes.settings import CorpusConfig
+from data_recipes.warc_settings import WarcSource
 from openwright.configs import CONFIG_MODELS, config_model
 from openwright.twin_corpus import write_twin_source
 from provenance.config import load_config
@@ -29,6 +32,7 @@ from release.settings import ReleaseConfig
 ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*/*.yaml") if path.stem in CONFIG_MODELS)
 READY = ("common-pile", "debian-docs", "dolma3-mix", "fineweb-edu")
+TO_PIN = "common-crawl"  # a recipe whose files are chosen by whoever builds it
 CC_BY = "Creative Commons - Attribution - https://creativecommons.org/licenses/by/4.0/"
 CC_BY_SA = "Creative Commons - Attribution Share-Alike - https://creativecommons.org/licenses/by-sa/4.0/"
 
@@ -127,7 +131,52 @@ def test_recipes_for_the_hub_find_texts_and_licences(name, tmp_path, monkeypatch
     ]
 
 
-@pytest.mark.parametrize("name", READY)
+def crawl(site):
+    """Pages and, in an archive of its own, robots.txt, with the fields that Common Crawl writes."""
+    fields = {"WARC_Identified_Payload_Type": "text/html", "WARC_IP_Address": "192.0.2.1"}
+    link = f'<link rel="license" href="{CC_BY_PAGES}">'
+    kept = {"fields": fields, "headers": ["X-Crawl-Content-Encoding: gzip"]}
+    pages = [
+        record("warcinfo", None, b"isPartOf: a crawl\r\n", content_type="application/warc-fields"),
+        page(f"https://{site}/open", 1, **kept),
+        page(f"https://{site}/unlicensed", 2, head="", **kept),
+        page(f"https://{site}/private/x", 3, **kept),
+        page(f"https://{site}/reserved", 4, head=link + '<meta name="tdm-reservation" content="1">', **kept),
+        page(f"https://{site}/long", 5, fields={"WARC_Truncated": "length"}),
+    ]
+    robots = response(
+        f"http://{site}/robots.txt", b"User-agent: CCBot\nDisallow: /private/\n", content_type="text/plain"
+    )
+    return members(*pages), members(robots)
+
+
+def test_the_recipe_for_web_archives_keeps_pages_that_state_a_licence_and_whose_site_reserves_nothing(tmp_path):
+    """Its quality rules, lines and redaction are those of any recipe; here are its archives, signals and licences."""
+    config, outcome, skipped = recipe(TO_PIN), {}, Counter()
+    for source in config.sources:
+        archives = dict(zip(("pages.warc.gz", "robots.warc.gz"), crawl(f"{source.name}.example"), strict=True))
+        entry = warc_source(tmp_path, {f"{source.name}-{name}": data for name, data in archives.items()})
+        pinned = {"files": entry["files"][:1], "site_files": entry["files"][1:]}
+        source = WarcSource.model_validate({**source.model_dump(), **pinned})
+        execution = config.execution.model_copy(update={"data_dir": tmp_path, "cache_dir": tmp_path / "cache"})
+        reader = open_source(source, reading_context(config.model_copy(update={"execution": execution})))
+        (part,) = reader.parts()
+        for extracted in reader.read(part, report := PartReport()):
+            decision = decide_licence(extracted.document.licence.spdx, config.policy)
+            address = extracted.document.path.partition("#")[0]
+            outcome[address] = extracted.broken or decision.chosen or "licence"
+        skipped += report.skipped
+    assert outcome == {
+        f"https://{name}.example/{path}": what
+        for name in ("crawl", "crawl-heldout")
+        for path, what in {
+            "open": "CC-BY-4.0", "unlicensed": "licence", "private/x": "robots_txt", "reserved": "tdm_reservation",
+        }.items()
+    }  # fmt: skip
+    assert skipped == {"warcinfo record": 2, "page that the crawler cut off": 2}
+
+
+@pytest.mark.parametrize("name", [*READY, TO_PIN])
 def test_ready_recipes_have_twins(name, tmp_path):
     values = yaml.safe_load((ROOT / "configs" / name / "corpus.yaml").read_text(encoding="utf-8"))
     twins = [write_twin_source(source, values["policy"]["allow"], tmp_path) for source in values["sources"]]
@@ -135,7 +184,7 @@ def test_ready_recipes_have_twins(name, tmp_path):
     assert [source.name for source in config.sources] == [source.name for source in recipe(name).sources]
 
 
-def test_plan_says_where_ready_sources_are_had_and_that_weak_licences_are_public():
+def outlook_of(config):
     release = ReleaseConfig.model_validate(
         {
             "name": "probe",
@@ -151,9 +200,19 @@ def test_plan_says_where_ready_sources_are_had_and_that_weak_licences_are_public
         },
         strict=False,
     )
+    return {row["name"]: row["problems"] for row in openness_outlook(config, release).as_json()["sources"]}
+
+
+def test_plan_says_where_ready_sources_are_had_and_that_weak_licences_are_public():
     for name in READY:
         config = recipe(name)
-        rows = {row["name"]: row["problems"] for row in openness_outlook(config, release).as_json()["sources"]}
+        rows = outlook_of(config)
         assert rows.keys() == {source.name for source in config.sources}
         assert not any("pinned" in text or "origin" in text for texts in rows.values() for text in texts), rows
     assert {source.data_class for source in recipe("fineweb-edu").sources} == {"public"}
+
+
+def test_plan_names_the_archives_that_are_still_to_be_pinned():
+    assert outlook_of(recipe(TO_PIN)) == {
+        name: ["its sha256 is a row of zeros: not pinned"] for name in ("crawl", "crawl-heldout")
+    }
