@@ -118,8 +118,8 @@ def _not_made(plan: RebuildPlan, name: str, code: int, document: Any) -> CheckRe
     A source that the bundle itself carries is never out of reach.
     """
     if killer := killed_by(code):
-        told = f"the rebuild was killed ({killer.name}), from outside or by the bundle's code itself: nothing is known"
-        return CheckResult(CHECK, name, "UNVERIFIED", told, "")
+        found = f"the rebuild was killed ({killer.name}), from outside or by the bundle's code itself: nothing is known"
+        return CheckResult(CHECK, name, "UNVERIFIED", found, "")
     error = document.get("error") if isinstance(document, dict) else None
     if error is None:
         return CheckResult(CHECK, name, "FAIL", f"the rebuild failed with exit code {code}, messages above", "")
