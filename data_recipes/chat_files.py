@@ -1,9 +1,11 @@
 """Reading conversations and preference pairs from local files: each row becomes an example, or a counted drop."""
 
 import json
+import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pyarrow.parquet as pq
 
 from data_recipes.chat_settings import ChatSource
 from data_recipes.line_reader import open_stream, read_lines
-from data_recipes.local_files import pinned_path
+from data_recipes.local_files import DatasetFile, pinned_path
 from data_recipes.policy import LicencePolicy, decide_licence, normalise_spdx
 from provenance.digests import tagged_digest
 from provenance.errors import DataError
@@ -21,9 +23,29 @@ MAX_LINE_BYTES = 64 * 2**20
 MALFORMED = "malformed row"
 NO_ANSWER = "no answer"
 LICENCE = "licence"
+EQUAL_ANSWERS = "chosen and rejected are equal"
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Turn = tuple[str, str]
 """Role and content."""
+
+
+@dataclass(frozen=True)
+class ChatFindings:
+    """What the rules on evaluation sets and personal data found in an example; its columns in `chats/`.
+
+    Attributes:
+        overlap: the largest share of one item's runs that stands in one of its sequences; 0 for none.
+        hits: `{set, item, part, turn, start, end, num_runs}`: text that it shares with items.
+        personal_data: `{kind, part, turn, start, end}`: places in its turns as they stood in the file.
+        redacted_from: digest `chat/1` of the example before anything was redacted; empty where nothing was.
+    """
+
+    overlap: float = 0.0
+    hits: tuple[dict[str, Any], ...] = ()
+    personal_data: tuple[dict[str, Any], ...] = ()
+    redacted_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -31,17 +53,21 @@ class ChatExample:
     """One conversation, or one prompt with a chosen and a rejected answer.
 
     Attributes:
-        key: digest `chat/1` of its source, its turns and which of them are trained.
         prompt: turns that are read and not trained.
         answers: turns of which those of the assistant are trained: one sequence, or the chosen and the rejected one.
     """
 
-    key: str
     source: str
     split: str
     licence: str
     prompt: tuple[Turn, ...]
     answers: tuple[tuple[Turn, ...], ...]
+    findings: ChatFindings = field(default=ChatFindings(), compare=False)
+
+    @cached_property
+    def key(self) -> str:
+        """Digest `chat/1` of its source, its turns and which of them are trained."""
+        return tagged_digest("chat/1", {"source": self.source, "prompt": self.prompt, "answers": self.answers})
 
     @property
     def content(self) -> tuple[Any, ...]:
@@ -49,14 +75,19 @@ class ChatExample:
         return (self.prompt, self.answers)
 
 
+def messages_of(turns: Iterable[Turn]) -> list[dict[str, str]]:
+    """Turns as chat templates and data set files have them."""
+    return [{"role": role, "content": content} for role, content in turns]
+
+
 class _BadRow(Exception):
     """Why a row gives no example."""
 
 
 def read_chats(
-    source: ChatSource, data_dir: Path, policy: LicencePolicy, dropped: Counter[str]
+    source: ChatSource, file: DatasetFile, data_dir: Path, policy: LicencePolicy, dropped: Counter[str]
 ) -> Iterator[ChatExample]:
-    """Yield the examples of a source in the order of its rows.
+    """Yield the examples of a file of a source in the order of its rows.
 
     Args:
         dropped: counts rows that give none, by reason.
@@ -65,15 +96,14 @@ def read_chats(
         SourceError: for a missing file or one of another digest.
         DataError: for a file that cannot be read.
     """
-    for file in source.files:
-        path = pinned_path(file, data_dir, f"source {source.name!r}", f"a {source.format} file")
-        for values in _rows(source, path):
-            try:
-                if not isinstance(values, dict):
-                    raise _BadRow(MALFORMED)
-                yield _example(source, values, policy)
-            except _BadRow as reason:
-                dropped[str(reason)] += 1
+    path = pinned_path(file, data_dir, f"source {source.name!r}", f"a {source.format} file")
+    for values in _rows(source, path):
+        try:
+            if not isinstance(values, dict):
+                raise _BadRow(MALFORMED)
+            yield _example(source, values, policy)
+        except _BadRow as reason:
+            dropped[str(reason)] += 1
 
 
 def _rows(source: ChatSource, path: Path) -> Iterator[Any]:
@@ -115,14 +145,13 @@ def _example(source: ChatSource, values: dict[str, Any], policy: LicencePolicy) 
         prompt = _turns(values["prompt"], "user") if values.get("prompt") is not None else _shared(chosen, rejected)
         answers = (_after(prompt, chosen), _after(prompt, rejected))
         if answers[0] == answers[1]:
-            raise _BadRow("chosen and rejected are equal")
+            raise _BadRow(EQUAL_ANSWERS)
     if source.kind != "messages" and not prompt:
         raise _BadRow("no prompt")
     for answer in answers:
         if not answer or answer[-1][0] != "assistant" or not answer[-1][1].strip():
             raise _BadRow(NO_ANSWER)
-    key = tagged_digest("chat/1", {"source": source.name, "prompt": prompt, "answers": answers})
-    return ChatExample(key, source.name, source.split, licence, prompt, answers)
+    return ChatExample(source.name, source.split, licence, prompt, answers)
 
 
 def _licence(source: ChatSource, values: dict[str, Any], policy: LicencePolicy) -> str:
@@ -136,18 +165,22 @@ def _licence(source: ChatSource, values: dict[str, Any], policy: LicencePolicy) 
 def _turns(value: Any, role_of_text: str) -> tuple[Turn, ...]:
     """Turns of a list of messages, or the one turn that a text stands for."""
     if isinstance(value, str):
-        return ((role_of_text, value),)
+        return (_turn(role_of_text, value),)
     if not isinstance(value, list) or not value:
         raise _BadRow(MALFORMED)
     turns = []
     for message in value:
         if not isinstance(message, dict):
             raise _BadRow(MALFORMED)
-        role, content = message.get("role"), message.get("content")
-        if not isinstance(role, str) or not isinstance(content, str):
-            raise _BadRow(MALFORMED)
-        turns.append((role, content))
+        turns.append(_turn(message.get("role"), message.get("content")))
     return tuple(turns)
+
+
+def _turn(role: Any, content: Any) -> Turn:
+    """A turn of two texts; lone surrogates, which JSON can spell, are none."""
+    if not isinstance(role, str) or not isinstance(content, str) or _SURROGATE.search(role + content):
+        raise _BadRow(MALFORMED)
+    return role, content
 
 
 def _after(prompt: tuple[Turn, ...], answer: tuple[Turn, ...]) -> tuple[Turn, ...]:

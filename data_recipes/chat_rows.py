@@ -5,7 +5,7 @@ token that ends each of them included. A row of the split `preference` is the ch
 and then the rejected one; both begin with the same prompt.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from jinja2 import TemplateError
 
-from data_recipes.chat_files import ChatExample, read_chats
+from data_recipes.chat_files import ChatExample, messages_of
 from data_recipes.chat_settings import ChatConfig, Packing, rows_split
+from data_recipes.chat_step import DroppedChat, ReadChats
+from data_recipes.chat_table import write_dropped, write_examples
 from data_recipes.conversations import require_marks, row_key
-from data_recipes.documents import write_dataset
 from data_recipes.packing import Labelled, RowShape, group, join
-from data_recipes.policy import LicencePolicy
+from data_recipes.rule_settings import CONTAMINATED
 from data_recipes.shards import TokenSequence, token_dtype, write_split
 from provenance.canonical import Json
 from provenance.errors import DataError
@@ -33,9 +34,21 @@ SPECIAL = "spells a special token"
 _Encoded = tuple[ChatExample, tuple[Labelled, ...]]
 
 
+Counted = defaultdict[str, Counter[str]]
+
+
+def _sorted(counted: Counted) -> dict[str, Json]:
+    return {name: dict(counts) for name, counts in sorted(counted.items())}
+
+
 @dataclass
 class SplitReport:
-    """What became of the examples of one split."""
+    """What became of the examples of one split.
+
+    Attributes:
+        personal_data: by kind, examples that became rows in which there was some, and places in them.
+        contamination: by evaluation set, examples that became rows and share text with it, and others dropped for it.
+    """
 
     num_examples: int = 0
     num_rows: int = 0
@@ -43,6 +56,9 @@ class SplitReport:
     num_tokens: int = 0
     num_trained_tokens: int = 0
     num_padding_tokens: int = 0
+    num_redacted: int = 0
+    personal_data: Counted = field(default_factory=lambda: defaultdict(Counter))
+    contamination: Counted = field(default_factory=lambda: defaultdict(Counter))
     dropped: Counter[str] = field(default_factory=Counter)
 
     def as_json(self) -> dict[str, Json]:
@@ -57,8 +73,26 @@ class SplitReport:
             "num_padding_tokens": self.num_padding_tokens,
             "trained_share_ppm": 1_000_000 * self.num_trained_tokens // total,
             "padding_share_ppm": 1_000_000 * self.num_padding_tokens // total,
+            "num_redacted": self.num_redacted,
+            "personal_data": _sorted(self.personal_data),
+            "contamination": _sorted(self.contamination),
             "dropped": dict(sorted(self.dropped.items())),
         }
+
+    def count_kept(self, example: ChatExample) -> None:
+        """Count what was found in an example that became a row."""
+        found = example.findings
+        self.num_redacted += bool(found.redacted_from)
+        for kind, num_places in Counter(span["kind"] for span in found.personal_data).items():
+            self.personal_data[kind].update(num_examples=1, num_places=num_places)
+        for name in {hit["set"] for hit in found.hits}:
+            self.contamination[name].update(num_examples=1, num_dropped=0)
+
+    def count_dropped(self, dropped: DroppedChat) -> None:
+        """Count an example that a rule dropped, under each set that it shares text with where that is why."""
+        if dropped.rule == CONTAMINATED:
+            for name in {hit["set"] for hit in dropped.findings.hits}:
+                self.contamination[name].update(num_examples=0, num_dropped=1)
 
 
 @dataclass(frozen=True)
@@ -71,39 +105,44 @@ class BuiltChats:
 
 
 def build_chats(
-    config: ChatConfig, policy: LicencePolicy, tokenizer: Any, data_dir: Path, work: Path, num_shards: int
+    config: ChatConfig, found: Iterable[ReadChats], tokenizer: Any, data_dir: Path, work: Path, num_shards: int
 ) -> BuiltChats:
-    """Read all sources and write rows, and the examples themselves as data sets in `chats/` and `preferences/`.
+    """Write rows, and the examples themselves as data sets in `chats/` and `preferences/`.
 
     Args:
+        found: what was read of all sources.
         tokenizer: a transformers tokenizer whose chat template marks what the assistant generates.
         work: the corpus directory.
 
     Raises:
-        SourceError, DataError: for files that are missing, changed or unreadable, and a template without marks.
+        DataError: for a template without marks.
     """
     reports: dict[str, SplitReport] = {}
     locks: list[dict[str, Json]] = []
     examples: dict[str, list[ChatExample]] = {}
-    for source in sorted(config.sources, key=lambda source: source.name):
+    dropped: list[DroppedChat] = []
+    for read in found:
+        source = read.source
         name = rows_split(source.kind, source.split)
         report = reports.setdefault(name, SplitReport())
-        dropped: Counter[str] = Counter()
-        found = list(read_chats(source, data_dir, policy, dropped))
-        report.dropped.update(dropped)
+        report.dropped.update(read.dropped)
+        for one in read.by_rules:
+            report.count_dropped(one)
         sizes = {file.path: (data_dir / file.path).stat().st_size for file in source.files}
-        locks.append(source.lock_entry(len(found) + sum(dropped.values()), sizes))
-        examples.setdefault(name, []).extend(found)
+        locks.append(source.lock_entry(read.num_rows, sizes))
+        examples.setdefault(name, []).extend(read.kept)
+        dropped += read.by_rules
     splits: dict[str, Json] = {}
     encoder = ChatEncoder(tokenizer, config.window_tokens + 1, can_cut=config.too_long == "truncate")
     for name, of_split in _without_repeats(examples, reports).items():
         rows, written = _rows_of(name, of_split, encoder, reports[name], config.packing)
-        _write_examples(name, written, work)
+        write_examples(name, written, work)
         if rows:
             width = len(rows[0].ids)
             splits[name] = write_split(
                 work, name, rows, layout="rows", width=width, dtype=token_dtype(len(tokenizer)), num_shards=num_shards
             )
+    write_dropped(dropped, work)
     described = {name: report.as_json() for name, report in sorted(reports.items())}
     return BuiltChats(splits, locks, {"packing": config.packing, "too_long": config.too_long, "splits": described})
 
@@ -160,7 +199,7 @@ class ChatEncoder:
         return tuple(sequences)
 
     def _encode(self, prompt: Sequence[tuple[str, str]], answer: Sequence[tuple[str, str]]) -> Labelled | str:
-        messages = [{"role": role, "content": content} for role, content in (*prompt, *answer)]
+        messages = messages_of((*prompt, *answer))
         try:
             rendered = self._tokenizer.apply_chat_template(
                 messages, return_dict=True, return_assistant_tokens_mask=True
@@ -210,6 +249,7 @@ def _rows_of(
         else:
             encoded.append((example, found))
             report.num_truncated += any(sequence.is_cut for sequence in found)
+            report.count_kept(example)
     report.num_examples = len(encoded)
     is_pair = name.startswith("preference")
     shape = encoder.shape
@@ -233,33 +273,3 @@ def _paired(parts: Sequence[Labelled], shape: RowShape) -> tuple[Any, Any]:
     """The chosen and the rejected sequence, each padded to half the row."""
     halves = [join([part], shape, "none") for part in parts]
     return np.concatenate([ids for ids, _ in halves]), np.concatenate([labels for _, labels in halves])
-
-
-def _write_examples(name: str, examples: Sequence[tuple[ChatExample, str]], work: Path) -> None:
-    """Write the examples that became rows as a data set file."""
-    import datasets  # heavy, and not needed by the processes that read sources
-
-    text = datasets.Value("string")
-    turns = datasets.List({"role": text, "content": text})
-    is_pair = name.startswith("preference")
-    columns: dict[str, Any] = dict.fromkeys(("chat_id", "source", "licence", "row_key"), text)
-    names = ("chosen", "rejected") if is_pair else ("completion",)
-    columns |= dict.fromkeys(("prompt", *names), turns)
-    rows = [
-        {
-            "chat_id": example.key,
-            "source": example.source,
-            "licence": example.licence,
-            "row_key": key,
-            "prompt": _messages(example.prompt),
-            **dict(zip(names, map(_messages, example.answers), strict=True)),
-        }
-        for example, key in examples
-    ]
-    folder = "preferences" if is_pair else "chats"
-    split = "heldout" if name.endswith("-heldout") else "train"
-    write_dataset(rows, columns, work / folder / f"{split}-00000.parquet")
-
-
-def _messages(turns: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
-    return [{"role": role, "content": content} for role, content in turns]

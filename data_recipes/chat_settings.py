@@ -15,6 +15,17 @@ ChatKind = Literal["messages", "prompt-completion", "preference"]
 Packing = Literal["none", "best-fit"]
 """A sequence per row; or several, each ended by the end-of-text token, at which document masking parts them."""
 
+DROPPED_CHATS = "dropped-chats"
+"""Folder of a corpus with the examples that a rule on evaluation sets or personal data dropped, without their text."""
+
+PROMPT = "prompt"
+"""Column with the turns that are read and not trained."""
+
+
+def parts_of(*, is_pair: bool) -> tuple[str, ...]:
+    """Return the columns with the turns that are trained, or of which one is preferred: one for each sequence."""
+    return ("chosen", "rejected") if is_pair else ("completion",)
+
 
 def rows_split(kind: str, split: str) -> str:
     """Return the split of rows that conversations or pairs of a source become.

@@ -45,7 +45,7 @@ def find_contamination(build: Build, value: Json, outputs: Outputs) -> Json:
         SourceError, DataError: as `read_evaluation_set`.
     """
     number, heldout = value["number"], tuple(value["heldout"])
-    index = _index(str(build.root), build.config.model_dump_json(exclude_unset=True), heldout)
+    index = evaluation_index(build, heldout)
     with (
         outputs.file(contamination_path(number)) as path,
         TableWriter(path, _CONTAMINATION_SCHEMA, group_rows=_GROUP_ROWS) as writer,
@@ -68,9 +68,21 @@ def _hit_row(hit: Hit) -> dict[str, Json]:
     }
 
 
+def evaluation_index(build: Build, heldout: Sequence[int]) -> EvaluationIndex:
+    """Return the index of a recipe's sets, made once per process.
+
+    Args:
+        heldout: numbers of the parts that are held out.
+
+    Raises:
+        SourceError, DataError: as `read_evaluation_set`.
+    """
+    return _index(str(build.root), build.config.model_dump_json(exclude_unset=True), tuple(heldout))
+
+
 @lru_cache(maxsize=1)
 def _index(root: str, config_json: str, heldout: tuple[int, ...]) -> EvaluationIndex:
-    """Build the index once per process; its inputs are the recipe and part files that are finished."""
+    """Build the index; its inputs are the recipe and part files that are finished."""
     config = CorpusConfig.model_validate_json(config_json)
     rules = config.decontamination
     assert rules is not None

@@ -15,6 +15,7 @@ from data_recipes import warc_source
 from data_recipes.bpe import TOKENIZER_DIR, num_ids, token_id
 from data_recipes.build import Builder, build_key
 from data_recipes.chat_rows import BuiltChats, build_chats
+from data_recipes.chat_step import chat_values, stored_chats
 from data_recipes.conversation_rows import CONVERSATION_SPLITS
 from data_recipes.conversations import (
     Conversations,
@@ -106,6 +107,8 @@ def _build(config: CorpusConfig, work: Path) -> None:
         build = CorpusBuild(config, work, executor, journal.note)
         journal.timed("read", build.read)
         journal.timed("decide", build.decide)
+        if config.chats is not None:
+            journal.timed("read chats", build.read_chats)
         journal.timed("gather", build.gather)
         journal.timed("train tokenizer", build.train)
         journal.timed("tokenize", build.tokenize)
@@ -149,6 +152,7 @@ class CorpusBuild:
         self._parts: list[TaskRecord] = []
         self._contamination: list[TaskRecord] = []
         self._decided: list[TaskRecord] = []
+        self._chats: list[TaskRecord] = []
         self._gathered: list[TaskRecord] = []
         self._trained: TaskRecord
         self._tokenized: list[TaskRecord] = []
@@ -184,8 +188,7 @@ class CorpusBuild:
         parts, numbers = self._part_sources, range(len(self._parts))
         before = list(self._parts)
         if self._config.decontamination is not None:
-            split_of = {source.name: source.split for source in self._sources}
-            heldout = [number for number in numbers if split_of[parts[number]] == "heldout"]
+            heldout = self._heldout_parts()
             values = [{"number": number, "heldout": heldout} for number in numbers]
             self._contamination = self._builder.run("contamination", values, before)
             before += self._contamination
@@ -194,6 +197,17 @@ class CorpusBuild:
             before += suspects
             before += self._builder.run("shingles", [{"number": number} for number in numbers], before)
         self._decided = self._builder.run("decide", [{"parts": parts}], before)
+
+    def _heldout_parts(self) -> list[int]:
+        heldout = {source.name for source in self._sources if source.split == "heldout"}
+        return [number for number, source in enumerate(self._part_sources) if source in heldout]
+
+    def read_chats(self) -> None:
+        """Read conversations and preference pairs from files, and apply the rules for them."""
+        config = self._config
+        assert config.chats is not None
+        heldout = self._heldout_parts() if config.decontamination is not None else []
+        self._chats = self._builder.run("chats", chat_values(config.chats, heldout), self._parts if heldout else ())
 
     def gather(self) -> None:
         """Bring the documents of each shard together and write the texts of those kept."""
@@ -279,7 +293,8 @@ class CorpusBuild:
         assert config.chats is not None
         tokenizer = AutoTokenizer.from_pretrained(self._work / TOKENIZER_DIR)
         data_dir = config.execution.data_dir.expanduser()
-        built = build_chats(config.chats, config.policy, tokenizer, data_dir, self._work, config.num_shards)
+        found = stored_chats(self._work, config, self._chats)
+        built = build_chats(config.chats, found, tokenizer, data_dir, self._work, config.num_shards)
         self.splits.update(built.splits)
         return built
 

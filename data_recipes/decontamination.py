@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from data_recipes.evaluation_sets import EvaluationItem
 from data_recipes.near_duplicates import run_hashes
 from data_recipes.rule_settings import DecontaminationRules
+from data_recipes.text import normalise
 from data_recipes.text_kernels import Terms, compiled, segment
 from provenance.canonical import Json
 from provenance.digests import sha256_bytes, tagged_digest
@@ -110,7 +111,7 @@ def build_index(items: Sequence[EvaluationItem], rules: DecontaminationRules) ->
     for number, item in enumerate(items):
         runs: set[tuple[int, int]] = set()
         for text in item.texts:
-            hashes = segment(text).terms.hashes
+            hashes = segment(normalise(text)).terms.hashes  # documents are in normal form
             if len(hashes) < rules.min_item_words:
                 num_short[item.set_name] += 1
                 continue

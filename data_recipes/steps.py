@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from data_recipes.build import StepFunction, run_stored_task
+from data_recipes.chat_step import read_chat_file
 from data_recipes.compare_steps import find_contamination, make_shingles, name_suspects
 from data_recipes.decide_step import decide
 from data_recipes.gather_step import gather
@@ -12,6 +13,7 @@ from data_recipes.tokenize_step import tokenize
 from data_recipes.train_step import train
 
 STEPS: dict[str, StepFunction] = {
+    "chats": read_chat_file,
     "contamination": find_contamination,
     "decide": decide,
     "gather": gather,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from data_recipes.chat_settings import DROPPED_CHATS
 from provenance.canonical import Json
 from release.components import licence_of
 from release.facts import BundleFacts
@@ -65,7 +66,8 @@ _DOCUMENT_COLUMNS = {
     "decision": "sc:Text",
     "rule": "sc:Text",
 }
-_FOLDERS = tuple(f"{folder}/" for folder in (*TEXT_FOLDERS, "documents"))
+_DROPPED_CHAT_COLUMNS = ("chat_id", "source", "split", "rule")
+_FOLDERS = tuple(f"{folder}/" for folder in (*TEXT_FOLDERS, "documents", DROPPED_CHATS))
 _LISTINGS = ("corpus.json", "sources.lock", "tombstones.json")
 _MEDIA_TYPES = {
     ".parquet": "application/x-parquet",
@@ -175,6 +177,10 @@ def _record_sets(facts: BundleFacts, paths: set[str]) -> list[dict[str, Json]]:
         elif path.startswith(("chats/", "preferences/")):
             columns = dict.fromkeys(_CHAT_COLUMNS, "sc:Text")
             told = "Conversations and preference pairs from files; turns are lists of roles and contents."
+            sets.append(_record_set(name, path, columns, told))
+        elif path.startswith(f"{DROPPED_CHATS}/"):
+            columns = dict.fromkeys(_DROPPED_CHAT_COLUMNS, "sc:Text")
+            told = "Conversations and pairs that rules on evaluation sets and personal data dropped, without text."
             sets.append(_record_set(name, path, columns, told))
         elif path.startswith("documents/") and path.endswith(".parquet"):
             sets.append(

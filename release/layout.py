@@ -90,6 +90,7 @@ LAYOUT: tuple[tuple[str, str], ...] = (
     ("dataset/chats/*.parquet", "result"),
     ("dataset/preferences/*.parquet", "result"),
     ("dataset/conversations/*.parquet", "result"),
+    ("dataset/dropped-chats/*.parquet", "result"),
     ("dataset/tokenizer/*", "result"),
     ("dataset/taken-tokenizer/tokenizer.json", "result"),
     ("dataset/evaluation-sets/*.jsonl", "result"),

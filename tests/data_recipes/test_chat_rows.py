@@ -9,21 +9,20 @@ import numpy as np
 import pyarrow.parquet as pq
 import pydantic
 import pytest
+from chat_fixtures import build_alone
 from corpus_fixtures import chat_source, prose
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from data_recipes.bpe import save_tokenizer, train_tokenizer
-from data_recipes.chat_rows import BuiltChats, build_chats
+from data_recipes.chat_rows import BuiltChats
 from data_recipes.chat_settings import ChatConfig
 from data_recipes.packing import best_fit
-from data_recipes.policy import LicencePolicy
 from data_recipes.settings import TokenizerConfig
 from provenance.digests import sha256_file
 from provenance.errors import DataError, SourceError
 
-POLICY = LicencePolicy(allow=["MIT", "CC-BY-4.0"])
 WIDTH = 64
 END = "<|end|>"
 
@@ -38,9 +37,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def _build(root: Path, tokenizer: Any, *sources: dict[str, Any], **changes: Any) -> BuiltChats:
-    config = ChatConfig.model_validate({"window_tokens": WIDTH - 1, "sources": list(sources), **changes})
-    (root / "work").mkdir(exist_ok=True)
-    return build_chats(config, POLICY, tokenizer, root, root / "work", 2)
+    chats = {"window_tokens": WIDTH - 1, "sources": list(sources), **changes}
+    return build_alone(root, tokenizer, chats, policy={"allow": ["MIT", "CC-BY-4.0"]})
 
 
 def _rows(root: Path, built: BuiltChats, split: str) -> list[tuple[list[int], list[int]]]:
@@ -116,7 +114,11 @@ def test_a_pair_is_one_row_of_two_halves_with_one_prompt(tmp_path, tokenizer, wr
 
 
 BAD = {
-    "malformed row": ["{no json", "[1]", {"messages": None}, {"messages": [{"role": "user"}]}],
+    "malformed row": [
+        *("{no json", "[1]", r'{"messages": [{"role": "user", "content": "\ud800"}]}'),
+        {"messages": None},
+        {"messages": [{"role": "user"}]},
+    ],
     "no answer": [_talk("only a question"), _talk("ask", "  ")],
     "spells a special token": [_talk("ask", f"I end here {END}")],
     "a role that the chat template refuses": [
