@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from openwright.outcome import command
-from provenance.config import EXECUTION_SECTION, Config, load_config
+from provenance.config import EXECUTION_SECTION, Config, load_config, wrong_value
 from provenance.errors import ConfigError
 from provenance.made_model import AVERAGE
 from release.code_copy import OVERRIDES_FILE
+from train.model_fields import may_have_unknown_name, unknown_name
 from train.retention import kept_checkpoints
+from train.settings import PretrainConfig
 
 RELEASE = "release"
 TRAINING_STAGES = ("pretrain", "sft")
@@ -131,11 +133,26 @@ def load_directory(directory: Path, overrides: Sequence[str] = (), *, to_plan: b
 
 def _load(directory: Path, stage: str, overrides: Sequence[str]) -> Config:
     """Load the config of a stage; an override that is refused is named as it was typed."""
+    path = directory / f"{stage}.yaml"
     try:
-        return load_config(directory / f"{stage}.yaml", config_model(stage), overrides)
+        config = load_config(path, config_model(stage), overrides)
+        _check_model(config, path, overrides)
+        return config
     except ConfigError as error:
         where = error.where.replace("--set ", f"--set {stage}.", 1)
         raise ConfigError(error.found, expected=error.expected, where=where, next_command=error.next_command) from None
+
+
+def _check_model(config: Any, path: Path, overrides: Sequence[str]) -> None:
+    """Refuse a model that transformers does not know, with line and nearest name: before anything is fetched.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    if not isinstance(config, PretrainConfig) or not may_have_unknown_name(config.model):
+        return
+    if unknown := unknown_name(config.model):
+        raise wrong_value(path, overrides, ("model", *unknown.keys), unknown.found, unknown.expected)
 
 
 def _check_mixtures(models: Mapping[str, Any], directory: Path) -> None:

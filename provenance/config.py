@@ -210,9 +210,7 @@ def _explain(
     # A misspelt required key is reported twice, as missing and as unknown; the unknown one leads to the mend.
     first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     location = tuple(first["loc"])
-    known = [location[:size] for size in range(len(location), -1, -1) if location[:size] in lines]
-    line = lines[known[0]] if known else 1
-    where = f"{path}:{line}" if line else f"--set {'.'.join(map(str, location))}"
+    where, next_command = _place(location, lines, path)
     dotted = ".".join(str(part) for part in location) or "the config"
     message = first["msg"].removeprefix("Value error, ")
     found, expected = f"{dotted} = {first.get('input')!r}", message
@@ -222,7 +220,33 @@ def _explain(
         found, expected = f"key {dotted!r} is missing", "a value for it"
     elif not location:
         found = "values that do not go together"
-    return ConfigError(found, expected=expected, where=where, next_command=_MEND if line else _OTHER_SET)
+    return ConfigError(found, expected=expected, where=where, next_command=next_command)
+
+
+def wrong_value(
+    path: Path, overrides: Sequence[str], location: tuple[str | int, ...], found: str, expected: str
+) -> ConfigError:
+    """The error of a value that no model can judge, with the place where it stands, as `load_config` would say it.
+
+    Args:
+        path, overrides: what `load_config` read.
+        location: keys down to the value.
+        found, expected: what is wrong with it.
+    """
+    values, lines = _read_yaml(path)
+    for override in overrides:
+        _apply_override(values, override, lines, path)
+    where, next_command = _place(location, lines, path)
+    return ConfigError(found, expected=expected, where=where, next_command=next_command)
+
+
+def _place(location: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int], path: Path) -> tuple[str, str]:
+    """Where a value stands, in the file or on the command line, and the command that mends it."""
+    known = [location[:size] for size in range(len(location), -1, -1) if location[:size] in lines]
+    line = lines[known[0]] if known else 1
+    if line:
+        return f"{path}:{line}", _MEND
+    return f"--set {'.'.join(map(str, location))}", _OTHER_SET
 
 
 def _nearest_key(model: type[Config], location: tuple[str | int, ...]) -> str:
@@ -231,7 +255,12 @@ def _nearest_key(model: type[Config], location: tuple[str | int, ...]) -> str:
     if len(location) == 1:
         inner = [f"{section}.{key}" for section in keys if key in _keys_at(model, (section,))]
         keys = inner or keys
-    nearest = difflib.get_close_matches(key, keys, n=1, cutoff=0.0)
+    return did_you_mean(key, keys)
+
+
+def did_you_mean(key: str, known: Sequence[str]) -> str:
+    """What an error expects in place of an unknown key: the known one that is most like it."""
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
     return f"did you mean {nearest[0]!r}?" if nearest else "no keys here"
 
 

@@ -10,6 +10,7 @@ from transformers.utils import logging as transformers_logging
 from provenance.digests import tagged_digest
 from provenance.errors import ConfigError
 from train.layout import Layout, Part, part_of
+from train.model_fields import unknown_name
 from train.routing import EXPERT_SETTINGS
 from train.settings import ModelConfig
 
@@ -20,18 +21,8 @@ def build_model(config: ModelConfig, *, vocab_size: int, eos_id: int, pad_id: in
     Raises:
         ConfigError: for an unknown model type, an unknown field, or a context shorter than a window.
     """
-    try:
-        transformers_config = AutoConfig.for_model(config.model_type)
-    except ValueError:
-        raise ConfigError(
-            f"model.model_type {config.model_type!r}", expected="a model type that transformers knows, such as olmo3"
-        ) from None
-    for key in config.fields:
-        if not hasattr(transformers_config, key):
-            raise ConfigError(
-                f"model.fields.{key} is no field of {type(transformers_config).__name__}",
-                expected="fields of the transformers config class",
-            )
+    if unknown := unknown_name(config):
+        raise ConfigError(unknown.found, expected=unknown.expected)
     transformers_config = AutoConfig.for_model(
         config.model_type,
         **config.fields,
