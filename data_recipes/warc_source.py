@@ -6,16 +6,20 @@ up to the limit are in memory; of what is longer, and of all other records, a bl
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import BinaryIO
 
 from data_recipes import web_pages, web_signals
+from data_recipes.derived_files import derived_file, keep_derived
 from data_recipes.document import Document, ExtractedDocument, LicenceFinding
 from data_recipes.licences import unresolved
 from data_recipes.local_files import DatasetFile, pinned_path
 from data_recipes.page_licences import licence_of_page
 from data_recipes.reading import PartReport, ReadingContext, SourcePart, is_wanted
+from data_recipes.site_statements import SiteStatements, SiteTable, merge_tables
 from data_recipes.text import UNPARSABLE, normalise
 from data_recipes.warc_pages import (
     CHECKED,
@@ -31,7 +35,7 @@ from data_recipes.warc_records import MalformedRecord, Record, RecordReader
 from data_recipes.warc_settings import WarcSource
 from data_recipes.warc_stream import ArchiveStream, DamagedArchive
 from data_recipes.web_responses import CODINGS, Head, UnreadableResponse, read_head
-from data_recipes.web_signals import SiteStatements, broken_signal, site_file
+from data_recipes.web_signals import broken_signal, site_file
 from provenance.canonical import Json
 from provenance.digests import sha256_bytes
 from provenance.errors import DataError
@@ -40,6 +44,7 @@ from provenance.fingerprint import library_versions
 LIBRARIES = ("Protego", "Resiliparse")
 WITHOUT_TEXT = "page without text"
 _MAX_STORED_SITE_BYTES = 4 * 2**20
+_TABLE_BYTES = 64 * 2**20  # of what site files say is in memory before it is written out and the next is begun
 
 
 class WarcReader:
@@ -47,7 +52,7 @@ class WarcReader:
 
     def __init__(self, source: WarcSource, context: ReadingContext) -> None:
         self._source = source
-        self._data_dir = context.data_dir
+        self._data_dir, self._cache_dir = context.data_dir, context.cache_dir
         self._max_bytes = min(source.max_page_bytes, context.limits.max_document_bytes)
 
     def parts(self) -> Sequence[SourcePart]:
@@ -56,16 +61,32 @@ class WarcReader:
         Raises:
             SourceError: for a missing file or one of another digest.
             CodeError: where the libraries that read pages are not installed.
+            DataError: as `read`, for an archive in `site_files`.
         """
         versions = library_versions(LIBRARIES)
-        for file in self._source.site_files:
-            self._path(file)
-        site_files = [file.model_dump() for file in self._source.site_files]
+        site_files = [self._path(file) for file in self._source.site_files]
+        paths = [self._path(file) for file in self._source.files]
+        table = self._table(site_files) if site_files else None
         parts = []
-        for file in self._source.files:
-            pin = {**file.model_dump(), "site_files": site_files, "libraries": versions}
-            parts.append(SourcePart(file.path, self._path(file).stat().st_size, pin))
+        for file, path in zip(self._source.files, paths, strict=True):
+            pin = {**file.model_dump(), "site_table": table, "libraries": versions}
+            parts.append(SourcePart(file.path, path.stat().st_size, pin))
         return parts
+
+    def _table(self, site_files: Sequence[Path]) -> str:
+        """Work out what `site_files` say, once for all parts; the digest of the table."""
+        self._cache_dir.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            tables: list[BinaryIO] = []
+            sites = SiteStatements(self._source.signals)
+            for path in site_files:
+                self._collect(path, sites)
+                if sites.size_bytes > _TABLE_BYTES or path == site_files[-1]:
+                    tables.append(stack.enter_context(TemporaryFile(dir=self._cache_dir)))
+                    sites.write(tables[-1])
+                    tables[-1].seek(0)
+                    sites = SiteStatements(self._source.signals)
+            return keep_derived(self._cache_dir, lambda file: merge_tables(tables, file))
 
     def _path(self, file: DatasetFile) -> Path:
         return pinned_path(file, self._data_dir, f"source {self._source.name!r}", "a web archive")
@@ -77,9 +98,10 @@ class WarcReader:
             DataError: for an archive that is cut short or damaged, and a record in it that cannot be left out alone.
         """
         source, path = self._source, self._data_dir / part.pin["path"]
-        sites = SiteStatements(source.signals)
-        for name in (*(file["path"] for file in part.pin["site_files"]), part.pin["path"]):
-            self._collect(self._data_dir / name, sites)
+        table = part.pin["site_table"]
+        shared = SiteTable(derived_file(self._cache_dir, table, f"source {source.name!r}")) if table else None
+        sites = SiteStatements(source.signals, shared)
+        self._collect(path, sites)
         pages = _Pages(source, part, self._max_bytes, sites, report)
         with self._reading(path) as reader:
             yield from pages.of(reader)

@@ -1,33 +1,28 @@
 """What a site says of the use of its pages for text and data mining: robots.txt, tdmrep.json, headers, meta elements.
 
-Robots exclusion as RFC 9309 has it (protego reads it), the directives `noindex`, `noai` and `noimageai` of robots meta
-tags and X-Robots-Tag, and the TDM Reservation Protocol of 2024: header before file, page before header.
+Robots exclusion as RFC 9309 has it (protego reads it, in `data_recipes/site_statements.py`), the directives `noindex`,
+`noai` and `noimageai` of robots meta tags and X-Robots-Tag, and the TDM Reservation Protocol of 2024: header before
+file, page before header.
 """
 
-import importlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
-from typing import Any
 from urllib.parse import urlsplit
 
 from data_recipes.document import Signal
 from data_recipes.warc_records import Fields
 from data_recipes.warc_settings import SIGNAL_RULES, SignalRules
-from provenance.errors import DataError
 
 ROBOTS_PATH, TDM_PATH = "/robots.txt", "/.well-known/tdmrep.json"
 MAX_SITE_FILE_BYTES = 512 * 1024
 """Of a longer robots.txt the beginning is read, as RFC 9309 asks for; a longer tdmrep.json cannot be."""
-MAX_SITE_BYTES = 256 * 2**20
 
 _DIRECTIVES = {"noai": "noai", "noimageai": "noimageai", "noindex": "noindex", "none": "noindex"}
 _WITH_VALUE = ("max-snippet", "max-image-preview", "max-video-preview", "unavailable_after")
 _AGENT_LINE = re.compile(r"user[- ]?agent\b\s*:?\s*(\*|[\w-]*)", re.I)
 _OF_SITE = re.compile(r"(?:sitemaps?|site-map|host)\b", re.I)  # such lines end no list of crawlers
 _MAX_VALUE_CHARS = 200
-_MAX_VERSIONS = _MAX_PARSED = 32  # those of one host are parsed once, as long as its pages follow one another
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -51,78 +46,6 @@ def site_file(address: str) -> str:
     """Return which of the files that hold for a whole site an address is; empty for none."""
     found = authority_of(address)
     return found[1] if found is not None and found[1] in (ROBOTS_PATH, TDM_PATH) else ""
-
-
-class SiteStatements:
-    """The robots.txt and tdmrep.json files of an archive, by host. Where a host has several, each of them holds.
-
-    Attributes:
-        num_files: how many there are.
-        num_unread: files besides these that were not read: no JSON, too long for it, or too many of one host.
-    """
-
-    def __init__(self, rules: SignalRules) -> None:
-        self._agents = rules.agents
-        self._wanted = {agent.lower() for agent in rules.agents}
-        self._robots: dict[str, list[str]] = {}
-        self._tdm: dict[str, list[tuple[tuple[str, str], ...]]] = {}
-        self._size_bytes = self.num_files = self.num_unread = 0
-        self._parsed = lru_cache(maxsize=_MAX_PARSED)(_parse_robots)
-
-    def add(self, address: str, data: bytes) -> None:
-        """Add a file; one that is there already changes nothing.
-
-        Args:
-            data: its first `MAX_SITE_FILE_BYTES`.
-
-        Raises:
-            DataError: when all of them take more memory than is meant for them.
-        """
-        found = authority_of(address)
-        text = data.decode("utf-8", "replace").removeprefix("\ufeff")
-        if found is None:
-            return
-        if found[1] == ROBOTS_PATH:
-            self._keep(self._robots.setdefault(found[0], []), relevant_groups(text, self._wanted), len(text))
-        elif (rules := tdm_rules(text)) is None:
-            self.num_unread += 1
-        else:
-            self._keep(self._tdm.setdefault(found[0], []), rules, len(text))
-
-    def _keep(self, known: list[Any], value: Any, size_bytes: int) -> None:
-        if value in known:
-            return
-        if len(known) == _MAX_VERSIONS:
-            self.num_unread += 1
-            return
-        known.append(value)
-        self.num_files += 1
-        self._size_bytes += size_bytes
-        if self._size_bytes > MAX_SITE_BYTES:
-            raise DataError(
-                f"more than {MAX_SITE_BYTES} bytes of robots.txt and tdmrep.json",
-                expected="archives whose site files fit in memory",
-                next_command="divide the archive, so that each file has the pages of fewer hosts",
-            )
-
-    def of(self, address: str) -> Iterator[Signal]:
-        """Yield what these files say of a page."""
-        found = authority_of(address)
-        if found is None:
-            return
-        host, path = found
-        texts = self._robots.get(host, ())
-        kept_out: set[str] = set()
-        for text in texts:
-            robots = self._parsed(text)
-            kept_out.update(agent for agent in self._agents if not robots.can_fetch(address, agent))
-        for agent in self._agents:
-            if agent in kept_out:
-                yield Signal("robots_txt", "robots.txt", agent)
-        for rules in self._tdm.get(host, ()):
-            value = next((value for location, value in rules if matches(location, path)), None)
-            if value is not None:
-                yield Signal("tdm_reservation", "tdmrep.json", value)
 
 
 def relevant_groups(text: str, wanted: set[str]) -> str:
@@ -241,8 +164,3 @@ def _is_reserved(signals: Sequence[Signal]) -> bool:
         if values:
             return "1" in values
     return False
-
-
-def _parse_robots(text: str) -> Any:
-    """Parse by protego, which only processes that read web archives need."""
-    return importlib.import_module("protego").Protego.parse(text)

@@ -5,6 +5,7 @@ import gzip
 import json
 import tracemalloc
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -24,6 +25,7 @@ from data_recipes.reading import PartReport, ReadingContext, ReadingLimits, Sour
 from data_recipes.settings import CorpusConfig
 from data_recipes.text import normalise
 from data_recipes.warc_settings import WarcSource
+from data_recipes.warc_source import WarcReader
 from provenance.canonical import read_json
 from provenance.digests import sha256_bytes
 from provenance.errors import CodeError, DataError, SourceError
@@ -229,6 +231,63 @@ def test_what_a_site_reserves_is_found_behind_its_pages_and_in_archives_of_its_o
     again = page(A + "x", 16, head='<meta name="robots" content="noai, noai, noindex">' * 3)
     (extracted,) = read(tmp_path, {"x.warc.gz": members(again)})[0].values()
     assert [signal.rule for signal in extracted.signals] == ["noai", "noindex"]
+
+
+def test_site_files_are_read_once_and_hold_for_every_archive(tmp_path, monkeypatch):
+    """As if what they hold stood in each archive, whether it fits in memory or is merged on disk."""
+
+    def robots(host, rule, agent="*"):
+        text = f"User-agent: {agent}\nDisallow: /{rule}\n"
+        return response(f"https://{host}/robots.txt", text.encode(), content_type="text/plain")
+
+    rule = json.dumps([{"location": "/t*", "tdm-reservation": 1}]).encode()
+    sites = [
+        [robots("a.example", "x"), robots("b.example", "y"), robots("c.example", "", "OtherBot")],
+        [robots("a.example", "z", "GPTBot"), response(B + ".well-known/tdmrep.json", rule), robots("a.example", "x")],
+        [response(B + ".well-known/tdmrep.json", b"no rules"), robots("a.example", "z", "GPTBot")],
+    ]
+    paths = ("x", "y", "z", "t", "q")
+    pages = [page(f"https://{host}.example/{path}", number) for number, host in enumerate("abcd") for path in paths]
+    own = robots("a.example", "q")
+    entries = warc_source(tmp_path, {f"s{number}.warc.gz": members(*site) for number, site in enumerate(sites)})[
+        "files"
+    ]
+    written = {"one.warc.gz": members(*pages, own), "two.warc.gz": members(*pages), "three.warc.gz": members(*pages)}
+    everywhere = members(*(record for site in sites for record in site))
+    expected, whole = read(tmp_path, {name: everywhere + data for name, data in written.items()})
+    dropped = [path.partition("@")[0] for path, extracted in expected.items() if extracted.broken]
+    assert dropped == [
+        f"{address}#{name}" for name in written for address in (A + "x", A + "z", A + "q", B + "y", B + "t")
+        if name == "one.warc.gz" or address != A + "q"
+    ]  # fmt: skip
+
+    looked_at = []
+    collect = WarcReader._collect
+    monkeypatch.setattr(WarcReader, "_collect", lambda *of: looked_at.append(of[1].name) or collect(*of))
+    for table_bytes in (2**20, 0):
+        monkeypatch.setattr(data_recipes.warc_source, "_TABLE_BYTES", table_bytes)
+        found, report = read(tmp_path, written, site_files=entries)
+        assert [item.signals for item in found.values()] == [item.signals for item in expected.values()]
+        assert [item.broken for item in found.values()] == [item.broken for item in expected.values()]
+        counted = {key: value for key, value in whole.facts["statistics"].items() if key.startswith("num_site")}
+        assert counted == {"num_site_files": 6, "num_site_files_unread": 1}
+        assert counted.items() <= report.facts["statistics"].items()
+    assert Counter(looked_at) == {name: 2 for name in [*written, *(entry["path"] for entry in entries)]}
+
+
+def test_a_table_of_site_files_that_is_another_one_is_refused(tmp_path):
+    site = warc_source(tmp_path, {"sites.warc.gz": members(response(A + "robots.txt", ROBOTS.encode()))})["files"]
+    source = WarcSource.model_validate(warc_source(tmp_path, {"x.warc": page(A, 24)}, site_files=site))
+    reader = open_source(source, ReadingContext(ReadingLimits(), tmp_path, tmp_path))
+    (part,) = reader.parts()
+    (table,) = (tmp_path / "derived").iterdir()
+    for damage in (lambda: table.write_bytes(table.read_bytes().replace(b"private", b"public")), table.unlink):
+        damage()
+        with pytest.raises(SourceError, match="source 'web'") as caught:
+            list(reader.read(part, PartReport()))
+        assert "run the same command again" in caught.value.next_command
+    reader.parts()
+    assert list(reader.read(part, PartReport()))
 
 
 def archives():

@@ -9,15 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from warc_fixtures import CC_BY, html
 
-from data_recipes import web_signals
+from data_recipes import site_statements, web_signals
 from data_recipes.document import LicenceFinding, Signal
 from data_recipes.page_licences import licence_of_page
+from data_recipes.site_statements import SiteStatements, SiteTable
 from data_recipes.text import UNDECODABLE, UNPARSABLE, normalise
 from data_recipes.warc_records import Fields
 from data_recipes.warc_settings import SIGNAL_RULES, SignalRules
 from data_recipes.web_pages import MAX_ATTRIBUTES, MAX_DEPTH, MAX_OPTIONS, read_page
 from data_recipes.web_responses import Head
-from data_recipes.web_signals import SiteStatements, broken_signal, matches, signals_of_header, signals_of_page
+from data_recipes.web_signals import broken_signal, matches, signals_of_header, signals_of_page
 from provenance.errors import DataError
 
 URL = "https://example.org/dir/page.html"
@@ -272,15 +273,35 @@ def test_site_files_that_cannot_be_read_are_counted_and_their_size_is_bounded(mo
         sites.add("https://example.org/robots.txt", f"User-agent: *\nDisallow: /{number}".encode())
     assert (sites.num_files, sites.num_unread) == (32, 3 + 8)
     assert [found.rule for found in sites.of("https://example.org/31x")] == ["robots_txt"] * len(RULES.agents)
-    monkeypatch.setattr(web_signals, "MAX_SITE_BYTES", sites._size_bytes + 10)
+    monkeypatch.setattr(site_statements, "MAX_SITE_BYTES", sites.size_bytes + 10)
     with pytest.raises(DataError, match=r"more than .* bytes of robots\.txt"):
         sites.add("https://example.com/robots.txt", b"User-agent: *\nDisallow: /")
 
 
+def test_a_table_on_disk_says_what_was_written(tmp_path):
+    hosts = [f"{name}{number}.example" for name in ("a", "ab", "Ж", "ж.пример:8080.") for number in range(40)]
+    sites = SiteStatements(RULES)
+    for number, host in enumerate(hosts):
+        sites.add(f"https://{host}/robots.txt", f"User-agent: *\nDisallow: /{number}x".encode())
+    with (tmp_path / "table").open("wb") as file:
+        sites.write(file)
+    table = SiteTable(tmp_path / "table")
+    assert (table.num_files, table.num_unread) == (sites.num_files, 0)
+    shared = SiteStatements(RULES, table)
+    for number, host in enumerate(hosts):
+        addresses = [f"https://{host}/{path}x" for path in (number, number + 1)]
+        said = [list(sites.of(address)) for address in addresses]
+        assert said == [list(shared.of(address)) for address in addresses]
+        assert [bool(signals) for signals in said] == [True, False] or "пример" in host
+    assert not [
+        said for host in ("", "a", "zz.example", "\x00") for said in (table.of(host).robots, table.of(host).tdm) if said
+    ]
+
+
 def test_many_versions_of_a_robots_txt_are_parsed_once(monkeypatch):
     parsed = []
-    parse = web_signals._parse_robots
-    monkeypatch.setattr(web_signals, "_parse_robots", lambda text: parsed.append(text) or parse(text))
+    parse = site_statements._parse_robots
+    monkeypatch.setattr(site_statements, "_parse_robots", lambda text: parsed.append(text) or parse(text))
     sites = SiteStatements(SignalRules(agents=["GPTBot", "CCBot"]))
     for number in range(32):
         sites.add(URL.replace("dir/page.html", "robots.txt"), f"User-agent: CCBot\nDisallow: /{number}".encode())
