@@ -1,16 +1,16 @@
-"""The tokenizer: byte-level BPE, trained on the corpus or taken from a file, in the form that `AutoTokenizer` loads."""
+"""The tokenizer: trained on the corpus, byte-level BPE, or any from a file, in the form that `AutoTokenizer` loads."""
 
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from data_recipes.local_files import pinned_file
 from data_recipes.settings import ExecutionConfig, TakenTokenizer, TokenizerConfig
-from data_recipes.windows import token_num_bytes
-from provenance.canonical import read_json, write_json
+from data_recipes.token_texts import TokenTexts
+from data_recipes.tokenizer_file import check_tokenizer_file, unknown_id
+from provenance.canonical import Json, read_json, write_json
 from provenance.errors import DataError
 
 TOKENIZER_DIR = "tokenizer"
@@ -90,14 +90,13 @@ def take_tokenizer(config: TokenizerConfig, execution: ExecutionConfig) -> Token
 
     Raises:
         SourceError: when the file is missing, or another one.
-        DataError: when it is no byte-level BPE tokenizer, or has another size than the config says.
+        DataError: when it would lose text unseen, cannot be read, or has another size than the config says.
     """
     assert config.file is not None
     path = taken_path(config.file, execution)
     values = read_json(path)
-    _check_taken(values, path)
-    # A template would put tokens before each text; shards hold texts as they are, and so must every later reader.
-    tokenizer = Tokenizer.from_str(json.dumps({**values, "post_processor": None}))
+    check_tokenizer_file(values, path)
+    tokenizer = _without_template(values, path)
     special = set(special_tokens_of(tokenizer))
     tokenizer.add_special_tokens([token for token in config.special_tokens.in_order() if token not in special])
     size = num_ids(tokenizer)
@@ -108,23 +107,35 @@ def take_tokenizer(config: TokenizerConfig, execution: ExecutionConfig) -> Token
             where=str(path),
             next_command=f"set tokenizer.vocab_size to {size}",
         )
+    if unknown_id(values) == token_id(tokenizer, config.special_tokens.end_of_text):
+        raise DataError(
+            f"{config.special_tokens.end_of_text!r} is also the unknown token",
+            expected="an end of text that no character of a text becomes",
+            where=str(path),
+            next_command="name another token as tokenizer.special_tokens.end_of_text",
+        )
     return tokenizer
 
 
-def _check_taken(values: Any, path: Path) -> None:
-    """Refuse what is no byte-level BPE, and what would cut or fill up texts."""
-    model = values.get("model", {}) if isinstance(values, dict) else {}
-    if model.get("type") != "BPE":
-        raise DataError("no BPE tokenizer", expected="a tokenizer.json of byte-level BPE", where=str(path))
-    if values.get("truncation") or values.get("padding"):
-        raise DataError("truncation or padding", expected="a tokenizer that keeps whole texts", where=str(path))
-    token_num_bytes(path)
+def _without_template(values: Json, path: Path) -> Tokenizer:
+    """The tokenizer of a file, less a template that would put tokens before each text, which shards hold as it is."""
+    try:
+        tokenizer = Tokenizer.from_str(json.dumps({**values, "post_processor": None}))
+    except Exception as error:  # the library raises nothing narrower
+        raise DataError(f"no tokenizer: {error}", expected="a tokenizer.json", where=str(path)) from None
+    TokenTexts(values)  # later readers need the text of every token
+    return tokenizer
 
 
 def special_tokens_of(tokenizer: Tokenizer) -> tuple[str, ...]:
     """Every string that a tokenizer reads as a control token, sorted."""
     added = tokenizer.get_added_tokens_decoder().values()
     return tuple(sorted(token.content for token in added if token.special))
+
+
+def unknown_token_id(tokenizer: Tokenizer) -> int | None:
+    """The id that stands for whatever the vocabulary lacks; None where it lacks nothing."""
+    return unknown_id(json.loads(tokenizer.to_str()))
 
 
 def num_ids(tokenizer: Tokenizer) -> int:
@@ -155,7 +166,7 @@ def _jinja_string(token: str) -> str:
 def save_tokenizer(tokenizer: Tokenizer, config: TokenizerConfig, directory: Path) -> None:
     """Write `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja`."""
     directory.mkdir(parents=True, exist_ok=True)
-    special = config.special_tokens
+    special, unknown = config.special_tokens, unknown_token_id(tokenizer)
     (directory / "tokenizer.json").write_text(tokenizer.to_str(pretty=True) + "\n", encoding="utf-8")
     (directory / "chat_template.jinja").write_text(chat_template(config), encoding="utf-8")
     write_json(
@@ -163,6 +174,7 @@ def save_tokenizer(tokenizer: Tokenizer, config: TokenizerConfig, directory: Pat
         {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "eos_token": special.end_of_text,
+            **({} if unknown is None else {"unk_token": tokenizer.id_to_token(unknown)}),
             "pad_token": special.pad,
             "extra_special_tokens": [special.user, special.assistant, special.end],
             "clean_up_tokenization_spaces": False,

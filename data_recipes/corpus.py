@@ -229,6 +229,9 @@ class CorpusBuild:
         engine = self._trained.report["engine"]
         self._note("tokenizer engine", **engine)
         fact(f"tokenizer engine: {engine['engine']}{': ' + engine['reason'] if engine['reason'] else ''}")
+        sample = self._trained.report["round_trip"]
+        if sample is not None:
+            fact(f"{sample['num_equal']:,} of {sample['num_documents']:,} texts come back from their tokens unchanged")
 
     def tokenize(self) -> None:
         """Write token shards, documents table and index."""
@@ -250,6 +253,8 @@ class CorpusBuild:
         ]
         self._tokenized = self._builder.run("tokenize", values, [*self._gathered, self._trained])
         write_json(self._work / "documents" / "codes.json", {"format": CODES_FORMAT, **codes})
+        if num_unknown := self._num_unknown_tokens():
+            fact(f"{num_unknown:,} unknown tokens, for text that the vocabulary lacks")
         placed = self._place()
         dtype = token_dtype(self._config.tokenizer.vocab_size)
         for split in TEXT_SPLITS:
@@ -259,6 +264,13 @@ class CorpusBuild:
                     by_source[source].append(entry)
             if by_source:
                 self.splits[split] = split_entry(by_source, layout="stream", width=0, dtype=dtype)
+
+    def _tokenizer_report(self) -> dict[str, Json]:
+        """What a tokenizer made elsewhere keeps of the texts: unknown tokens of all, and a sample decoded again."""
+        return {"num_unknown_tokens": self._num_unknown_tokens(), "round_trip": self._trained.report["round_trip"]}
+
+    def _num_unknown_tokens(self) -> int:
+        return sum(record.report["num_unknown_tokens"] for record in self._tokenized)
 
     def _place(self) -> dict[str, dict[str, list[Json]]]:
         """Take the files of sources in place as token shards; their entries in `tokens.json` by split and source."""
@@ -336,6 +348,8 @@ class CorpusBuild:
             compared["decontamination"] = self._contamination[0].report["lock"]
         if self._config.near_duplicates is not None:
             compared["near_duplicates"] = self._decided[0].report["near"]
+        if self._trained.report["round_trip"] is not None:
+            compared["tokenizer"] = self._tokenizer_report()
         if self._config.repeated_text is not None:
             compared["repeated_text"] = self._decided[0].report["repeated"]
         summary = corpus_summary(self._config, sources, conversations, encoded, compared)

@@ -79,20 +79,31 @@ class TakenTokenizer(DatasetFile):
         return {**entry, "obtain": self.obtained_from, "licence": licence}
 
 
+MIN_TRAINED_VOCABULARY = 261
+"""The 256 bytes and five special tokens."""
+
+
 class TokenizerConfig(Config):
-    """A byte-level BPE tokenizer: trained on the kept training documents, or taken from a file.
+    """A byte-level BPE tokenizer trained on the kept training documents, or any tokenizer of a file.
 
     Attributes:
-        vocab_size: size of the vocabulary, special tokens included; at least the 256 bytes and the special tokens.
+        vocab_size: size of the vocabulary, special tokens included; of one that is trained at least the 256 bytes and
+            the special tokens.
         max_token_length: longest trained token in characters, so that rulers of `====` do not fill the vocabulary.
         file: a `tokenizer.json` to take instead of training one; special tokens that it lacks are added at its end.
     """
 
-    vocab_size: int = Field(ge=261, le=2**32)
+    vocab_size: int = Field(ge=6, le=2**32)
     max_token_length: int = Field(default=16, ge=1)
     file: TakenTokenizer | None = None
     special_tokens: SpecialTokens = SpecialTokens()
     chat_template: Literal["turns"] = "turns"
+
+    @model_validator(mode="after")
+    def _holds_all_bytes(self) -> "TokenizerConfig":
+        if self.file is None and self.vocab_size < MIN_TRAINED_VOCABULARY:
+            raise ValueError(f"vocab_size of at least {MIN_TRAINED_VOCABULARY}: the bytes and the special tokens")
+        return self
 
 
 class ConversationConfig(Config):

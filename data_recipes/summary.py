@@ -70,7 +70,8 @@ def corpus_summary(
     Args:
         encoded: rows of the splits `sft` and `sft-heldout`.
         compared: `decontamination`, the record of the evaluation sets, `near_duplicates`, how many comparisons were
-            made, and `repeated_text`, how much was taken out; those that the recipe asks for.
+            made, `repeated_text`, how much was taken out, and `tokenizer`, what one made elsewhere keeps of the texts;
+            those that the recipe asks for.
     """
     everything = sum_of(source.totals.as_json() for source in sources)
     return {

@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from data_recipes.windows import TokenWindows, token_texts
+from data_recipes.token_texts import TokenTexts
+from data_recipes.windows import TokenWindows
 from provenance.canonical import Json, read_json, write_json
 from provenance.console import progress
 from provenance.errors import ConfigError, DataError
 
-INDEX_FORMAT = "openwright-text-index/1"
+INDEX_FORMAT = "openwright-text-index/2"
 CHUNK_BYTES = 1 << 27
 """Text of one suffix array; sorting it takes five bytes of memory for each, and a document is never cut."""
 
@@ -99,22 +100,16 @@ class TextIndex:
             for number, chunk in enumerate(values["chunks"])
         ]
 
-    def find(self, passage: str, limit: int, context: int) -> tuple[int, list[Match]]:
+    def find(self, wanted: bytes, limit: int, context: int) -> tuple[int, list[Match]]:
         """How often a passage stands in the split, and its first places in the order of the corpus.
 
         Where it stands more than `limit` times in a chunk, those of them are given whose continuation sorts first.
 
         Args:
-            passage: text, compared byte by byte.
+            wanted: the passage in the tokenizer's normal form, compared byte by byte.
             limit: most places to give.
             context: bytes before and after.
-
-        Raises:
-            ConfigError: for an empty passage.
         """
-        wanted = passage.encode()
-        if not wanted:
-            raise ConfigError("an empty text", expected="at least one character", where="command line")
         total = 0
         matches: list[Match] = []
         for chunk in self._chunks:
@@ -134,7 +129,7 @@ def _map_chunk(directory: Path, number: int) -> tuple[Bytes, npt.NDArray[np.int3
 
 
 def open_text_index(
-    windows: TokenWindows, tokenizer_json: Path, directory: Path, chunk_bytes: int = CHUNK_BYTES
+    windows: TokenWindows, texts: TokenTexts, directory: Path, chunk_bytes: int = CHUNK_BYTES
 ) -> TextIndex:
     """Open the index of a split, and make it first where the directory is not there.
 
@@ -146,14 +141,14 @@ def open_text_index(
         directory.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f"{directory.name}."))
         try:
-            _build(windows, token_texts(tokenizer_json), unfinished, chunk_bytes)
+            _build(windows, texts, unfinished, chunk_bytes)
             unfinished.rename(directory)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     return TextIndex(directory)
 
 
-def _build(windows: TokenWindows, texts: list[bytes], directory: Path, chunk_bytes: int) -> None:
+def _build(windows: TokenWindows, texts: TokenTexts, directory: Path, chunk_bytes: int) -> None:
     try:
         import pydivsufsort
     except ImportError:
@@ -179,15 +174,15 @@ def _build(windows: TokenWindows, texts: list[bytes], directory: Path, chunk_byt
     write_json(directory / "index.json", {"format": INDEX_FORMAT, "chunks": chunks})
 
 
-def _chunks_of(windows: TokenWindows, texts: list[bytes], chunk_bytes: int) -> Iterator[tuple[str, int, list[bytes]]]:
+def _chunks_of(windows: TokenWindows, texts: TokenTexts, chunk_bytes: int) -> Iterator[tuple[str, int, list[bytes]]]:
     """Texts of documents in chunks: name of the source, ordinal of the first document, the texts."""
     for number, source in enumerate(windows.sources):
         first, size_bytes = 0, 0
         documents: list[bytes] = []
         for ids in windows.documents(number):
-            if len(ids) and int(ids.max()) >= len(texts):
-                raise DataError(f"token {ids.max()} of {source.name!r}", expected=f"an id below {len(texts)}")
-            text = b"".join([texts[token] for token in ids.tolist()])
+            if len(ids) and int(ids.max()) >= len(texts.of_id):
+                raise DataError(f"token {ids.max()} of {source.name!r}", expected=f"an id below {len(texts.of_id)}")
+            text = texts.document(ids.tolist())
             if documents and size_bytes + len(text) >= chunk_bytes:
                 yield source.name, first, documents
                 first, size_bytes, documents = first + len(documents), 0, []

@@ -1,12 +1,13 @@
 """Sources of type `tokens`: token shards made for other programs, read where they lie as the texts of their documents.
 
 The tokenizer turns ids back into text. Ids that it does not have are an error (another tokenizer, or another type of
-ids); a document whose ids are not the bytes of a text is dropped by the rule `undecodable`. Of a source in place
-(`in_place: true`) every document with a token is yielded, with its place: `data_recipes/place_step.py` takes the files.
+ids); a document whose ids are not the bytes of a text, or stand for text that the vocabulary lacks, is dropped by the
+rule `undecodable`. Of a source in place (`in_place: true`) every document with a token is yielded, with its place:
+`data_recipes/place_step.py` takes the files.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from data_recipes.bpe import num_ids
+from data_recipes.bpe import num_ids, unknown_token_id
 from data_recipes.document import ExtractedDocument, TokenPlace
 from data_recipes.local_files import DatasetFile, pinned_file, pinned_path
 from data_recipes.reading import PartReport, ReadingContext, SourcePart
@@ -32,6 +33,31 @@ IN_PLACE = "in-place"
 """Kind of a document whose tokens are trained on where they stand."""
 
 _REPLACEMENT = "\ufffd"
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    """Turns ids into text.
+
+    Attributes:
+        unknown_id: the id that stands for text that cannot be had again; None where there is none.
+        max_bytes: the longest text.
+    """
+
+    tokenizer: Tokenizer
+    unknown_id: int | None
+    max_bytes: int
+
+    def text(self, ids: npt.NDArray[Any]) -> tuple[str, str]:
+        """The text of some ids, as far as they are one, and the rule that they break; empty where they break none."""
+        if len(ids) > self.max_bytes:  # a token is a byte at least
+            return "", OVERSIZED
+        values = ids.tolist()
+        text = self.tokenizer.decode(values, skip_special_tokens=False)
+        if len(text.encode("utf-8")) > self.max_bytes:
+            return "", OVERSIZED
+        is_text = _REPLACEMENT not in text or self.tokenizer.encode(text, add_special_tokens=False).ids == values
+        return text, "" if is_text and self.unknown_id not in values else UNDECODABLE
 
 
 class TokensReader:
@@ -110,6 +136,7 @@ class TokensReader:
         source, pin = self._source, part.pin
         tokens, spans = self.spans(pin["shard"])
         tokenizer = self._tokenizer()
+        decoder = _Decoder(tokenizer, unknown_token_id(tokenizer), self._context.limits.max_document_bytes)
         known = _known_ids(tokenizer)
         num_tokens = num_without_eos = num_yielded = 0
         for span in islice(spans, pin["first"], pin["end"]):
@@ -126,7 +153,7 @@ class TokensReader:
             if source.in_place:
                 ordinal = pin["ordinal"] + num_yielded
                 place = TokenPlace(ordinal, pin["num_documents"], span.number, span.first, span.end)
-            yield self._document(pin["shard"], span, ids, is_ended, tokenizer, place)
+            yield self._document(pin["shard"], span, ids, is_ended, decoder, place)
             num_yielded += 1
         report.facts = {"shard": pin["shard"], "num_tokens": num_tokens, "num_documents": report.num_files}
         if source.in_place:
@@ -162,7 +189,7 @@ class TokensReader:
         span: Span,
         ids: npt.NDArray[Any],
         is_ended: bool,
-        tokenizer: Tokenizer,
+        decoder: _Decoder,
         token_place: TokenPlace | None,
     ) -> ExtractedDocument:
         """Make a document of its ids, of which the last is no text where it is ended.
@@ -172,7 +199,7 @@ class TokensReader:
         """
         source, tokens = self._source, self._source.shards[shard].tokens
         of_text = ids[:-1] if is_ended else ids
-        text, broken = self._text(of_text, tokenizer)
+        text, broken = decoder.text(of_text)
         if token_place is not None and broken == OVERSIZED:
             raise DataError(
                 f"document {span.number} of source {source.name!r}, {len(ids):,} tokens, is too long to be read",
@@ -188,17 +215,6 @@ class TokensReader:
             kept, kind, raw = normalise(text), IN_PLACE, ids
         document = make_document(source.name, tokens.sha256, path, kind, kept, raw.tobytes(), self._licence)
         return ExtractedDocument(replace(document, token_place=token_place), broken)
-
-    def _text(self, ids: npt.NDArray[Any], tokenizer: Tokenizer) -> tuple[str, str]:
-        """The text of some ids, as far as they are one, and the rule that they break; empty where they break none."""
-        if len(ids) > self._context.limits.max_document_bytes:  # a token is a byte at least
-            return "", OVERSIZED
-        values = ids.tolist()
-        text = tokenizer.decode(values, skip_special_tokens=False)
-        if len(text.encode("utf-8")) > self._context.limits.max_document_bytes:
-            return "", OVERSIZED
-        is_text = _REPLACEMENT not in text or tokenizer.encode(text, add_special_tokens=False).ids == values
-        return text, "" if is_text else UNDECODABLE
 
     def lock(self, reports: Sequence[PartReport]) -> dict[str, Json]:
         """Return the entry of all files, with what each shard holds."""

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
 
-from data_recipes.bpe import TOKENIZER_DIR, token_id
+from data_recipes.bpe import TOKENIZER_DIR, token_id, unknown_token_id
 from data_recipes.build import Build
 from data_recipes.documents import DOCUMENTS_SCHEMA, ROW_GROUP_ROWS, TEXT_SPLITS, index_bytes
 from data_recipes.gather_step import rows_path, texts_to_tokenize
@@ -22,14 +22,17 @@ def tokenize(build: Build, value: Json, outputs: Outputs) -> Json:
     """Tokenize a shard; `value` is `{shard, texts, codes, engine}`. Documents in place have their tokens already.
 
     Returns:
-        `{splits: {<split>: {<source>: shard entry of tokens.json}}, sources: {<source>: totals}, num_documents}`.
+        `{splits: {<split>: {<source>: shard entry of tokens.json}}, sources: {<source>: totals}, num_documents,
+        num_unknown_tokens}`.
     """
     shard = value["shard"]
     tokenizer = Tokenizer.from_file(str(build.root / TOKENIZER_DIR / "tokenizer.json"))
     engine = open_engine(tokenizer, EngineChoice(**value["engine"]))
     dtype = token_dtype(build.config.tokenizer.vocab_size)
     eos_id = token_id(tokenizer, build.config.tokenizer.special_tokens.end_of_text)
+    unknown_id = unknown_token_id(tokenizer)
     num_tokens: dict[str, int] = {}
+    num_unknown_tokens = 0
     splits: dict[str, Json] = {}
     for split in TEXT_SPLITS:
         if not value["texts"].get(split):
@@ -42,6 +45,7 @@ def tokenize(build: Build, value: Json, outputs: Outputs) -> Json:
                     ended = np.append(tokens, eos_id)
                     shards.add(source, ended)
                     num_tokens[document_id] = len(ended)
+                    num_unknown_tokens += 0 if unknown_id is None else int(np.count_nonzero(tokens == unknown_id))
             splits[split] = shards.finish()
     totals: dict[str, Totals] = {}
     num_documents = _write_rows(build, value, outputs, num_tokens, totals)
@@ -49,6 +53,7 @@ def tokenize(build: Build, value: Json, outputs: Outputs) -> Json:
         "splits": splits,
         "sources": {source: totals[source].as_json() for source in sorted(totals)},
         "num_documents": num_documents,
+        "num_unknown_tokens": num_unknown_tokens,
     }
 
 

@@ -31,6 +31,9 @@ PROOF_BYTES = 20_000_000
 MIN_CORPUS_BYTES = 2 * PROOF_BYTES
 """Of a smaller corpus the proof would be most of the work, which the library then does alone."""
 
+ROUND_TRIP_BYTES = 4_000_000
+"""Text that is decoded again to see whether a tokenizer made elsewhere keeps texts as they are."""
+
 _BATCH_TEXTS = 256
 _MAX_PAIRED_TOKENS = 48
 _DENSE_CODE_POINTS = 0x3400
@@ -102,6 +105,24 @@ def choose_engine(
         size_bytes += sum(len(text.encode()) for text in batch)
     assert size_bytes >= min(proof_bytes, corpus_bytes), "fewer texts than the corpus has"
     return engine, EngineChoice(engine.name, "", num_documents, size_bytes, len(cases))
+
+
+def round_trip(tokenizer: Tokenizer, texts: Iterable[str]) -> dict[str, Json]:
+    """How much of the first texts, up to `ROUND_TRIP_BYTES`, comes back from their tokens as it was.
+
+    Returns:
+        `{num_documents, num_equal, size_bytes, num_tokens}`.
+    """
+    counts = {"num_documents": 0, "num_equal": 0, "size_bytes": 0, "num_tokens": 0}
+    library, remaining = LibraryEngine(tokenizer), iter(texts)
+    while counts["size_bytes"] < ROUND_TRIP_BYTES and (batch := list(islice(remaining, _BATCH_TEXTS))):
+        encoded = [ids.tolist() for ids in library.encode(batch)]
+        decoded = tokenizer.decode_batch(encoded, skip_special_tokens=False)
+        counts["num_documents"] += len(batch)
+        counts["num_equal"] += sum(map(str.__eq__, batch, decoded))
+        counts["size_bytes"] += sum(len(text.encode()) for text in batch)
+        counts["num_tokens"] += sum(map(len, encoded))
+    return {**counts}
 
 
 def open_engine(tokenizer: Tokenizer, choice: EngineChoice) -> Engine:

@@ -11,7 +11,7 @@ from data_recipes.documents import TEXT_SPLITS
 from data_recipes.gather_step import texts_to_tokenize
 from data_recipes.settings import TAKEN_TOKENIZER
 from data_recipes.tasks import SCRATCH, Outputs
-from data_recipes.tokenizer_proof import choose_engine
+from data_recipes.tokenizer_proof import choose_engine, round_trip
 from provenance.canonical import Json
 
 
@@ -21,7 +21,7 @@ def train(build: Build, value: Json, outputs: Outputs) -> Json:
     `value` is `{texts: [{<split>: number of documents} for each shard], size_bytes}`, bytes of all texts to tokenize.
 
     Returns:
-        `{engine: EngineChoice as JSON}`.
+        `{engine: EngineChoice as JSON, round_trip: as `tokenizer_proof.round_trip`, null for one that is trained}`.
 
     Raises:
         DataError: as `train_tokenizer` and `take_tokenizer`.
@@ -41,7 +41,9 @@ def train(build: Build, value: Json, outputs: Outputs) -> Json:
             with outputs.file(f"{TOKENIZER_DIR}/{path.name}") as target:
                 shutil.copyfile(path, target)
     _, choice = choose_engine(tokenizer, _texts(build, value["texts"], TEXT_SPLITS), value["size_bytes"])
-    return {"engine": choice.as_json()}
+    taken = config.file is not None
+    sample = round_trip(tokenizer, _texts(build, value["texts"], TEXT_SPLITS)) if taken else None
+    return {"engine": choice.as_json(), "round_trip": sample}
 
 
 def _texts(build: Build, num_texts: Sequence[Mapping[str, int]], splits: Sequence[str]) -> Iterator[str]:

@@ -271,42 +271,6 @@ def token_digest(ids: npt.NDArray[Any], mask: npt.NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def token_num_bytes(tokenizer_json: Path) -> npt.NDArray[np.int64]:
-    """Bytes of text that each id of a byte-level BPE tokenizer stands for; 0 for special tokens.
-
-    Returns:
-        int64 [number of ids]; ids that the tokenizer does not use are 0.
-
-    Raises:
-        DataError: when a token is not made of the byte-level alphabet.
-    """
-    return np.array(list(map(len, token_texts(tokenizer_json))), np.int64)
-
-
-def token_texts(tokenizer_json: Path) -> list[bytes]:
-    """The bytes that each id of a byte-level BPE tokenizer stands for; none for special tokens and unused ids.
-
-    Raises:
-        DataError: when a token is not made of the byte-level alphabet.
-    """
-    values = read_json(tokenizer_json)
-    if values["model"].get("type") != "BPE":
-        raise DataError("another model", expected="a byte-level BPE vocabulary", where=str(tokenizer_json))
-    vocab: dict[str, int] = values["model"]["vocab"]
-    added: dict[int, Json] = {token["id"]: token for token in values.get("added_tokens", [])}
-    to_byte = {character: byte for byte, character in enumerate(byte_characters())}
-    texts = [b""] * (max([*vocab.values(), *added]) + 1)
-    for text, token_id in vocab.items():
-        if token_id in added:
-            continue
-        if not to_byte.keys() >= set(text):
-            raise DataError(f"token {text!r}", expected="a byte-level BPE vocabulary", where=str(tokenizer_json))
-        texts[token_id] = bytes(to_byte[character] for character in text)
-    for token_id, token in added.items():
-        texts[token_id] = b"" if token["special"] else token["content"].encode()
-    return texts
-
-
 def byte_characters() -> list[str]:
     """The character that stands for each byte in a byte-level vocabulary: itself, or one from U+0100 on."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}

@@ -449,7 +449,7 @@ def inspect_document(
 
 @inspect_app.command("text")
 def inspect_text(
-    passage: Annotated[str, Argument(metavar="TEXT", help="Passage, compared byte by byte.")],
+    passage: Annotated[str, Argument(metavar="TEXT", help="Passage, compared byte by byte in the form of the tokens.")],
     bundle: InBundle,
     limit: Annotated[int, Option("--limit", min=1, help="Most places to name.")] = 10,
     index: Annotated[Path, Option("--index", metavar="DIR", help="Where the index is kept.")] = LOOKUP_CACHE,

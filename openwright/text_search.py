@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from data_recipes.text_index import Match, open_text_index
-from data_recipes.windows import TokenWindows, token_texts
+from data_recipes.token_texts import TokenTexts, read_token_texts
+from data_recipes.windows import TokenWindows
 from openwright.inspection import Readings
 from provenance.digests import sha256_file
 from provenance.errors import BundleError
@@ -36,21 +37,21 @@ def search_text(readings: Readings, passage: str, limit: int) -> dict[str, Any]:
     manifest = dataset / "manifest.json"
     if not manifest.is_file():
         raise BundleError("no manifest of the dataset", expected="the name of its index", where=str(manifest))
-    name = f"text-1-{sha256_file(manifest)}-{lookup.split}"
-    index = open_text_index(windows, tokenizer_json, readings.cache / name)
-    num_places, matches = index.find(passage, limit, CONTEXT_BYTES)
-    texts = token_texts(tokenizer_json)
-    places = [_place(readings, windows, texts, match, len(passage.encode())) for match in matches]
-    return {"text": passage, "num_places": num_places, "places": places}
+    name = f"text-2-{sha256_file(manifest)}-{lookup.split}"
+    texts = read_token_texts(tokenizer_json)
+    index = open_text_index(windows, texts, readings.cache / name)
+    wanted = texts.normal_form(passage)
+    num_places, matches = index.find(wanted, limit, CONTEXT_BYTES)
+    places = [_place(readings, windows, texts, match, len(wanted)) for match in matches]
+    return {"text": wanted.decode(errors="replace"), "num_places": num_places, "places": places}
 
 
 def _place(
-    readings: Readings, windows: TokenWindows, texts: list[bytes], match: Match, size_bytes: int
+    readings: Readings, windows: TokenWindows, texts: TokenTexts, match: Match, size_bytes: int
 ) -> dict[str, Any]:
     row = readings.lookup.index.row(int(readings.lookup.rows.of_source(match.source)[match.document]))
     source = [source.name for source in windows.sources].index(match.source)
-    lengths = [len(texts[token]) for token in windows.document(source, match.document).tolist()]
-    ends = np.array(list(accumulate(lengths)))
+    ends = np.array(list(accumulate(texts.lengths(windows.document(source, match.document).tolist()))))
     first, last = np.searchsorted(ends, [match.begin, match.begin + size_bytes - 1], side="right").tolist()
     return {
         "document_id": row.document_id,

@@ -30,6 +30,7 @@ from typing import Any
 
 import yaml
 
+from data_recipes.settings import MIN_TRAINED_VOCABULARY
 from openwright.configs import RELEASE, StageConfigs, config_model
 from openwright.twin_corpus import write_twin_source
 from provenance.config import EXECUTION_SECTION
@@ -81,7 +82,7 @@ def twin_corpus(values: dict[str, Any], _: Any, sources: Path) -> dict[str, Any]
     """The corpus: small sources, a small vocabulary."""
     allowed = values["policy"]["allow"]
     twins = [write_twin_source(source, allowed, sources) for source in values["sources"]]
-    size = min(values["tokenizer"]["vocab_size"], MAX_VOCABULARY)
+    size = min(max(values["tokenizer"]["vocab_size"], MIN_TRAINED_VOCABULARY), MAX_VOCABULARY)
     tokenizer = {**values["tokenizer"], "vocab_size": size, "file": None}
     compared = values["decontamination"] and {**values["decontamination"], "sets": []}  # their files are not here
     conversations = {**values["conversations"], "window_tokens": CONVERSATION_TOKENS}

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from data_recipes.windows import TokenWindows, token_num_bytes
+from data_recipes.token_texts import read_token_texts
+from data_recipes.windows import TokenWindows
 from provenance.canonical import Json, hex_float, write_json
 from provenance.console import Progress
 from provenance.environment import platform_record
@@ -72,7 +73,8 @@ class TrainingRun:
         self.windows = open_windows(self.config, Path(job.corpus))
         self.order = build_order(self.config, self.windows, Path(job.order_file))
         heldout = TokenWindows(Path(job.corpus), data.heldout_split, data.window_tokens)
-        self.heldout = HeldoutSet(heldout, data.heldout_windows, token_num_bytes(tokenizer_dir / "tokenizer.json"))
+        num_bytes = read_token_texts(tokenizer_dir / "tokenizer.json").num_bytes()
+        self.heldout = HeldoutSet(heldout, data.heldout_windows, num_bytes)
 
         model = self._initial_model()
         ends_with = self.windows.eos_id if data.document_masking else None

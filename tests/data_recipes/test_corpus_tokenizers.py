@@ -4,8 +4,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from corpus_fixtures import tiny_context, tiny_corpus_values
+from tokenizer_fixtures import tokenizer_json
+from tokenizers import Tokenizer
 
 import data_recipes.train_step
 from data_recipes.corpus import build_corpus
@@ -70,3 +73,40 @@ def test_a_corpus_takes_the_tokenizer_of_another_and_drops_what_spells_its_contr
         build(tmp_path, values, "third")
     values["execution"]["tokenizer_file"] = str(second.path / TAKEN_TOKENIZER)
     assert build(tmp_path, values, "third").content_digest == second.content_digest
+
+
+@pytest.mark.parametrize("kind", ["byte fallback", "word pieces"])
+def test_a_corpus_says_what_a_tokenizer_of_another_kind_keeps_of_its_texts(tmp_path: Path, kind: str) -> None:
+    values = tiny_corpus_values(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(tokenizer_json(kind))
+    given = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    pin = {"path": "tokenizer.json", "sha256": sha256_file(tmp_path / "tokenizer.json")}
+    values["tokenizer"] = {"file": pin, "vocab_size": given.get_vocab_size() + 5}
+    corpus = build(tmp_path, values, "store")
+    texts = [row["text"] for split in ("train", "heldout") for row in kept_texts(corpus, split)]
+    encoded = [given.encode(text, add_special_tokens=False) for text in texts]
+    found = read_json(corpus.path / "corpus.json")["tokenizer"]
+    unknown = given.token_to_id("[UNK]" if kind == "word pieces" else "<unk>")
+    num_unknown = sum(encoding.ids.count(unknown) for encoding in encoded)
+    assert found["num_unknown_tokens"] == num_unknown
+    assert (num_unknown > 0) == (kind == "word pieces"), "the Cyrillic project is not in its vocabulary"
+    num_equal = sum(
+        given.decode(one.ids, skip_special_tokens=False) == text for one, text in zip(encoded, texts, strict=True)
+    )
+    assert num_equal == (0 if kind == "word pieces" else len(texts))
+    assert found["round_trip"] == {
+        "num_documents": len(texts),
+        "num_equal": num_equal,
+        "size_bytes": sum(len(text.encode()) for text in texts),
+        "num_tokens": sum(len(encoding.ids) for encoding in encoded),
+    }
+    windows = TokenWindows(corpus.path, "train", 8)
+    end = Tokenizer.from_file(str(corpus.path / "tokenizer" / "tokenizer.json")).token_to_id("<|endoftext|>")
+    documents = [ids.tolist() for source in range(len(windows.sources)) for ids in windows.documents(source)]
+    expected = [[*given.encode(row["text"], add_special_tokens=False).ids, end] for row in kept_texts(corpus, "train")]
+    assert sorted(documents) == sorted(expected)
+
+
+def kept_texts(corpus: Artifact, split: str) -> list[dict[str, Any]]:
+    paths = sorted((corpus.path / "text").rglob(f"{split}*.parquet"))
+    return [row for path in paths for row in pq.read_table(path).to_pylist()]

@@ -10,6 +10,7 @@ import megatron_fixtures
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from tokenizer_fixtures import tokenizer_json
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from data_recipes import token_files, token_source
@@ -163,6 +164,20 @@ def test_ids_that_are_no_text_and_long_documents_are_recorded_drops(tokenizer, t
     assert [item.broken for item in extracted] == ["undecodable", "", "oversized"]
     assert [item.document.text for item in extracted] == ["", "a \ufffd that was written", ""]
     assert extracted[0].document.raw_sha256 == sha256_bytes(np.asarray(half, "<u4").tobytes())
+
+
+def test_texts_come_back_from_tokens_of_other_kinds_where_all_of_them_is_in_the_vocabulary(tmp_path):
+    for kind, texts, unknown in (("byte fallback", TEXTS, ""), ("word pieces", ["the model.", "don't"], "第三 the")):
+        (tmp_path / "tokenizer.json").write_text(tokenizer_json(kind))
+        tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+        eos = tokenizer.token_to_id("[SEP]") or 0
+        every = [*texts, unknown] if unknown else texts
+        write_olmo(tmp_path, [[*tokenizer.encode(text, add_special_tokens=False).ids, eos] for text in every])
+        extracted, _ = read(source(tmp_path, "olmo", eos_id=eos), tmp_path)
+        found = [(item.document.text, item.broken) for item in extracted]
+        changed = {"don't": "don ' t"}
+        expected = [(text if kind == "byte fallback" else changed.get(text, text), "") for text in texts]
+        assert found == [*expected, *([("", "undecodable")] if unknown else [])]
 
 
 def test_ids_of_another_tokenizer_are_refused(tokenizer, tmp_path):

@@ -11,6 +11,9 @@ import pytest
 from corpus_fixtures import module, prose
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
+from tokenizer_fixtures import KINDS, tokenizer_json
+from tokenizer_fixtures import TEXTS as ALL_KINDS
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer
 
@@ -22,10 +25,12 @@ from data_recipes.bpe import (
     take_tokenizer,
     token_id,
     train_tokenizer,
+    unknown_token_id,
 )
 from data_recipes.settings import ExecutionConfig, SpecialTokens, TokenizerConfig
 from data_recipes.tokenizer_engine import LibraryEngine
 from data_recipes.tokenizer_proof import encode_texts
+from provenance.digests import sha256_file
 from provenance.errors import DataError, SourceError
 
 CONFIG = TokenizerConfig(vocab_size=400)
@@ -186,18 +191,70 @@ def set_key(*keys, value):
     return change
 
 
+def without_letter(letter):
+    """Take the piece of one byte out of the vocabulary: texts would lose it unseen."""
+
+    def change(values):
+        model = values["model"]
+        model["vocab"][letter + "\u0120\u0120"] = model["vocab"].pop(letter)
+        model["merges"] = [merge for merge in model["merges"] if letter not in "".join(merge)]
+
+    return change
+
+
+def unknown_as_end(values):
+    without_letter("\u0120")(values)
+    values["model"]["unk_token"] = "<|endoftext|>"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (set_key("model", "type", value="Unigram"), "no BPE tokenizer"),
+        (set_key("model", "type", value="Tables"), "no tokenizer that is known"),
+        (set_key("model", value=None), "no tokenizer that is known"),
+        (set_key("model", "merges", value=[["x", "no such piece"]]), "no tokenizer: "),
         (set_key("padding", value={"strategy": "BatchLongest"}), "truncation or padding"),
-        (set_key("model", "vocab", "\u2581the", value=299), "token '\u2581the'"),
+        (set_key("model", "dropout", value=0.1), "other tokens each time"),
+        (without_letter("\u0120"), "no unknown token: what the vocabulary lacks"),
+        (unknown_as_end, "is also the unknown token"),
     ],
 )
-def test_a_tokenizer_of_another_kind_is_refused(tmp_path, change, message):
+def test_a_tokenizer_that_loses_texts_is_refused(tmp_path, change, message):
     config = TokenizerConfig.model_validate(foreign_file(tmp_path, change))
     with pytest.raises(DataError, match=message):
         take_tokenizer(config, ExecutionConfig(data_dir=tmp_path))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tokenizers_of_every_kind_are_taken_and_loaded_as_they_are(tmp_path, kind):
+    (tmp_path / "tokenizer.json").write_text(tokenizer_json(kind))
+    given = Tokenizer.from_str(tokenizer_json(kind))
+    values = {"path": "tokenizer.json", "sha256": sha256_file(tmp_path / "tokenizer.json")}
+    config = TokenizerConfig.model_validate({"file": values, "vocab_size": given.get_vocab_size() + 5})
+    taken = take_tokenizer(config, ExecutionConfig(data_dir=tmp_path))
+    save_tokenizer(taken, config, tmp_path / "saved")
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    unknown = unknown_token_id(taken)
+    assert (unknown is None) == kind.startswith("byte")
+    assert loaded.unk_token_id == unknown
+    for text in (*ALL_KINDS, " two  spaces ", "a<|end|>b"):
+        ids = taken.encode(text).ids
+        assert loaded(text)["input_ids"] == ids
+        assert loaded.decode(ids) == taken.decode(ids, skip_special_tokens=False)
+    rendered = loaded.apply_chat_template(TALK, return_dict=True, return_assistant_tokens_mask=True)
+    spans = "".join(map(str, rendered["assistant_masks"])).split("0")
+    ended = [span for span in spans if span]
+    assert [len(span) > 1 for span in ended] == [True, True], "both answers are trained"
+    ends = [at for at, token in enumerate(rendered["input_ids"]) if token == loaded.convert_tokens_to_ids("<|end|>")]
+    assert [rendered["assistant_masks"][at] for at in ends] == [0, 1, 0, 1]
+
+
+def test_a_trained_vocabulary_holds_all_bytes_and_a_taken_one_may_be_smaller():
+    with pytest.raises(ValidationError, match="at least 261"):
+        TokenizerConfig(vocab_size=260)
+    assert (
+        TokenizerConfig.model_validate({"vocab_size": 30, "file": {"path": "a", "sha256": "0" * 64}}).vocab_size == 30
+    )
 
 
 def test_a_tokenizer_file_is_the_pinned_one_and_of_the_size_that_the_recipe_says(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from data_recipes.order import Order, OrderSource, Phase
 from data_recipes.pools import WindowPools
 from data_recipes.shards import TokenSequence, write_split, write_tokens_json
-from data_recipes.windows import TokenWindows, token_digest, token_num_bytes, tokens_digest_of
+from data_recipes.windows import TokenWindows, token_digest, tokens_digest_of
 from provenance.errors import DataError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "train"))
@@ -114,15 +114,3 @@ def test_changed_or_missing_shards_are_named(corpus: Path) -> None:
         TokenWindows(corpus, "test", 5)
     with pytest.raises(DataError):
         TokenWindows(corpus, "sft", 7)
-
-
-def test_bytes_behind_token_ids_add_up_to_the_text(tmp_path: Path) -> None:
-    import tiny_runs
-    from transformers import AutoTokenizer
-
-    tiny_runs.write_corpus(tmp_path)
-    num_bytes = token_num_bytes(tmp_path / "tokenizer" / "tokenizer.json")
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
-    for text in ("plain words", "学习 语言 поезд\n  καλημέρα", "🙂 tab\tend"):
-        assert num_bytes[tokenizer.encode(text)].sum() == len(text.encode())
-    assert num_bytes[tokenizer.convert_tokens_to_ids("<|endoftext|>")] == 0

@@ -15,7 +15,7 @@ from typing import Any
 import debian_fixtures
 import megatron_fixtures
 import yaml
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 AS_OF = "2026-11-01"
@@ -122,19 +122,30 @@ def make_rows(data_dir: Path, seed: int) -> dict[str, Any]:
 
 
 def make_tokenizer(data_dir: Path, seed: int) -> dict[str, Any]:
-    """Write a tokenizer made elsewhere, with one of the five control tokens; returns the section of corpus.yaml."""
+    """Write a tokenizer made elsewhere, with one of the five control tokens; returns the section of corpus.yaml.
+
+    It is of the kind that Llama 2 and Mistral have: BPE over characters, a sign for the space, bytes for the rest.
+    """
     rng = random.Random(seed)
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("\u2581", "merged_with_next")  # for the training alone, as theirs
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    byte_pieces = [f"<0x{byte:02X}>" for byte in range(256)]
     trainer = trainers.BpeTrainer(
         vocab_size=396,
-        special_tokens=["<|endoftext|>"],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        special_tokens=["<|endoftext|>", "<unk>", *byte_pieces],
+        limit_alphabet=40,
+        max_token_length=8,
         show_progress=False,
     )
     tokenizer.train_from_iterator([sentence(rng) for _ in range(200)], trainer)
-    data = tokenizer.to_str().encode()
+    values = json.loads(tokenizer.to_str())
+    values["pre_tokenizer"] = None
+    values["added_tokens"] = [token for token in values["added_tokens"] if token["content"] not in byte_pieces]
+    data = json.dumps(values, ensure_ascii=False).encode()
     (data_dir / "tokenizer.json").write_bytes(data)
     licence = {"spdx": "MIT", "evidence": "the test that makes it"}
     pin = {"path": "tokenizer.json", "sha256": hashlib.sha256(data).hexdigest(), "obtained_from": "made by a test"}
