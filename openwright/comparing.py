@@ -41,10 +41,6 @@ class Side:
     checkpoints: Path
     results: Path | None
 
-    def ledger(self, *kinds: str) -> Iterator[dict[str, Any]]:
-        """Records of some kinds, in order."""
-        return (record for record in read_chain(self.records / "ledger.jsonl") if record["kind"] in kinds)
-
     def weights(self, step: int) -> Path | None:
         """Directory of a checkpoint's weights; None where they are not here, or where a stranger's link leads away."""
         folder = self.checkpoints / checkpoint_name(step)
@@ -52,10 +48,39 @@ class Side:
         is_own = all(path.is_file() and path.is_relative_to(self.root) for path in files)
         return folder if files and is_own else None
 
-    @property
-    def stage(self) -> str:
-        """The stage that trained."""
-        return str(next(self.ledger("start"))["stage"])
+
+class LedgerWalk:
+    """One walk along a ledger, which may be long: steps are handed on one by one, the rest is kept in a few words.
+
+    Attributes:
+        steps: the records of the steps, in order, as far as nobody has taken them; `finish` takes all that are left.
+        stage: the stage that trained; known once a step was taken or the walk is finished, as the others are in full.
+        bits_per_byte: of held-out text, by step.
+        weights_digests: of the checkpoints, by step.
+    """
+
+    def __init__(self, ledger: Path) -> None:
+        self.stage = ""
+        self.bits_per_byte: dict[int, Json] = {}
+        self.weights_digests: dict[int, Json] = {}
+        self.steps = self._walk(ledger)
+
+    def _walk(self, ledger: Path) -> Iterator[dict[str, Any]]:
+        for record in read_chain(ledger):
+            match record["kind"]:
+                case "step":
+                    yield record
+                case "start":
+                    self.stage = str(record["stage"])
+                case "evaluation":
+                    self.bits_per_byte[int(record["step"])] = record["bits_per_byte"]
+                case "checkpoint":
+                    self.weights_digests[int(record["step"])] = record["weights_digest"]
+
+    def finish(self) -> None:
+        """Walk to the end of the ledger."""
+        for _ in self.steps:
+            pass
 
 
 def side_of(place: Path, stage: str, name: str) -> Side:
@@ -76,12 +101,16 @@ def compare_runs(one: Side, other: Side) -> dict[str, Json]:
         The document that `--json` prints; of numbers the value in A and in B, None where one has none.
     """
     recipes = (_leaves(read_json(side.records / "recipe.json")) for side in (one, other))
+    walks = LedgerWalk(one.records / "ledger.jsonl"), LedgerWalk(other.records / "ledger.jsonl")
+    steps = _steps(*walks)
+    for walk in walks:
+        walk.finish()
     return {
-        "stages": [one.stage, other.stage],
+        "stages": [walk.stage for walk in walks],
         "recipe": _differing(*recipes),
-        "steps": _steps(one, other),
-        "heldout": _heldout(one, other),
-        "weights": _weights(one, other),
+        "steps": steps,
+        "heldout": _heldout(*walks),
+        "weights": _weights((one, other), walks),
         "evaluation": _evaluation(one, other),
     }
 
@@ -98,9 +127,9 @@ def _differing(one: Mapping[str, Json], other: Mapping[str, Json]) -> dict[str, 
     return {name: [one.get(name), other.get(name)] for name in names if one.get(name) != other.get(name)}
 
 
-def _shared_steps(one: Side, other: Side) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+def _shared_steps(one: LedgerWalk, other: LedgerWalk) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """The records of each step that both ledgers have; neither ledger is held in memory."""
-    lefts, rights = one.ledger("step"), other.ledger("step")
+    lefts, rights = one.steps, other.steps
     left, right = next(lefts, None), next(rights, None)
     while left is not None and right is not None:
         if left["step"] == right["step"]:
@@ -110,7 +139,7 @@ def _shared_steps(one: Side, other: Side) -> Iterator[tuple[dict[str, Any], dict
         right = next(rights, None) if ahead >= 0 else right
 
 
-def _steps(one: Side, other: Side) -> dict[str, Json]:
+def _steps(one: LedgerWalk, other: LedgerWalk) -> dict[str, Json]:
     """Which steps both have, how many are equal, the first that is not, and what was read in them."""
     shared: list[int] = []
     num_equal = num_same_text = 0
@@ -138,19 +167,19 @@ def _steps(one: Side, other: Side) -> dict[str, Json]:
     }
 
 
-def _heldout(one: Side, other: Side) -> list[Json]:
+def _heldout(one: LedgerWalk, other: LedgerWalk) -> list[Json]:
     """Bits per byte on held-out text at each step at which either was measured."""
-    found = [{int(record["step"]): record["bits_per_byte"] for record in s.ledger("evaluation")} for s in (one, other)]
+    found = [one.bits_per_byte, other.bits_per_byte]
     return [{"step": step, "bits_per_byte": [f.get(step) for f in found]} for step in sorted({*found[0], *found[1]})]
 
 
-def _weights(one: Side, other: Side) -> Json:
+def _weights(sides: tuple[Side, Side], walks: tuple[LedgerWalk, LedgerWalk]) -> Json:
     """The last step of which both have a checkpoint: whether its weights are equal, and how far apart they are."""
-    digests = [{int(r["step"]): r["weights_digest"] for r in side.ledger("checkpoint")} for side in (one, other)]
+    digests = [walk.weights_digests for walk in walks]
     step = max({*digests[0]} & {*digests[1]}, default=None)
     if step is None:
         return None
-    folders = [folder for side in (one, other) if (folder := side.weights(step)) is not None]
+    folders = [folder for side in sides if (folder := side.weights(step)) is not None]
     shapes = [{name: tensor.shape for name, tensor in stored_tensors(folder, "model").items()} for folder in folders]
     distance = None
     if len(folders) == 2 and shapes[0] == shapes[1]:

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from openwright import cli
-from provenance.ledger import ChainWriter
+from provenance.ledger import ChainWriter, read_chain
 
 WEIGHTS = np.linspace(1.0, 2.0, 12, dtype=np.float32).reshape(3, 4)
 
@@ -93,3 +93,20 @@ def test_a_broken_chain_and_what_is_no_run_are_refused(tmp_path, capsys):
     assert "ledger.jsonl" in capsys.readouterr().err
     assert cli.invoke(["compare", str(one), str(tmp_path)]) == 1
     assert "neither a run nor a bundle" in capsys.readouterr().err
+
+
+def test_each_ledger_is_walked_once_and_to_its_end(tmp_path, capsys, monkeypatch):
+    one, longer = write_run(tmp_path / "one", range(1, 3)), write_run(tmp_path / "longer", range(1, 9))
+    walked = []
+
+    def counted(path):
+        walked.append(path.parent.name)
+        return read_chain(path)
+
+    monkeypatch.setattr("openwright.comparing.read_chain", counted)
+    found = compared(capsys, one, longer)
+    assert sorted(walked) == ["longer", "one"]
+    assert [row["step"] for row in found["heldout"]] == [2, 8]
+    ledger = longer / "ledger.jsonl"
+    ledger.write_bytes(ledger.read_bytes().replace(b'"alpha7"', b'"alphaX"', 1))
+    assert cli.invoke(["compare", str(one), str(longer)]) == 1  # though no step that both have is touched
