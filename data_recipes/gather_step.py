@@ -9,7 +9,9 @@ import pyarrow.compute as pc
 
 from data_recipes.build import Build
 from data_recipes.decide_step import CHANGED, CHANGES_PATH
+from data_recipes.document import DocumentedFunction
 from data_recipes.documents import DOCUMENTS_SCHEMA, NO_SPLIT, ROW_GROUP_ROWS, TEXT_SPLITS, text_schema
+from data_recipes.function_text import summaries_in
 from data_recipes.part_files import PART_SCHEMA, TableWriter, id_range, read_columns, read_range
 from data_recipes.read_step import part_path
 from data_recipes.repeated_text import cut_text
@@ -114,8 +116,8 @@ def _changed(table: pa.Table, changes: dict[str, dict[str, Any]]) -> pa.Table:
 
 
 def _cut(table: pa.Table) -> pa.Table:
-    """Return the rows with the texts of kept documents without the passages that are taken out of them."""
-    names = ("text", "text_sha256", "size_bytes", "passages_removed_from")
+    """Return the rows, kept documents without the passages that are taken out, nor functions that quote some."""
+    names = ("text", "text_sha256", "size_bytes", "passages_removed_from", "functions")
     columns = {name: table.column(name).to_pylist() for name in names}
     passages, splits = (table.column(name).to_pylist() for name in ("passages_removed", "split"))
     for row, (taken_out, split) in enumerate(zip(passages, splits, strict=True)):
@@ -125,6 +127,8 @@ def _cut(table: pa.Table) -> pa.Table:
             columns["passages_removed_from"][row] = columns["text_sha256"][row]
             columns["text"][row], columns["text_sha256"][row] = text, sha256_bytes(data)
             columns["size_bytes"][row] = len(data)
+            functions = [DocumentedFunction(**function) for function in columns["functions"][row] or ()]
+            columns["functions"][row] = [vars(function) for function in summaries_in(text, functions)]
     for name, values in columns.items():
         place = table.schema.get_field_index(name)
         table = table.set_column(place, table.schema.field(name), pa.array(values, table.schema.field(name).type))

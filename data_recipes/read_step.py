@@ -9,6 +9,7 @@ from data_recipes.build import Build
 from data_recipes.decisions import FORGOTTEN, LICENCE, LICENCE_EVIDENCE, Judge
 from data_recipes.document import Document, ExtractedDocument
 from data_recipes.documents import Decision, document_row
+from data_recipes.function_text import redact_functions, summaries_in
 from data_recipes.line_rules import Thinned, take_lines_out
 from data_recipes.near_duplicates import signature
 from data_recipes.part_files import PartWriter
@@ -89,8 +90,13 @@ def _row(
     thinned = _thin(config, source, document.text)
     if thinned is not None and thinned.removed:
         extracted = _with_text(extracted, thinned.text)
+        extracted = replace(extracted, functions=summaries_in(thinned.text, extracted.functions))
     reading = read_text(extracted.document.text, special_tokens)
     rules, redacted_from = config.personal_data, ""
+    if rules.action == "redact" and extracted.functions:
+        text, spans = extracted.document.text, reading.personal_data
+        functions = redact_functions(extracted.functions, text, spans, rules.kinds)
+        extracted = replace(extracted, functions=functions)
     if rules.action == "redact" and any(span.kind in rules.kinds for span in reading.personal_data):
         redaction = redact(extracted.document.text, reading.personal_data, rules.kinds)
         redacted_from = redaction.sha256_before

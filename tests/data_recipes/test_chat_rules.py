@@ -11,6 +11,7 @@ from data_recipes.decontamination import build_index
 from data_recipes.evaluation_sets import EvaluationItem
 from data_recipes.filters import QualityRules
 from data_recipes.rule_settings import CONTAMINATED, DecontaminationRules, PersonalDataRules
+from data_recipes.text import normalise
 from provenance.digests import tagged_digest
 
 QUESTION = "Which of the following statements about the moons of Jupiter that Galileo saw in 1610 is not true?"
@@ -25,7 +26,7 @@ ITEMS = [
         ("moons", QUESTION),
         ("украинский", UKRAINIAN),
         ("chinese", CHINESE),
-        ("vietnamese", VIETNAMESE),
+        ("vietnamese", unicodedata.normalize("NFD", VIETNAMESE)),
         ("across", ACROSS),
     )
 ]
@@ -68,6 +69,7 @@ PLANTED = {
     "rejected": (pair("Ask me.", "No.", f"Well: {QUESTION}"), "moons", ("rejected", 0)),
     "cyrillic": (talk(UKRAINIAN, "Жодне."), "украинский", ("completion", 0)),
     "chinese": (talk(f"请问：{CHINESE}？", "无"), "chinese", ("completion", 0)),
+    "item not in normal form": (talk(VIETNAMESE, "Ồ."), "vietnamese", ("completion", 0)),
     "not in normal form": (talk(unicodedata.normalize("NFD", VIETNAMESE), "Ồ."), "vietnamese", ("completion", 0)),
     "control characters": (talk(QUESTION.replace("moons", "mo\x00ons"), "None."), "moons", ("completion", 0)),
 }
@@ -82,8 +84,8 @@ def test_an_evaluation_question_is_found_in_any_turn_and_told_with_its_place(nam
     assert (hit["set"], hit["item"], (hit["part"], hit["turn"])) == (set_name, set_name, place)
     turns = {"prompt": example.prompt, "rejected": example.answers[-1]}.get(place[0], example.answers[0])
     (item,) = (item for item in ITEMS if item.set_name == set_name)
-    quoted = turns[place[1]][1][hit["start"] : hit["end"]].replace("\x00", "").replace(",\n", " ")
-    assert unicodedata.normalize("NFC", quoted).rstrip("?").casefold() in item.texts[0].casefold()
+    quoted = turns[place[1]][1][hit["start"] : hit["end"]].replace(",\n", " ")
+    assert normalise(quoted).rstrip("?").casefold() in normalise(item.texts[0]).casefold()
     assert judge(example, action="record")[1] == ""
     assert judge(example, action="record")[0].findings == found.findings
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from corpus_fixtures import (
+    chat_source,
     module,
     project_files,
     prose,
@@ -55,6 +56,37 @@ QUOTES = {
     "docs/quotes3.rst": QUOTED[:500],
     "docs/quotes4.rst": QUOTED[-500:],
 }
+QUOTING = '''"""{text}"""
+
+
+def quoting_{number}(value: int) -> str:
+    """{summary} Number {number}.
+
+    {more}
+    """
+'''
+QUOTED_SUMMARY = " ".join(prose(93, num_paragraphs=1).split())
+MAILING = '''"""{text}"""
+
+
+def send(to: str = "another@openwright.dev") -> None:
+    """Send a letter to someone@openwright.dev at once.
+
+    {more}
+    """
+'''
+ASKED = [{"role": "user", "content": "Write to chat@openwright.dev or 192.168.0.1?"}]
+CHATS = {
+    "talks": [
+        {"messages": [*ASKED, {"role": "assistant", "content": "Так, chat@openwright.dev."}]},
+        {"messages": [*ASKED, {"role": "assistant", "content": f"Sure. {LEAKED[100:400]}"}]},
+        {"messages": [{"role": "user", "content": prose(301)[:300]}, {"role": "assistant", "content": "Yes."}]},
+    ],
+    "pairs": [
+        {"prompt": "Say it.", "chosen": "It.", "rejected": f"Well. {LEAKED[100:400]}"},
+        {"prompt": "Say more.", "chosen": "More.", "rejected": f"Less: {LEAKED[100:150]}"},
+    ],
+}
 MAIL = f"{prose(7)}\n\nWrite to someone@openwright.dev today.\n"
 
 
@@ -77,6 +109,13 @@ def rich_values(tmp_path):
         "docs/leak.rst": LEAK.encode(),
         "docs/mail.rst": MAIL.encode(),
         **{path: text.encode() for path, text in QUOTES.items()},
+        **{
+            f"src/quoting/part{number}.py": QUOTING.format(
+                number=number, text=prose(600 + number), summary=QUOTED_SUMMARY, more=prose(610 + number, 1)
+            ).encode()
+            for number in range(4)
+        },
+        "src/quoting/mailing.py": MAILING.format(text=prose(620), more=prose(621, 1)).encode(),
     }
     cyrillic = project_files(2, "cyrillic") | {
         "docs/same.rst": SHARED,
@@ -91,6 +130,11 @@ def rich_values(tmp_path):
     values["near_duplicates"] = {"min_jaccard": 0.8}
     values["repeated_text"] = {"min_chars": 150}
     values["personal_data"] = {"action": "redact"}
+    chats = [
+        chat_source(tmp_path, name, kind, CHATS[name])
+        for name, kind in (("talks", "messages"), ("pairs", "preference"))
+    ]
+    values["chats"] = {"window_tokens": 255, "sources": chats}
     values["decontamination"] = {
         "heldout": True,
         "sets": [
@@ -216,6 +260,46 @@ def test_personal_data_is_replaced_and_its_place_kept(made, table):
     assert row["text_sha256"] == sha256_bytes(text.encode())
 
 
+def test_conversations_quote_their_documents_as_they_are_now(made):
+    texts = {row["document_id"]: " ".join(row["text"].split()) for row in read_rows(made, "text/train")}
+    conversations = read_rows(made, "conversations/train")
+    assert all(row["summary"] in texts[row["document_id"]] for row in conversations)
+    quoting = [row["summary"] for row in conversations if row["qualified_name"].startswith("quoting.part")]
+    assert [QUOTED_SUMMARY in summary for summary in quoting] == [True], "it is quoted where the passage stays"
+    (mailing,) = [row for row in conversations if row["qualified_name"] == "quoting.mailing.send"]
+    assert mailing["summary"] == "Send a letter to [EMAIL] at once."
+    assert mailing["signature"] == "(to: str='[EMAIL]') -> None"
+    assert not any("openwright.dev" in json.dumps(row["messages"]) for row in conversations)
+
+
+def test_conversations_and_pairs_from_files_are_held_to_the_same_rules(made):
+    (talk,) = read_rows(made, "chats/train")
+    assert [turn["content"] for turn in talk["completion"]] == ["Write to [EMAIL] or 192.168.0.1?", "Так, [EMAIL]."]
+    assert [(span["part"], span["turn"], span["start"], span["end"]) for span in talk["personal_data"]] == [
+        ("completion", 0, 9, 28),
+        ("completion", 1, 5, 24),
+    ]
+    assert (talk["contamination"], talk["contamination_hits"], len(talk["redacted_from"])) == (0.0, [], 64)
+    (pair,) = read_rows(made, "preferences/train")
+    assert (pair["prompt"][0]["content"], pair["redacted_from"]) == ("Say more.", "")
+    dropped = read_rows(made, "dropped-chats/dropped")
+    assert {(row["source"], row["rule"], row["contamination_hits"][0]["set"]) for row in dropped} == {
+        ("talks", "max_item_overlap", "questions"),
+        ("talks", "max_item_overlap", "heldout"),
+        ("pairs", "max_item_overlap", "questions"),
+    }
+    assert [row["contamination_hits"][0]["part"] for row in dropped if row["source"] == "pairs"] == ["rejected"]
+    report = json.loads((made.path / "corpus.json").read_text())["chats"]["splits"]
+    assert report["chat"]["contamination"] == {
+        "heldout": {"num_examples": 0, "num_dropped": 1},
+        "questions": {"num_examples": 0, "num_dropped": 1},
+    }
+    assert report["chat"]["personal_data"] == {"email": {"num_examples": 1, "num_places": 2}}
+    assert (report["chat"]["num_redacted"], report["chat"]["dropped"]) == (1, {"max_item_overlap": 2})
+    assert report["preference"]["contamination"] == {"questions": {"num_examples": 0, "num_dropped": 1}}
+    assert report["preference"]["personal_data"] == {}
+
+
 def test_lines_that_are_taken_out_of_a_source_are_on_record(made, table):
     row = one(table, "rows", "rows.jsonl#0")
     (text,) = [entry["text"] for entry in read_rows(made, "text/train") if entry["document_id"] == row["document_id"]]
@@ -246,7 +330,7 @@ def test_passages_that_stand_in_another_document_are_taken_out(made, table):
     dropped = [row for row in cut if row["decision"] == "dropped"]
     assert kept
     assert dropped
-    for row in cut:
+    for row in (row for row in cut if row["path"] in QUOTES):
         before = normalise(QUOTES[row["path"]])
         assert row["stat_num_chars"] == len(before)
         for passage in row["passages_removed"]:
@@ -410,7 +494,8 @@ def test_totals_and_steps_agree_with_the_table(made, table):
 def test_the_source_lock_names_every_pin(made):
     lock = json.loads((made.path / "sources.lock").read_text())
     assert lock["format"] == "openwright-sources/1"
-    assert [entry["name"] for entry in lock["sources"]] == ["alpha", "copyleft", "gamma", "rows", "zeta"]
+    names = [entry["name"] for entry in lock["sources"]]
+    assert names == ["alpha", "copyleft", "gamma", "rows", "zeta", "pairs", "talks"]
 
 
 def test_observations_are_no_results(made):

@@ -20,7 +20,7 @@ from data_recipes.tasks import SCRATCH
 from provenance.config import recipe_of
 from provenance.fingerprint import library_versions, stage_fingerprint
 
-NUM_TASKS = 5 + 5 + 1 + 5 + 1 + 2 + 1 + 2
+NUM_TASKS = 5 + 5 + 1 + 5 + 1 + 2 + 2 + 1 + 2
 PROGRAM = (
     "import sys\nfrom pathlib import Path\n"
     f"sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(ROOT)!r}]\n"
