@@ -1,15 +1,21 @@
-"""The command line `openwright`. Everything heavy is imported inside the commands, so that `--help` is instant."""
+"""The command line `openwright`: the commands that make runs, and all others from their own modules.
+
+Everything heavy is imported inside the commands, so that `--help` is instant.
+"""
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from typer import Argument, Option
 
+from openwright.bundle_cli import attest, compare, reproduce, verify
 from openwright.data_cli import data_app
-from openwright.located import CACHE, LOOKUP_CACHE, BundleArgument
-from openwright.options import ARTIFACTS, AsJson, Dev, Store
+from openwright.inspect_cli import inspect_app
+from openwright.located import CACHE, BundleArgument
+from openwright.options import ARTIFACTS, AsJson, Cache, ConfigDir, Dev, Overrides, Store
+from openwright.release_cli import release_app
 from openwright.seeds import SeedOptions
 from openwright.shown_errors import run_shown
 from provenance.errors import ConfigError
@@ -22,18 +28,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-release_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-inspect_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(inspect_app, name="inspect", help="Look inside a bundle: a step, a document, a text.")
 app.add_typer(data_app, name="data", help="Look at a corpus, take documents down.")
 app.add_typer(release_app, name="release", help="Build or sign a bundle; write a human statement.")
 
 Target = Annotated[Path, Argument(metavar="CONFIG_DIR|CONFIG", help="Config directory, or the YAML of one stage.")]
 ConfigFile = Annotated[Path, Argument(metavar="CONFIG", help="YAML of one stage, in its config directory.")]
-ConfigDir = Annotated[Path, Argument(metavar="CONFIG_DIR", help="Config directory with release.yaml.")]
-Overrides = Annotated[
-    list[str] | None, Option("--set", metavar="STAGE.KEY=VALUE", help="Override a value of a config; repeatable.")
-]
 Seeds = Annotated[
     str | None,
     Option("--seeds", metavar="A:B|1,2,5", help="A sweep: the seeds of the training stages, both ends included."),
@@ -44,19 +44,6 @@ SeedOf = Annotated[
 ]
 Fresh = Annotated[bool, Option("--fresh", help="Begin a training run anew, beside an unfinished one.")]
 Twin = Annotated[bool, Option("--twin", help="Take the small twin of the config instead; it is never released.")]
-Yes = Annotated[bool, Option("--yes", help="Run the bundle's code without asking.")]
-PrivateKeyFile = Annotated[
-    Path, Option("--key", metavar="KEY.pem", help="Private key in PEM; its password is asked for.")
-]
-Bundle = Annotated[
-    Path, Argument(metavar="BUNDLE", help="Directory of a bundle (model/ and dataset/), or hf:ORG/NAME[@REVISION].")
-]
-InBundle = Annotated[Path, Option("--in", metavar="BUNDLE", help="Directory of a bundle, or hf:ORG/NAME[@REVISION].")]
-OwnBundle = Annotated[Path, Argument(metavar="BUNDLE", help="Directory of your bundle: model/ and dataset/.")]
-DatasetName = Annotated[
-    str, Option("--dataset", metavar="hf:ORG/NAME|none", help="For hf: the dataset, if not that of the model's card.")
-]
-Cache = Annotated[Path, Option("--cache", metavar="DIR", help="For hf: where what is fetched is kept.")]
 
 
 def _print_version(asked: bool) -> None:
@@ -302,221 +289,8 @@ def status(
         commands.show_status(run_dir, as_json)
 
 
-@app.command()
-def verify(
-    bundle: Bundle,
-    expect: Annotated[
-        str | None, Option("--expect", metavar="DIGEST", help="Manifest digest that you had from a place you trust.")
-    ] = None,
-    key: Annotated[
-        Path | None, Option("--key", metavar="PUB.pem", help="Public key of the publisher, from a place you trust.")
-    ] = None,
-    attesters: Annotated[
-        list[Path] | None, Option("--attester", metavar="PUB.pem", help="Public key of an attester; repeatable.")
-    ] = None,
-    tokens: Annotated[
-        Literal["sample", "all", "none"], Option("--tokens", help="How many token digests to recompute.")
-    ] = "sample",
-    dataset: DatasetName = "",
-    cache: Cache = CACHE,
-    as_json: AsJson = False,
-) -> None:
-    """Check a bundle: bytes, signatures, records, openness.
-
-    From a directory this needs no network; of hf:ORG/NAME every listed file is fetched first.
-    """
-    from openwright import commands
-
-    commands.verify_bundle(BundleArgument(bundle, dataset, cache), expect, key, attesters or (), tokens, as_json)
-
-
-@app.command()
-def reproduce(
-    bundle: Bundle,
-    step: Annotated[
-        str | None, Option("--step", metavar="A:B", help="Replay steps A to B, from the last full checkpoint before A.")
-    ] = None,
-    segments: Annotated[
-        int | None, Option("--segments", min=1, help="How many random segments to replay; 1 if left out.")
-    ] = None,
-    seed: Annotated[int | None, Option("--seed", help="Seed of the choice of segments; fresh if left out.")] = None,
-    stage: Annotated[
-        Literal["pretrain", "sft"] | None, Option("--stage", help="Training stage; any if left out.")
-    ] = None,
-    processes: Annotated[int | None, Option("--processes", min=1, help="Processes to train with.")] = None,
-    full: Annotated[
-        bool, Option("--full", help="Make everything again, from the sources to the bundle, and compare.")
-    ] = False,
-    isolated: Annotated[
-        bool, Option("--isolated", help="In a fresh virtual environment from the bundle's lock files.")
-    ] = False,
-    work: Annotated[
-        Path | None,
-        Option("--work", metavar="DIR", help="Keep rebuild and environment here, and go on with it."),
-    ] = None,
-    data: Annotated[
-        Path | None, Option("--data", metavar="DIR", help="Where the files of local data sets lie, for --full.")
-    ] = None,
-    index_url: Annotated[
-        str | None, Option("--index-url", metavar="URL", help="Package index to fetch sources from, for --full.")
-    ] = None,
-    debian_archive: Annotated[
-        str | None,
-        Option(
-            "--debian-archive", metavar="URL", help="Debian archive to fetch sources from (above pool/), for --full."
-        ),
-    ] = None,
-    dataset: DatasetName = "",
-    cache: Cache = CACHE,
-    yes: Yes = False,
-    as_json: AsJson = False,
-) -> None:
-    """Replay steps, or make all again, and compare the bits.
-
-    This runs the bundle's own code: it says which, and asks first.
-    """
-    from openwright import commands
-
-    options = {"segments": segments, "seed": seed, "num_processes": processes, "stage": stage, "yes": yes}
-    rebuild = {"full": full, "isolated": isolated, "work": work, "data": data}
-    places = {"index_url": index_url, "debian_archive": debian_archive}
-    commands.reproduce_bundle(BundleArgument(bundle, dataset, cache), step, as_json, **options, **rebuild, **places)
-
-
-@app.command()
-def compare(
-    one: Annotated[Path, Argument(metavar="A", help="A run, finished or not; a bundle; hf:ORG/NAME.")],
-    other: Annotated[Path, Argument(metavar="B", help="Another one.")],
-    stage: Annotated[Literal["pretrain", "sft"], Option("--stage", help="Training stage of bundles.")] = "pretrain",
-    cache: Cache = CACHE,
-    as_json: AsJson = False,
-) -> None:
-    """Lay two runs side by side: recipes, steps, losses, scores.
-
-    A measurement and no verdict: the exit code is 0 whatever differs.
-    """
-    from openwright import inspect_commands
-
-    sides = (BundleArgument(one, cache=cache), BundleArgument(other, cache=cache))
-    inspect_commands.compare(*sides, stage, as_json)
-
-
-@app.command()
-def attest(
-    bundle: Bundle,
-    key: PrivateKeyFile,
-    report: Annotated[
-        Path, Option("--report", metavar="REPORT.json", help="What `openwright reproduce BUNDLE --json` printed.")
-    ],
-    dataset: DatasetName = "",
-    cache: Cache = CACHE,
-    as_json: AsJson = False,
-) -> None:
-    """Sign what a replay found, and add it to the bundle."""
-    from openwright import commands
-
-    commands.attest_replay(BundleArgument(bundle, dataset, cache), key, report, as_json)
-
-
-@inspect_app.command("step")
-def inspect_step(
-    step: Annotated[int, Argument(metavar="N", min=1, help="Step, counted from 1.")],
-    bundle: InBundle,
-    stage: Annotated[Literal["pretrain", "sft"], Option("--stage", help="Training stage.")] = "pretrain",
-    dataset: DatasetName = "",
-    cache: Cache = CACHE,
-    as_json: AsJson = False,
-) -> None:
-    """Show what a step read: sources, documents, text."""
-    from openwright import inspect_commands
-
-    inspect_commands.inspect_step(step, BundleArgument(bundle, dataset, cache), stage, as_json)
-
-
-@inspect_app.command("document")
-def inspect_document(
-    document_id: Annotated[str, Argument(metavar="ID", help="Document id, or the beginning of it.")],
-    bundle: InBundle,
-    dataset: DatasetName = "",
-    cache: Cache = CACHE,
-    as_json: AsJson = False,
-) -> None:
-    """Show a document's licence and the steps that read it."""
-    from openwright import inspect_commands
-
-    inspect_commands.inspect_document(document_id, BundleArgument(bundle, dataset, cache), as_json)
-
-
-@inspect_app.command("text")
-def inspect_text(
-    passage: Annotated[str, Argument(metavar="TEXT", help="Passage, compared byte by byte in the form of the tokens.")],
-    bundle: InBundle,
-    limit: Annotated[int, Option("--limit", min=1, help="Most places to name.")] = 10,
-    index: Annotated[Path, Option("--index", metavar="DIR", help="Where the index is kept.")] = LOOKUP_CACHE,
-    dataset: DatasetName = "",
-    cache: Cache = CACHE,
-    as_json: AsJson = False,
-) -> None:
-    """Find a passage in the pretraining text, and its steps.
-
-    The first search in a bundle makes an index, which is kept.
-    """
-    from openwright import inspect_commands
-
-    inspect_commands.inspect_text(passage, BundleArgument(bundle, dataset, cache), limit, index, as_json)
-
-
-@release_app.command("build")
-def release_build(
-    config_dir: ConfigDir,
-    overrides: Overrides = None,
-    dev: Dev = False,
-    calibrate: Annotated[
-        bool, Option("--calibrate", help="Measure the noise between platforms here, by replays; some minutes.")
-    ] = False,
-    calibrate_steps: Annotated[
-        int, Option("--calibrate-steps", min=1, help="Most steps of a measured replay; longer ones are not judged.")
-    ] = 25,
-    artifacts: Store = ARTIFACTS,
-    as_json: AsJson = False,
-) -> None:
-    """Build the bundle from the newest artifacts.
-
-    Nothing is fetched, trained or evaluated. With --calibrate, short stretches are replayed with other kernels, so that
-    `reproduce` can judge replays on platforms that give other bits.
-    """
-    from openwright import commands
-
-    steps = calibrate_steps if calibrate else None
-    commands.build_bundle(config_dir, overrides or (), artifacts, dev, as_json, steps)
-
-
-@release_app.command("statement")
-def release_statement(
-    rule: Annotated[str, Argument(metavar="RULE", help="Rule that needs a statement, as the verdict names it.")],
-    bundle: Annotated[Path, Option("--bundle", metavar="BUNDLE", help="Bundle with the evidence it speaks about.")],
-    name: Annotated[str, Option("--name", help="Who makes the statement.")],
-    role: Annotated[str, Option("--role", help="Their function in the project.")],
-    config_dir: Annotated[Path, Option("--config-dir", metavar="CONFIG_DIR", help="Where the statement is kept.")],
-    text: Annotated[str | None, Option("--text", help="The statement; read from standard input if left out.")] = None,
-    date: Annotated[str | None, Option("--date", help="ISO date of the statement; today if left out.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Write the statement of a person for one rule."""
-    from openwright import commands
-
-    commands.make_statement(rule, bundle, name, role, config_dir, text, date, as_json)
-
-
-@release_app.command("sign")
-def release_sign(bundle: OwnBundle, key: PrivateKeyFile, as_json: AsJson = False) -> None:
-    """Sign a bundle that verifies, with OpenSSF model signing.
-
-    Keys come from openssl: docs/verification.md has the two commands.
-    """
-    from openwright import commands
-
-    commands.sign_release(bundle, key, as_json)
+for verb in (verify, reproduce, compare, attest):
+    app.command()(verb)
 
 
 def main() -> None:
