@@ -10,6 +10,7 @@ from openwright.data_commands import dataset_of
 from openwright.outcome import command
 from openwright.report import print_json, printable, table_lines, write_named
 from provenance.canonical import read_json
+from release.chat_counts import chat_findings
 
 STATS_FORMAT = "openwright-stats/1"
 _MAX_ROWS = 20
@@ -76,7 +77,9 @@ def stats_lines(breakdown: Breakdown) -> list[str]:
 
 
 def chat_lines(corpus: Mapping[str, Any]) -> list[str]:
-    """A table of conversations and pairs from files, by split, and why some were dropped; nothing where there are none.
+    """A table of conversations and pairs from files, by split, why some were dropped, and what rules found in them.
+
+    Nothing where there are none.
 
     Args:
         corpus: value of `corpus.json`.
@@ -91,7 +94,7 @@ def chat_lines(corpus: Mapping[str, Any]) -> list[str]:
         for name, found in splits.items()
         if found["dropped"]
     ]
-    return ["", *table_lines(header, rows), *reasons]
+    return ["", *table_lines(header, rows), *reasons, *chat_findings(corpus)]
 
 
 def _chat_row(name: str, found: Mapping[str, Any]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 
 from provenance.canonical import Json, parse_hex_float
+from release.chat_counts import chat_findings
 from release.components import assertion, licence_of
 from release.display import is_small, render, task_name
 from release.facts import BundleFacts, SourceFacts
@@ -108,6 +109,7 @@ def data_card(facts: BundleFacts) -> str:
         "shipping": components["shipping"],
         "num_forgotten": len(facts.forgotten),
         "corpus": facts.corpus,
+        "chat_findings": chat_findings(facts.corpus),
         "content_digest": facts.dataset_manifest["corpus"]["content_digest"],
         "data_information": licence_of(components, "data_information"),
         "configs": _dataset_configs(facts),

@@ -4,6 +4,7 @@ from typing import Any
 
 from data_recipes.chat_settings import DROPPED_CHATS
 from provenance.canonical import Json
+from release.chat_counts import chat_findings
 from release.components import licence_of
 from release.facts import BundleFacts
 from release.layout import TEXT_FOLDERS
@@ -209,4 +210,5 @@ def _record_set(name: str, path: str, columns: dict[str, str], description: str)
 
 
 def _steps(facts: BundleFacts) -> list[Json]:
-    return [f"{step['name']}: {step['rows_in']} in, {step['rows_out']} out" for step in facts.corpus["steps"]]
+    steps = [f"{step['name']}: {step['rows_in']} in, {step['rows_out']} out" for step in facts.corpus["steps"]]
+    return [*steps, *chat_findings(facts.corpus)]

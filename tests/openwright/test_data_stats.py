@@ -82,6 +82,13 @@ def test_conversations_from_files_are_shown_with_shares_and_reasons() -> None:
     assert row.split() == ["chat", "30", "12", "4", "2", "16.3", "%", "5.0", "%"]
     assert reasons == "dropped from chat: no answer (3), too long (1)"
     assert chat_lines({}) == []
+    counted = {"contamination": {"quiz": {"num_examples": 1, "num_dropped": 2}}, "num_redacted": 4}
+    counted["personal_data"] = {"email": {"num_examples": 4, "num_places": 5}}
+    assert chat_lines({"chats": {"splits": {"chat": split | counted}}})[4:] == [
+        "chat: text of the evaluation set quiz in 3 examples, 2 of them dropped for it",
+        "chat: email in 4 of the examples kept, at 5 places",
+        "chat: 4 of the examples kept are redacted",
+    ]
 
 
 def test_a_file_in_a_directory_that_is_not_there_is_refused(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
