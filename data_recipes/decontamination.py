@@ -21,7 +21,7 @@ from data_recipes.text_kernels import Terms, compiled, segment
 from provenance.canonical import Json
 from provenance.digests import sha256_bytes, tagged_digest
 
-DECONTAMINATION_FORMAT = "openwright-decontamination/1"
+DECONTAMINATION_FORMAT = "openwright-decontamination/2"
 _MIX_A = np.uint64(0xFF51AFD7ED558CCD)
 _SHIFT = np.uint64(33)
 

@@ -68,7 +68,7 @@ class RepeatedTextRules(Config):
 
 
 class DecontaminationRules(Config):
-    """Which evaluation sets the training documents are compared with, and what follows.
+    """Which evaluation sets training documents and examples of `chats` are compared with, and what follows.
 
     Attributes:
         sets: files of items.
@@ -89,7 +89,7 @@ class DecontaminationRules(Config):
 
 
 class PersonalDataRules(Config):
-    """What is done about personal data.
+    """What is done about personal data in documents, and in the turns of `chats`.
 
     Attributes:
         action: `record` counts and keeps the places; `redact` puts a placeholder in the text as well.
