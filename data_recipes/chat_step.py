@@ -11,7 +11,7 @@ import pyarrow as pa
 from data_recipes.build import Build
 from data_recipes.chat_files import ChatExample, ChatFindings, Turn, messages_of, read_chats
 from data_recipes.chat_rules import ChatRules
-from data_recipes.chat_settings import ChatConfig, ChatSource
+from data_recipes.chat_settings import ChatConfig, ChatSource, rows_split
 from data_recipes.compare_steps import evaluation_index
 from data_recipes.part_files import TableWriter, read_columns
 from data_recipes.settings import CorpusConfig
@@ -39,7 +39,11 @@ _GROUP_ROWS = 1024
 
 @dataclass(frozen=True)
 class DroppedChat:
-    """An example that a rule on evaluation sets or personal data dropped; its text is not kept."""
+    """An example that a rule on evaluation sets or personal data dropped; its text is not kept.
+
+    Attributes:
+        split: of the rows that it would have become.
+    """
 
     chat_id: str
     source: str
@@ -127,7 +131,8 @@ def _take(read: ReadChats, rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         findings = ChatFindings(row["overlap"], tuple(row["hits"]), tuple(row["personal_data"]), row["redacted_from"])
         if row["rule"]:
-            read.by_rules.append(DroppedChat(row["chat_id"], source.name, source.split, row["rule"], findings))
+            split = rows_split(source.kind, source.split)
+            read.by_rules.append(DroppedChat(row["chat_id"], source.name, split, row["rule"], findings))
             read.dropped[row["rule"]] += 1
             continue
         prompt, *answers = (_turns(part) for part in (row["prompt"], *row["answers"]))

@@ -6,6 +6,7 @@ from typing import Any
 
 from data_recipes.chat_settings import rows_split
 from provenance.digests import tagged_digest
+from release.chat_counts import wrong_chat_counts
 from release.facts import BundleFacts, SourceFacts
 from release.licence_terms import read_terms
 from release.rule_checks import NEEDS_STATEMENT, NOT_APPLICABLE, UNKNOWN, Finding, failed, first_problem, passed
@@ -104,6 +105,7 @@ def _chat_scope_problems(facts: BundleFacts) -> Iterator[str]:
         for key, of_shards in (("num_rows", "num_documents"), ("num_tokens", "num_tokens")):
             if totals[key] != (counted := sum(source[of_shards] for source in written)):
                 yield f"corpus.json states {key} of the split {split!r} as {totals[key]}, the shards have {counted}"
+    yield from wrong_chat_counts(facts.dataset, stated)
 
 
 def _source_scope_problems(source: SourceFacts, stated: dict[str, Any] | None) -> Iterator[str]:

@@ -85,9 +85,9 @@ def test_conversations_from_files_are_shown_with_shares_and_reasons() -> None:
     counted = {"contamination": {"quiz": {"num_examples": 1, "num_dropped": 2}}, "num_redacted": 4}
     counted["personal_data"] = {"email": {"num_examples": 4, "num_places": 5}}
     assert chat_lines({"chats": {"splits": {"chat": split | counted}}})[4:] == [
-        "chat: text of the evaluation set quiz in 3 examples, 2 of them dropped for it",
-        "chat: email in 4 of the examples kept, at 5 places",
-        "chat: 4 of the examples kept are redacted",
+        "chat: examples with text of the evaluation set quiz: 3, dropped for it: 2",
+        "chat: examples kept with personal data (email): 4, places: 5",
+        "chat: examples kept and redacted: 4",
     ]
 
 
