@@ -15,7 +15,7 @@ The rule, for all configs alike:
   warm-up, decay and a skipped stretch are one step long where they exist.
 * **Processes.** At most 2, sharded over 2 where the real run is sharded; matrices are not cut nor windows shared.
 * **Data.** As many sources as the real corpus has, with the same names, splits, licences and classes of data, made
-  by a seeded program (`openwright.twin_corpus`); a tokenizer of at most 400 tokens trained on them; no limit on epochs.
+  by a seeded program (`openwright.twin_corpus`); a tokenizer of 400 tokens trained on them; no limit on epochs.
 * **Averages.** As many of the last checkpoints of each stage as the real average names, or all that the twin keeps.
 * **Evaluation.** At most 8 items and 6 documents per task.
 
@@ -30,7 +30,6 @@ from typing import Any
 
 import yaml
 
-from data_recipes.settings import MIN_TRAINED_VOCABULARY
 from openwright.configs import RELEASE, StageConfigs, config_model
 from openwright.twin_corpus import write_twin_source
 from provenance.config import EXECUTION_SECTION
@@ -49,7 +48,7 @@ MIN_STEPS = 3
 CHECKPOINT_STEP = 2
 WINDOW_TOKENS = 48
 CONVERSATION_TOKENS = 127
-MAX_VOCABULARY = 400
+VOCABULARY = 400
 HEAD_SIZE = 22
 NUM_HEADS = 3
 CHUNK_TOKENS = 20
@@ -82,8 +81,7 @@ def twin_corpus(values: dict[str, Any], _: Any, sources: Path) -> dict[str, Any]
     """The corpus: small sources, a small vocabulary."""
     allowed = values["policy"]["allow"]
     twins = [write_twin_source(source, allowed, sources) for source in values["sources"]]
-    size = min(max(values["tokenizer"]["vocab_size"], MIN_TRAINED_VOCABULARY), MAX_VOCABULARY)
-    tokenizer = {**values["tokenizer"], "vocab_size": size, "file": None}
+    tokenizer = {**values["tokenizer"], "vocab_size": VOCABULARY, "file": None}
     compared = values["decontamination"] and {**values["decontamination"], "sets": []}  # their files are not here
     conversations = {**values["conversations"], "window_tokens": CONVERSATION_TOKENS}
     execution = {"num_workers": 1, "cache_dir": sources.as_posix(), "data_dir": sources.as_posix()}
@@ -165,7 +163,7 @@ def _checkpoints(values: dict[str, Any], config: RunConfig) -> dict[str, Any]:
 
 
 def _num_parameters(model: ModelConfig) -> int:
-    return model_shape(meta_model(model, MAX_VOCABULARY, 1)).num_parameters
+    return model_shape(meta_model(model, VOCABULARY, 1)).num_parameters
 
 
 def _execution(values: dict[str, Any], config: RunConfig, replicas: int) -> dict[str, Any]:
@@ -184,7 +182,7 @@ def _execution(values: dict[str, Any], config: RunConfig, replicas: int) -> dict
 
 def twin_fields(model: ModelConfig) -> dict[str, Any]:
     """The fields of the twin's model; fields that the config leaves to transformers are set too."""
-    real = meta_model(model, MAX_VOCABULARY, 1).config
+    real = meta_model(model, VOCABULARY, 1).config
     fields = dict(model.fields)
     fields |= {name: size for name, size in _FIELDS.items() if getattr(real, name, None) is not None}
     fields |= _heads(real)

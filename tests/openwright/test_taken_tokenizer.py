@@ -6,6 +6,7 @@ import forge
 import pytest
 
 from data_recipes.settings import TAKEN_TOKENIZER
+from release.cards import model_card
 from release.facts import BundleFacts
 from release.rebuild_plan import RebuildOptions, plan_rebuild
 from release.rule_checks import one_expression, use_terms
@@ -29,6 +30,18 @@ def test_the_bundle_carries_the_file_and_says_whence_and_under_which_licence(bun
     assert "made elsewhere and comes from made by a test: MIT" in (bundle / "model" / "NOTICE").read_text()
     assert check_taken_tokenizer(bundle).verdict == "PASS"
     assert supporting_libraries(BundleFacts(bundle)).result == "pass"
+
+
+def test_the_cards_say_what_the_tokenizer_keeps_of_the_texts(bundle, copy):
+    found = forge.read(bundle / "dataset" / "corpus.json")["tokenizer"]
+    number = found["round_trip"]["num_documents"]
+    assert found == {"num_unknown_tokens": 0, "round_trip": found["round_trip"]}
+    assert f"{number} of {number} texts of a sample come back" in (bundle / "dataset" / "README.md").read_text()
+    verdict = forge.read(bundle / "model" / "openness" / "verdict.json")
+    warning = "Bits per byte count too little here"
+    assert warning not in model_card(BundleFacts(bundle), verdict)
+    forge.edit(copy / "dataset" / "corpus.json", lambda values: values["tokenizer"].update(num_unknown_tokens=1234))
+    assert f"**{warning}**: 1,234 tokens" in model_card(BundleFacts(copy), verdict)
 
 
 def test_a_rebuild_takes_the_file_from_the_bundle(bundle, tmp_path):

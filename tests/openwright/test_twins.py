@@ -19,7 +19,7 @@ from openwright import cli, commands, pipeline
 from openwright.configs import RELEASE, load_directory
 from openwright.pipeline import run_one
 from openwright.plan import PlanOptions, make_plan
-from openwright.twin import CHECKPOINT_STEP, twin_fields, write_twin
+from openwright.twin import CHECKPOINT_STEP, VOCABULARY, twin_fields, write_twin
 from provenance.canonical import read_json, write_json
 from provenance.fingerprint import code_identity
 from provenance.stage import StageContext
@@ -191,6 +191,8 @@ def test_a_twin_keeps_every_option_and_the_shape_of_the_corpus(name, tmp_path):
     stated = [getattr(s, "licence", None) for s in real.models["corpus"].sources]
     assert [getattr(s, "licence", None) for s in twin.models["corpus"].sources] == stated
     assert twin.models["corpus"].policy == real.models["corpus"].policy
+    tokenizer = twin.models["corpus"].tokenizer
+    assert (tokenizer.vocab_size, tokenizer.file) == (VOCABULARY, None), "whatever size the real one has"
 
 
 def test_a_twin_keeps_longer_and_shorter_windows_apart_and_begins_where_a_branch_goes_on(tmp_path):
