@@ -63,17 +63,17 @@ def measure_checkpoints(layout: Layout, corpus: str, directory: str, pairs: int)
     return checkpoint_seconds(_long_run(layout, corpus, directory), pairs)
 
 
-def checkpoint_seconds(run: StepwiseRun, pairs: int) -> dict[str, list[float]]:
-    """Seconds of: beginning a checkpoint, writing one whole, and what steps lose while one is written."""
+def checkpoint_seconds(run: StepwiseRun, pairs: int, block_steps: int = BLOCK_STEPS) -> dict[str, list[float]]:
+    """Seconds of: beginning a checkpoint, writing one whole, and what so many steps lose while one is written."""
     run.steps(3)
     seconds: dict[str, list[float]] = {"stall": [], "blocking": [], "lost": []}
     for _ in range(pairs):
         run.run.world.barrier()
         seconds["blocking"].append(run.start_checkpoint(1) + run.finish_checkpoint())
         run.run.world.barrier()
-        plain = run.steps(BLOCK_STEPS)
+        plain = run.steps(block_steps)
         stall = run.start_checkpoint(2)
-        busy = run.steps(BLOCK_STEPS)
+        busy = run.steps(block_steps)
         seconds["stall"].append(stall)
         seconds["lost"].append(stall + busy - plain + run.finish_checkpoint())
     return seconds

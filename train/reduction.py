@@ -14,7 +14,7 @@ The gradient norm is an exact sum in integers: independent of any order. Legend:
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,8 +24,8 @@ from torch.distributed.fsdp._fully_shard._fsdp_api import ReduceScatter
 from provenance.errors import TrainingError
 from train.layout import Layout, World
 
-_BLOCK_ELEMENTS = 32_768  # both float64 work arrays of a block stay in a core's cache
-_DEVICE_BLOCK_ELEMENTS = 2**22
+_BLOCK_ELEMENTS = 32_768  # both work arrays of a block stay in a core's cache
+_DEVICE_BLOCK_ELEMENTS = 2**22  # GPUs want few and large kernels
 _FRACTION_BITS = 30
 BUCKET_ELEMENTS = 4 * 2**20
 
@@ -123,7 +123,7 @@ class ReplicaReducer:
 
     def __init__(self, sizes: Sequence[int], layout: Layout) -> None:
         self._layout = layout
-        self._buckets = _buckets(sizes)
+        self._buckets = _buckets(sizes, BUCKET_ELEMENTS)
         self._pending: list[_Exchange] = []
 
     @property
@@ -197,11 +197,11 @@ class _Exchange:
     shapes: list[torch.Size]
 
 
-def _buckets(sizes: Sequence[int]) -> list[range]:
-    """Cut parameters into runs of at most `BUCKET_ELEMENTS` elements, or of one parameter."""
+def _buckets(sizes: Sequence[int], most_elements: int) -> list[range]:
+    """Cut parameters into runs of at most so many elements, or of one parameter."""
     buckets, first, held = [], 0, 0
     for place, size in enumerate(sizes):
-        if place > first and held + size > BUCKET_ELEMENTS:
+        if place > first and held + size > most_elements:
             buckets.append(range(first, place))
             first, held = place, 0
         held += size
@@ -218,13 +218,7 @@ def exact_norm(shards: Sequence[torch.Tensor], world: World) -> float:
     Raises:
         TrainingError: when an element is infinite or not a number.
     """
-    # NaN loses comparisons, so it is made infinite before the maximum over processes.
-    peaks = [torch.zeros((), device=world.device)]
-    for shard in shards:
-        if shard.numel():
-            peaks += torch.aminmax(shard)
-    peak = torch.stack(peaks).double().abs().nan_to_num(nan=math.inf, posinf=math.inf).max().reshape(1)
-    largest = float(world.all_reduce(peak, largest=True))
+    largest = float(world.all_reduce(_largest(shards, world.device), largest=True))
     if not math.isfinite(largest):
         raise TrainingError("a gradient is infinite or not a number", expected="finite gradients")
     if largest == 0.0:
@@ -235,24 +229,48 @@ def exact_norm(shards: Sequence[torch.Tensor], world: World) -> float:
     return math.ldexp(math.sqrt(total), exponent - _FRACTION_BITS)
 
 
+def _largest(shards: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
+    """Largest absolute value, float64 of shape [1]; infinite where an element is not a number."""
+    shards = [shard for shard in shards if shard.numel()]
+    peaks = [torch.zeros((), device=device)]
+    if device.type == "cpu":
+        for shard in shards:
+            peaks += torch.aminmax(shard)
+    elif shards:
+        peaks += torch._foreach_norm(shards, math.inf)  # few kernels for all tensors; on CPUs it is slow
+    # NaN loses comparisons, so it is made infinite before the maximum over processes.
+    return torch.stack(peaks).double().abs().nan_to_num(nan=math.inf, posinf=math.inf).max().reshape(1)
+
+
 def _square_sums(shards: Sequence[torch.Tensor], exponent: int, device: torch.device) -> torch.Tensor:
     """Integer parts and next fraction bits of the scaled squares, summed: int64 of shape [2].
 
-    Scaling by 2**(15 - exponent) before squaring is scaling the square by 2**30. What is summed in float64 are whole
-    numbers below 2**30, at most 2**22 of them: every partial sum is exact, whatever the order.
+    Times 2**60 a scaled square is exact in float64 and, rounded down, an integer of 60 bits: the upper 30 are the
+    integer part. The sum of these integers wraps; that of their upper bits does not, and what it leaves of the other
+    one, the sum of the lower bits, is below 2**63.
     """
     block_elements = _BLOCK_ELEMENTS if device.type == "cpu" else _DEVICE_BLOCK_ELEMENTS
-    scale = 2.0 ** (_FRACTION_BITS // 2 - exponent)
-    squares_N, whole_N = torch.empty(2, block_elements, dtype=torch.float64, device=device)
-    sums = []
-    for shard in shards:
-        for block_N in torch.split(shard.reshape(-1), block_elements):
-            square_N, high_N = squares_N[: block_N.numel()], whole_N[: block_N.numel()]
-            square_N.copy_(block_N).mul_(scale)
-            square_N.mul_(square_N)
-            torch.floor(square_N, out=high_N)
-            low_N = square_N.sub_(high_N).mul_(2.0**_FRACTION_BITS).floor_()
-            sums += [high_N.sum(), low_N.sum()]
-    if not sums:
-        return torch.zeros(2, dtype=torch.int64, device=device)
-    return torch.stack(sums).reshape(-1, 2).to(torch.int64).sum(0)
+    scale = 2.0 ** (2 * (_FRACTION_BITS - exponent))
+    squares_N = torch.empty(block_elements, dtype=torch.float64, device=device)
+    integers_N = torch.empty(block_elements, dtype=torch.int64, device=device)
+    zero = torch.zeros(1, dtype=torch.float64, device=device)
+    sums = list(torch.zeros(2, dtype=torch.int64, device=device))
+    for block_N in _blocks(shards, device, block_elements):
+        square_N, integer_N = squares_N[: block_N.numel()], integers_N[: block_N.numel()]
+        if device.type == "cpu":  # GPUs convert as they multiply
+            block_N = square_N.copy_(block_N)
+        torch.addcmul(zero, block_N, block_N, value=scale, out=square_N)
+        integer_N.copy_(square_N)  # rounds down
+        sums += [integer_N.sum(), integer_N.bitwise_right_shift_(_FRACTION_BITS).sum()]
+    whole, high = torch.stack(sums).view(-1, 2).sum(0)
+    return torch.stack([high, whole - (high << _FRACTION_BITS)])
+
+
+def _blocks(shards: Sequence[torch.Tensor], device: torch.device, block_elements: int) -> Iterator[torch.Tensor]:
+    """All elements in flat blocks; on GPUs small tensors are put together."""
+    flat = [shard.reshape(-1) for shard in shards]
+    for run in _buckets([shard_N.numel() for shard_N in flat], 0 if device.type == "cpu" else block_elements):
+        if len(run) == 1:
+            yield from torch.split(flat[run[0]], block_elements)
+        elif run:
+            yield torch.cat([flat[place] for place in run])

@@ -79,6 +79,12 @@ def test_norm_is_the_exact_sum_rounded(values: list[float]) -> None:
     assert found == pytest.approx(math.sqrt(total), rel=1e-8, abs=0)
 
 
+def test_norm_of_many_large_elements_is_exact() -> None:
+    """Their squares add up beyond 64 bits."""
+    values_N = torch.full((2**16,), 1.0 - 2.0**-24)
+    assert exact_norm([values_N, values_N[:0], 2.0**-140 * values_N], World()) == 2.0**8 * (1.0 - 2.0**-24)
+
+
 @given(st.lists(FINITE, min_size=2, max_size=60), st.randoms())
 def test_norm_does_not_depend_on_order_or_cuts(values: list[float], draw: "object") -> None:
     whole = exact_norm([torch.tensor(values, dtype=torch.float32)], World())
