@@ -12,7 +12,7 @@ from typing import Any
 from openwright.branching import find_run
 from openwright.report import table_lines
 from provenance.canonical import Json, read_json
-from provenance.ledger import read_chain
+from release.readable import ledger_records
 from release.tensor_diff import stored_tensors
 from train.checkpoint_records import checkpoint_name
 from train.distances import StoredArrays, distance_between
@@ -66,16 +66,16 @@ class LedgerWalk:
         self.steps = self._walk(ledger)
 
     def _walk(self, ledger: Path) -> Iterator[dict[str, Any]]:
-        for record in read_chain(ledger):
-            match record["kind"]:
+        for kind, record in ledger_records(ledger):
+            match kind:
                 case "step":
                     yield record
                 case "start":
-                    self.stage = str(record["stage"])
+                    self.stage = record["stage"]
                 case "evaluation":
-                    self.bits_per_byte[int(record["step"])] = record["bits_per_byte"]
+                    self.bits_per_byte[record["step"]] = record["bits_per_byte"]
                 case "checkpoint":
-                    self.weights_digests[int(record["step"])] = record["weights_digest"]
+                    self.weights_digests[record["step"]] = record["weights_digest"]
 
     def finish(self) -> None:
         """Walk to the end of the ledger."""
@@ -134,7 +134,7 @@ def _shared_steps(one: LedgerWalk, other: LedgerWalk) -> Iterator[tuple[dict[str
     while left is not None and right is not None:
         if left["step"] == right["step"]:
             yield left, right
-        ahead = int(left["step"]) - int(right["step"])
+        ahead = left["step"] - right["step"]
         left = next(lefts, None) if ahead <= 0 else left
         right = next(rights, None) if ahead >= 0 else right
 

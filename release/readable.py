@@ -1,8 +1,8 @@
 """Whether the records that a command is about to read have the form that `docs/formats.md` gives them.
 
-`verify` judges a bundle and gives verdicts. `reproduce` and `inspect` go on to use a stranger's records: they look here
-first, so that a record of another form is refused by file and field, before anything runs, and nothing that comes after
-has to expect one. Nothing here says that a record is true.
+`verify` judges a bundle and gives verdicts. `reproduce`, `inspect` and `compare` go on to use a stranger's records: they
+look here first, so that a record of another form is refused by file and field, before anything runs, and nothing that
+comes after has to expect one. Nothing here says that a record is true.
 """
 
 import os
@@ -22,10 +22,12 @@ from data_recipes.conversation_rows import CONVERSATION_COLUMNS
 from data_recipes.documents import DOCUMENTS_SCHEMA
 from provenance.canonical import Json
 from provenance.errors import BundleError
+from provenance.ledger import read_chain as chained_records
 from provenance.made_model import AVERAGE, AVERAGE_RECORD
 from release.bundle import RECORD_NAME
 from release.bundle_limits import too_large
 from release.record_forms import (
+    LEDGER_FORMS,
     CheckpointForm,
     CodeForm,
     ComponentsForm,
@@ -293,12 +295,35 @@ def require_order(bundle: Path, stage: str) -> None:
 
 
 def require_for_comparison(bundle: Path, stage: str) -> None:
-    """Refuse a bundle whose records of a stage, or whose evaluation table, could not be laid beside others."""
+    """Refuse a bundle whose recipe of a stage, or whose evaluation table, could not be laid beside others.
+
+    Its ledger may be long: `ledger_records` looks at each record when it is read.
+    """
     records = Records(bundle, "model")
     records.recipe(stage)
-    records.ledger(stage)
     if records.has("model/evaluation/results.json"):
         records.read("model/evaluation/results.json", ResultsForm)
+
+
+def ledger_records(ledger: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Records of a bundle's ledger, or of a run's that may still go on, with their kinds.
+
+    Each is looked at before it is handed out; those of kinds that `compare` does not read are left out.
+
+    Raises:
+        ArtifactError: where the chain does not hold.
+        BundleError: for a record of another form, naming line and field.
+    """
+    for number, record in enumerate(chained_records(ledger), start=1):
+        kind = str(record.get("kind"))
+        if kind not in LEDGER_FORMS:
+            continue
+        try:
+            _fit_model(record, LEDGER_FORMS[kind], f"{ledger}:{number}")
+        except Mismatch as error:
+            told = f"a {kind} record of a ledger as docs/formats.md has it"
+            raise BundleError(error.detail, expected=told, where=error.where) from None
+        yield kind, record
 
 
 def require_for_inspection(bundle: Path, *, with_text: bool, with_conversations: bool) -> None:

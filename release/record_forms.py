@@ -196,3 +196,40 @@ class ResultsForm(RecordForm):
     """`results.json` of an evaluation."""
 
     rows: list[ScoreForm]
+
+
+class LedgerStartForm(RecordForm):
+    """What comparing runs reads of a ledger's first record."""
+
+    stage: str
+
+
+class LedgerStepForm(RecordForm):
+    """What it reads of a step; all other fields are compared whatever they hold."""
+
+    step: _Positive
+    loss: _Number
+    tokens_by_source: dict[str, _Count]
+
+
+class LedgerEvaluationForm(RecordForm):
+    """What it reads of held-out text."""
+
+    step: _Count
+    bits_per_byte: _Number
+
+
+class LedgerCheckpointForm(RecordForm):
+    """What it reads of a checkpoint."""
+
+    step: _Count
+    weights_digest: str
+
+
+LEDGER_FORMS: dict[str, type[RecordForm]] = {
+    "start": LedgerStartForm,
+    "step": LedgerStepForm,
+    "evaluation": LedgerEvaluationForm,
+    "checkpoint": LedgerCheckpointForm,
+}
+"""By kind, what comparing runs reads of a ledger's records."""

@@ -103,10 +103,47 @@ def test_each_ledger_is_walked_once_and_to_its_end(tmp_path, capsys, monkeypatch
         walked.append(path.parent.name)
         return read_chain(path)
 
-    monkeypatch.setattr("openwright.comparing.read_chain", counted)
+    monkeypatch.setattr("release.readable.chained_records", counted)
     found = compared(capsys, one, longer)
     assert sorted(walked) == ["longer", "one"]
     assert [row["step"] for row in found["heldout"]] == [2, 8]
     ledger = longer / "ledger.jsonl"
     ledger.write_bytes(ledger.read_bytes().replace(b'"alpha7"', b'"alphaX"', 1))
     assert cli.invoke(["compare", str(one), str(longer)]) == 1  # though no step that both have is touched
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        ({"kind": "step"}, "ledger.jsonl:2: field 'step'"),
+        ({"kind": "step", "step": "1", "loss": "0x1.0p+1", "tokens_by_source": {}}, "ledger.jsonl:2: field 'step'"),
+        ({"kind": "step", "step": 1, "loss": 3, "tokens_by_source": {}}, "ledger.jsonl:2: field 'loss'"),
+        ({"kind": "step", "step": 1, "loss": "0x1.0p+1", "tokens_by_source": [1]}, "field 'tokens_by_source'"),
+        ({"kind": "evaluation", "step": 1, "bits_per_byte": "nan"}, "field 'bits_per_byte'"),
+        ({"kind": "checkpoint", "step": 1, "weights_digest": None}, "field 'weights_digest'"),
+        ({"kind": "start", "stage": 1}, "field 'stage'"),
+    ],
+)
+def test_a_record_of_another_form_is_refused_by_line_and_field(tmp_path, capsys, record, words):
+    one, odd = write_run(tmp_path / "one", range(1, 3)), write_run(tmp_path / "odd", range(1, 3))
+    (odd / "ledger.jsonl").unlink()
+    writer = ChainWriter(odd / "ledger.jsonl")
+    writer.append({"kind": "start", "stage": "pretrain"})
+    writer.append(record)
+    writer.close()
+    assert cli.invoke(["compare", str(one), str(odd)]) == 1
+    told = capsys.readouterr().err
+    assert words in told
+    assert "Traceback" not in told
+
+
+def test_kinds_that_nobody_compares_are_passed_over_and_a_run_that_has_just_begun_has_no_steps(tmp_path, capsys):
+    one, new = write_run(tmp_path / "one", range(1, 3)), write_run(tmp_path / "new", range(1, 3))
+    (new / "ledger.jsonl").write_bytes(b"")
+    assert compared(capsys, one, new)["steps"]["shared"] == []
+    writer = ChainWriter(new / "ledger.jsonl")
+    writer.append({"kind": "start", "stage": "pretrain"})
+    writer.append({"kind": "skip", "first": 1, "last": 2})
+    writer.append({"other": 1})
+    writer.close()
+    assert compared(capsys, one, new)["stages"] == ["pretrain", "pretrain"]
