@@ -135,7 +135,7 @@ def _bundle_at(place: Path) -> Path:
     """
     if not place.is_dir():
         raise ConfigError(
-            "no such directory",
+            "a file" if place.is_file() else "no such directory",
             expected=f"a bundle: a directory with model/ and dataset/, or {PREFIX}ORG/NAME[@REVISION]",
             where=str(place),
             next_command="openwright run CONFIG_DIR, which prints where its bundle lies",

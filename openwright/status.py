@@ -159,7 +159,22 @@ class RunReader:
     _num_restarts: int = 0
 
     def read(self) -> RunStatus:
-        """Return where the run stands now."""
+        """Return where the run stands now.
+
+        Raises:
+            ArtifactError: when its files hold no records of a run: a directory may hold a `ledger.jsonl` of others.
+        """
+        try:
+            return self._read()
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ArtifactError(
+                f"{LEDGER_NAME} or {JOURNAL_NAME} is not that of a training run",
+                expected="the records of a run, as docs/formats.md has them",
+                where=str(self.run),
+                next_command="openwright status RUN, with the directory of a run or of artifacts",
+            ) from None
+
+    def _read(self) -> RunStatus:
         if _size(self.run / LEDGER_NAME) < self._ledger_end or _size(self.run / JOURNAL_NAME) < self._journal_end:
             self._forget()  # a resumed run cut its ledger back
         self._read_ledger(self.run / LEDGER_NAME)

@@ -1,6 +1,6 @@
 """Whether the records that a command is about to read have the form that `docs/formats.md` gives them.
 
-`verify` judges a bundle and gives verdicts. `reproduce`, `inspect` and `compare` go on to use a stranger's records: they
+`verify` judges a bundle and gives verdicts. `reproduce`, `inspect` and `compare` go on to use a stranger's records and
 look here first, so that a record of another form is refused by file and field, before anything runs, and nothing that
 comes after has to expect one. Nothing here says that a record is true.
 """

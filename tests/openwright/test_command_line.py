@@ -129,6 +129,7 @@ def test_starting_stages_and_replays_does_not_load_torch():
         (["release", "sign", "x", "--key", "no-such-key.pem"], "no such directory"),
         (["verify", "configs", "--key", "no-such-key.pem"], "cannot read the key"),
         (["verify", "x"], "no such directory"),
+        (["verify", "README.md"], "README.md: a file"),
         (["inspect", "step", "1", "--in", "x"], "no such directory"),
         (["reproduce", "x"], "no such directory"),
         (["attest", "x", "--key", "k.pem"], "--report"),

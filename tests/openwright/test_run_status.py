@@ -151,6 +151,18 @@ def test_no_run_is_an_error_with_the_next_command(tmp_path):
             find_runs(root)
 
 
+@pytest.mark.parametrize(
+    "line", ["garbage", "[1]", '{"x":1}', '{"kind":"step","step":"one"}', '{"kind":"step","step":1,"loss":3}', "\udcff"]
+)
+def test_a_ledger_of_something_else_is_refused_by_its_place(tmp_path, line):
+    run = write_run(tmp_path, 2)
+    with (run / "ledger.jsonl").open("a", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(line + "\n")
+    with pytest.raises(ArtifactError, match=r"not that of a training run") as caught:
+        status_of(run)
+    assert caught.value.where == str(run)
+
+
 def test_following_goes_on_until_the_run_has_finished(tmp_path):
     fake = FakeRun(tmp_path / "pretrain" / ".work-abc")
     seen, looks = [], []
