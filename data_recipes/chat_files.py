@@ -4,8 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,31 +47,39 @@ class ChatFindings:
     redacted_from: str = ""
 
 
+NOTHING_FOUND = ChatFindings()
+
+
 @dataclass(frozen=True)
 class ChatExample:
     """One conversation, or one prompt with a chosen and a rejected answer.
 
     Attributes:
+        key: digest `chat/1` of its source, its turns and which of them are trained.
         prompt: turns that are read and not trained.
         answers: turns of which those of the assistant are trained: one sequence, or the chosen and the rejected one.
     """
 
+    key: str
     source: str
     split: str
     licence: str
     prompt: tuple[Turn, ...]
     answers: tuple[tuple[Turn, ...], ...]
-    findings: ChatFindings = field(default=ChatFindings(), compare=False)
-
-    @cached_property
-    def key(self) -> str:
-        """Digest `chat/1` of its source, its turns and which of them are trained."""
-        return tagged_digest("chat/1", {"source": self.source, "prompt": self.prompt, "answers": self.answers})
+    findings: ChatFindings = NOTHING_FOUND
 
     @property
     def content(self) -> tuple[Any, ...]:
         """What makes two examples the same, whatever their sources."""
         return (self.prompt, self.answers)
+
+
+def make_example(
+    source: str, split: str, licence: str, prompt: tuple[Turn, ...], answers: tuple[tuple[Turn, ...], ...]
+) -> ChatExample:
+    """Return an example with the key of its turns, in which nothing was looked for yet."""
+    key = tagged_digest("chat/1", {"source": source, "prompt": prompt, "answers": answers})
+    return ChatExample(key, source, split, licence, prompt, answers)
 
 
 def messages_of(turns: Iterable[Turn]) -> list[dict[str, str]]:
@@ -151,7 +158,7 @@ def _example(source: ChatSource, values: dict[str, Any], policy: LicencePolicy) 
     for answer in answers:
         if not answer or answer[-1][0] != "assistant" or not answer[-1][1].strip():
             raise _BadRow(NO_ANSWER)
-    return ChatExample(source.name, source.split, licence, prompt, answers)
+    return make_example(source.name, source.split, licence, prompt, answers)
 
 
 def _licence(source: ChatSource, values: dict[str, Any], policy: LicencePolicy) -> str:

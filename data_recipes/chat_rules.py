@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_recipes.chat_files import EQUAL_ANSWERS, ChatExample, ChatFindings, Turn
+from data_recipes.chat_files import EQUAL_ANSWERS, ChatExample, ChatFindings, Turn, make_example
 from data_recipes.chat_settings import PROMPT, parts_of
 from data_recipes.decontamination import EvaluationIndex, Hit
 from data_recipes.filters import QualityRules
@@ -100,8 +100,9 @@ class ChatRules:
                 if self.index is not None:
                     read[part].append(_read_turn(part, number, content, segments))
         prompt, *answers = (tuple(of_part) for of_part in turns.values())
-        redacted = replace(example, prompt=prompt, answers=tuple(answers))
-        findings = ChatFindings(personal_data=tuple(spans), redacted_from="" if redacted == example else example.key)
+        redacted = make_example(example.source, example.split, example.licence, prompt, tuple(answers))
+        redacted_from = example.key if redacted.key != example.key else ""
+        findings = ChatFindings(personal_data=tuple(spans), redacted_from=redacted_from)
         return _Searched(replace(redacted, findings=findings), read, num_found)
 
     def _compared(self, example: ChatExample, read: dict[str, list[_ReadTurn]], index: EvaluationIndex) -> ChatExample:

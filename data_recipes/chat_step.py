@@ -1,5 +1,6 @@
 """Step `chats`: one file of conversations or pairs becomes examples that the rules were applied to, in scratch."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from data_recipes.build import Build
-from data_recipes.chat_files import ChatExample, ChatFindings, Turn, messages_of, read_chats
+from data_recipes.chat_files import NOTHING_FOUND, ChatExample, ChatFindings, Turn, messages_of, read_chats
 from data_recipes.chat_rules import ChatRules
 from data_recipes.chat_settings import ChatConfig, ChatSource, rows_split
 from data_recipes.compare_steps import evaluation_index
@@ -129,14 +130,16 @@ def stored_chats(root: Path, config: CorpusConfig, records: Sequence[TaskRecord]
 def _take(read: ReadChats, rows: Sequence[Mapping[str, Any]]) -> None:
     source = read.source
     for row in rows:
-        findings = ChatFindings(row["overlap"], tuple(row["hits"]), tuple(row["personal_data"]), row["redacted_from"])
+        hits, spans = tuple(row["hits"]), tuple(row["personal_data"])
+        findings = ChatFindings(row["overlap"], hits, spans, row["redacted_from"]) if hits or spans else NOTHING_FOUND
         if row["rule"]:
             split = rows_split(source.kind, source.split)
             read.by_rules.append(DroppedChat(row["chat_id"], source.name, split, row["rule"], findings))
             read.dropped[row["rule"]] += 1
             continue
         prompt, *answers = (_turns(part) for part in (row["prompt"], *row["answers"]))
-        read.kept.append(ChatExample(source.name, source.split, row["licence"], prompt, tuple(answers), findings))
+        key, licence = row["chat_id"], row["licence"]
+        read.kept.append(ChatExample(key, source.name, source.split, licence, prompt, tuple(answers), findings))
 
 
 def _in_order(config: ChatConfig) -> list[ChatSource]:
@@ -166,7 +169,8 @@ def _row(example: ChatExample, rule: str) -> dict[str, Any]:
 
 
 def _turns(messages: Sequence[Mapping[str, str]]) -> tuple[Turn, ...]:
-    return tuple((message["role"], message["content"]) for message in messages)
+    # All examples are in memory: each role is there once.
+    return tuple((sys.intern(message["role"]), message["content"]) for message in messages)
 
 
 def _path(number: int) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from data_recipes.chat_files import EQUAL_ANSWERS, ChatExample
+from data_recipes.chat_files import EQUAL_ANSWERS, ChatExample, make_example
 from data_recipes.chat_rules import ChatRules
 from data_recipes.decontamination import build_index
 from data_recipes.evaluation_sets import EvaluationItem
@@ -36,12 +36,12 @@ TOKEN = "hf_" + "Ab1" * 11 + "x"
 
 def talk(*contents: str, split: str = "train") -> ChatExample:
     turns = tuple((("user", "assistant")[number % 2], content) for number, content in enumerate(contents))
-    return ChatExample("talks", split, "MIT", (), (turns,))
+    return make_example("talks", split, "MIT", (), (turns,))
 
 
 def pair(prompt: str, chosen: str, rejected: str) -> ChatExample:
     answers = tuple((("assistant", content),) for content in (chosen, rejected))
-    return ChatExample("pairs", "train", "MIT", (("user", prompt),), answers)
+    return make_example("pairs", "train", "MIT", (("user", prompt),), answers)
 
 
 def judge(

@@ -1,12 +1,13 @@
 """What a corpus says of evaluation sets and personal data in its conversations from files, against their rows."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from data_recipes.chat_files import ChatExample, ChatFindings
+from data_recipes.chat_files import ChatFindings, make_example
 from data_recipes.chat_step import DroppedChat
 from data_recipes.chat_table import write_dropped, write_examples
 from release.chat_counts import chat_findings, wrong_chat_counts
@@ -29,8 +30,9 @@ STATED = {
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("dataset")
     answers = ((("user", "ask"), ("assistant", "да")),)
-    kept = [ChatExample(f"source {number}", "train", "MIT", (), answers, found) for number, found in enumerate(FOUND)]
-    write_examples("chat", [(example, example.key) for example in kept], root)
+    example = make_example("talks", "train", "MIT", (), answers)
+    kept = [replace(example, key=f"{number:064x}", findings=found) for number, found in enumerate(FOUND)]
+    write_examples("chat", [(one, one.key) for one in kept], root)
     rules = ("max_item_overlap", "max_num_emails")
     write_dropped([DroppedChat("1" * 64, "talks", "chat", rule, FOUND[0]) for rule in rules], root)
     return root
