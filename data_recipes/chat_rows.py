@@ -155,7 +155,7 @@ def _without_repeats(
     for kind in ("chat", "preference"):
         seen: set[Any] = set()
         for name in (f"{kind}-heldout", kind):
-            for example in sorted(examples.get(name, ()), key=lambda example: example.key):
+            for example in sorted(examples.get(name, ()), key=lambda one: (one.key, one.findings.redacted_from)):
                 if example.content in seen:
                     reports[name].dropped[DUPLICATE] += 1
                 else:

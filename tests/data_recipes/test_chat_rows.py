@@ -25,6 +25,7 @@ from provenance.errors import DataError, SourceError
 
 WIDTH = 64
 END = "<|end|>"
+REDACT = {"personal_data": {"action": "redact"}}
 
 
 @pytest.fixture(scope="module")
@@ -252,3 +253,15 @@ def test_best_fit_places_every_piece_once_and_never_too_much(lengths):
     # Any two rows together hold more than one row could: else the later one would have gone into the earlier.
     sums = sorted(sum(lengths[number] for number in row) for row in rows)
     assert len(sums) < 2 or sums[0] + sums[1] > 50
+
+
+def test_of_examples_that_redaction_made_equal_one_stays_whatever_their_order(tmp_path, tokenizer):
+    talks = [_talk(f"write to {name}@openwright.dev", "yes") for name in ("one", "two", "three")]
+    found = []
+    for rows in (talks, talks[::-1]):
+        source = chat_source(tmp_path, "a", "messages", rows)
+        built = build_alone(tmp_path, tokenizer, {"window_tokens": 63, "sources": [source]}, **REDACT)
+        assert built.report["splits"]["chat"]["dropped"] == {"equal to another one": 2}
+        found.append(pq.read_table(tmp_path / "work" / "chats" / "train-00000.parquet").to_pylist())
+    assert found[0] == found[1]
+    assert found[0][0]["completion"][0]["content"] == "write to [EMAIL]"
