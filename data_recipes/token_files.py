@@ -10,7 +10,7 @@ import csv
 import gzip
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,23 @@ class Span:
     name: str = ""
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """Documents that follow one another in a token file, and where they stand.
+
+    Attributes:
+        first: number of the first.
+        end: number after that of the last.
+        first_token: first token of the first.
+        end_token: token after the last of the last.
+    """
+
+    first: int
+    end: int
+    first_token: int
+    end_token: int
+
+
 def _refuse(path: Path, found: str, expected: str) -> DataError:
     return DataError(found, expected=expected, where=str(path), next_command="fetch the file again, or leave it out")
 
@@ -65,8 +82,13 @@ def map_tokens(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     return tokens
 
 
-def megatron_spans(tokens_path: Path, index_path: Path) -> tuple[npt.NDArray[Any], Iterator[Span]]:
+def megatron_spans(
+    tokens_path: Path, index_path: Path, stretch: Stretch | None = None
+) -> tuple[npt.NDArray[Any], Iterator[Span]]:
     """Return the tokens of a `.bin` and its documents in order.
+
+    Args:
+        stretch: the documents wanted, of an index that was read whole before: no more of it is read. None for all.
 
     Raises:
         DataError: for an index that is not whole, is of another kind, or does not fit the file of tokens.
@@ -86,8 +108,32 @@ def megatron_spans(tokens_path: Path, index_path: Path) -> tuple[npt.NDArray[Any
     lengths = _array(index_path, "<i4", len(head), num_sequences)
     places = _array(index_path, "<i8", len(head) + 4 * num_sequences, num_sequences)
     bounds = _array(index_path, "<i8", len(head) + 12 * num_sequences, num_bounds)
+    if stretch is not None:
+        return tokens, _stretch_of(index_path, stretch, bounds, places, dtype.itemsize, len(tokens))
     ends = _sequence_ends(index_path, lengths, places, dtype.itemsize, len(tokens))
     return tokens, _documents(index_path, ends, bounds)
+
+
+def _stretch_of(
+    path: Path,
+    stretch: Stretch,
+    bounds: npt.NDArray[Any],
+    places: npt.NDArray[Any],
+    item_bytes: int,
+    num_tokens: int,
+) -> Iterator[Span]:
+    """Documents by their own places in the index: a document ends where the sequence behind it begins."""
+    sequences = np.asarray(bounds[stretch.first : stretch.end + 1])
+    known = (sequences >= 0) & (sequences < len(places))
+    edges = np.full(len(sequences), num_tokens, np.int64)
+    edges[known] = places[sequences[known]] // item_bytes
+    is_whole = len(edges) == stretch.end - stretch.first + 1 and not np.any(np.diff(edges) < 0)
+    if not is_whole or (edges[0], edges[-1]) != (stretch.first_token, stretch.end_token):
+        raise _refuse(path, "other documents than it had", "an index that nobody changes while it is read")
+    return (
+        Span(number, int(first), int(end))
+        for number, first, end in zip(range(stretch.first, stretch.end), edges[:-1], edges[1:], strict=True)
+    )
 
 
 def _array(path: Path, dtype: str, first_byte: int, count: int) -> npt.NDArray[Any]:
@@ -129,12 +175,21 @@ def _documents(path: Path, ends: npt.NDArray[np.int64], bounds: npt.NDArray[Any]
 
 
 def olmo_spans(
-    tokens_path: Path, index_path: Path | None, dtype: str, eos_id: int | None
+    tokens_path: Path,
+    index_path: Path | None,
+    dtype: str,
+    eos_id: int | None,
+    *,
+    stretch: Stretch | None = None,
+    copy: Callable[[str], None] | None = None,
 ) -> tuple[npt.NDArray[Any], Iterator[Span]]:
     """Return the tokens of a `.npy` of OLMo-core and its documents in order.
 
     Args:
-        index_path: its `.csv.gz`; None finds the documents by `eos_id`, which ends each of them.
+        index_path: its `.csv.gz`, or the lines of a stretch in such a file; None finds the documents by `eos_id`, which
+            ends each of them.
+        stretch: the documents wanted; None for all.
+        copy: told the lines of each document before it is yielded.
 
     Raises:
         DataError: for a file of tokens that is none; while documents are read, for an index that is not whole or
@@ -142,19 +197,26 @@ def olmo_spans(
     """
     tokens = map_tokens(tokens_path, TOKEN_DTYPES[dtype])
     if index_path is not None:
-        return tokens, _csv_spans(index_path, len(tokens))
+        return tokens, _csv_spans(index_path, len(tokens), stretch, copy)
     assert eos_id is not None
-    return tokens, _spans_by_eos(tokens, eos_id)
+    return tokens, _spans_by_eos(tokens, eos_id, stretch)
 
 
-def _csv_spans(path: Path, num_tokens: int) -> Iterator[Span]:
-    done = number = 0
+def _csv_spans(
+    path: Path, num_tokens: int, stretch: Stretch | None, copy: Callable[[str], None] | None
+) -> Iterator[Span]:
+    begin, done = (0, 0) if stretch is None else (stretch.first, stretch.first_token)
+    num_tokens = num_tokens if stretch is None else stretch.end_token
+    lines: list[str] = []
     try:
         with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
-            for number, row in enumerate(csv.reader(_short_lines(file))):
+            for number, row in enumerate(csv.reader(_short_lines(file, lines)), begin):
                 first, end = int(row[0]), int(row[1])
                 if first != done or end < first or end > num_tokens:
-                    raise ValueError(f"line {number + 1}: tokens {first} to {end} behind token {done}")
+                    raise ValueError(f"document {number}: tokens {first} to {end} behind token {done}")
+                if copy is not None:
+                    copy("".join(lines))
+                lines.clear()
                 yield Span(number, first, end, row[2] if len(row) > 2 else "")
                 done = end
     except (OSError, EOFError, zlib.error, csv.Error, ValueError, IndexError) as error:
@@ -163,19 +225,21 @@ def _csv_spans(path: Path, num_tokens: int) -> Iterator[Span]:
         raise _refuse(path, f"documents of {done} tokens in all", f"{num_tokens}, as the .npy file has")
 
 
-def _short_lines(file: Any) -> Iterator[str]:
-    """Lines of an index; one without an end is not read to its end."""
+def _short_lines(file: Any, lines: list[str]) -> Iterator[str]:
+    """Lines of an index, which are added to `lines`; one without an end is not read to its end."""
     while line := file.readline(_MAX_FIELD_CHARS):
         if len(line) == _MAX_FIELD_CHARS:
             raise ValueError("a line is too long")
+        lines.append(line)
         yield line
 
 
-def _spans_by_eos(tokens: npt.NDArray[Any], eos_id: int) -> Iterator[Span]:
-    first = number = 0
-    for begin in range(0, len(tokens), _BLOCK):
-        for place in np.flatnonzero(tokens[begin : begin + _BLOCK] == eos_id):
+def _spans_by_eos(tokens: npt.NDArray[Any], eos_id: int, stretch: Stretch | None) -> Iterator[Span]:
+    number, first = (0, 0) if stretch is None else (stretch.first, stretch.first_token)
+    end = len(tokens) if stretch is None else stretch.end_token
+    for begin in range(first, end, _BLOCK):
+        for place in np.flatnonzero(tokens[begin : min(begin + _BLOCK, end)] == eos_id):
             yield Span(number, first, begin + int(place) + 1)
             number, first = number + 1, begin + int(place) + 1
-    if first < len(tokens):
-        yield Span(number, first, len(tokens))
+    if first < end:
+        yield Span(number, first, end)

@@ -6,9 +6,9 @@ rule `undecodable`. Of a source in place (`in_place: true`) every document with 
 `data_recipes/place_step.py` takes the files.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, islice
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from data_recipes.bpe import num_ids, unknown_token_id
+from data_recipes.derived_files import LineCopies, derived_file
 from data_recipes.document import ExtractedDocument, TokenPlace
 from data_recipes.local_files import DatasetFile, pinned_file, pinned_path
 from data_recipes.reading import PartReport, ReadingContext, SourcePart
 from data_recipes.text import OVERSIZED, UNDECODABLE, make_document, normalise
-from data_recipes.token_files import Span, megatron_spans, olmo_spans
+from data_recipes.token_files import Span, Stretch, megatron_spans, olmo_spans
 from data_recipes.token_settings import TokenShard, TokensSource
 from provenance.canonical import Json
 from provenance.errors import DataError
@@ -101,31 +102,53 @@ class TokensReader:
         for file in (shard.tokens, shard.index):
             if file is not None:
                 self._checked(file)
-        tokens, spans = self.spans(number)
         first = begin = num_documents = 0
         last: Span | None = None
-        for last in spans:
-            num_documents += last.end > last.first
-            if last.end - begin >= PART_TOKENS or last.end == len(tokens):
-                yield self._part(number, shard, first, last, (last.end - begin) * tokens.itemsize), num_documents
-                first, begin, num_documents = last.number + 1, last.end, 0
-        if last is not None and first <= last.number:  # empty documents behind the last token
-            yield self._part(number, shard, first, last, 0), 0
+        with LineCopies(self._context.cache_dir) as copies:
+            tokens, spans = self.spans(number, copies.write)
+            for last in spans:
+                num_documents += last.end > last.first
+                if last.end - begin >= PART_TOKENS or last.end == len(tokens):
+                    stretch = Stretch(first, last.number + 1, begin, last.end)
+                    yield self._part(number, shard, stretch, copies.keep(), tokens.itemsize), num_documents
+                    first, begin, num_documents = last.number + 1, last.end, 0
+            if last is not None and first <= last.number:  # empty documents behind the last token
+                stretch = Stretch(first, last.number + 1, begin, begin)
+                yield self._part(number, shard, stretch, copies.keep(), tokens.itemsize), 0
 
-    def _part(self, number: int, shard: TokenShard, first: int, last: Span, size_bytes: int) -> SourcePart:
+    def _part(self, number: int, shard: TokenShard, stretch: Stretch, index: str | None, item_bytes: int) -> SourcePart:
+        """A part; `index` is the digest of its lines of the index, where it cannot be read from its middle."""
         digests = [file.sha256 for file in (shard.tokens, shard.index, self._source.tokenizer) if file is not None]
-        pin = {"shard": number, "files": digests, "first": first, "end": last.number + 1}
-        return SourcePart(f"{shard.tokens.path}@{first}", size_bytes, pin)
+        pin = {"shard": number, "files": digests, **vars(stretch), "index": index}
+        size_bytes = (stretch.end_token - stretch.first_token) * item_bytes
+        return SourcePart(f"{shard.tokens.path}@{stretch.first}", size_bytes, pin)
 
-    def spans(self, number: int) -> tuple[npt.NDArray[Any], Iterator[Span]]:
-        """The tokens of a shard, mapped, and its documents in order; raises as `parts`."""
-        source, shard, data_dir = self._source, self._source.shards[number], self._context.data_dir
-        tokens = data_dir / shard.tokens.path
-        index = None if shard.index is None else data_dir / shard.index.path
-        if source.format == "megatron":
+    def spans(self, number: int, copy: Callable[[str], None] | None = None) -> tuple[npt.NDArray[Any], Iterator[Span]]:
+        """The tokens of a shard, mapped, and its documents in order; raises as `parts`.
+
+        Args:
+            copy: told the lines of a csv index, those of each document before it is yielded.
+        """
+        tokens, index = self._files(number)
+        if self._source.format == "megatron":
             assert index is not None
             return megatron_spans(tokens, index)
-        return olmo_spans(tokens, index, source.dtype or "", source.eos_id)
+        return olmo_spans(tokens, index, self._source.dtype or "", self._source.eos_id, copy=copy)
+
+    def _files(self, number: int) -> tuple[Path, Path | None]:
+        shard, data_dir = self._source.shards[number], self._context.data_dir
+        return data_dir / shard.tokens.path, None if shard.index is None else data_dir / shard.index.path
+
+    def _spans_of_part(self, pin: Json) -> tuple[npt.NDArray[Any], Iterator[Span]]:
+        """The tokens of a shard and the documents of one part of it, read from where they stand."""
+        source, (tokens, index) = self._source, self._files(pin["shard"])
+        stretch = Stretch(pin["first"], pin["end"], pin["first_token"], pin["end_token"])
+        if source.format == "megatron":
+            assert index is not None
+            return megatron_spans(tokens, index, stretch)
+        if pin["index"] is not None:
+            index = derived_file(self._context.cache_dir, pin["index"], f"source {source.name!r}")
+        return olmo_spans(tokens, index, source.dtype or "", source.eos_id, stretch=stretch)
 
     def read(self, part: SourcePart, report: PartReport) -> Iterator[ExtractedDocument]:
         """Yield the documents of one part.
@@ -134,12 +157,12 @@ class TokensReader:
             DataError: for ids that the tokenizer does not have, and as `parts`.
         """
         source, pin = self._source, part.pin
-        tokens, spans = self.spans(pin["shard"])
+        tokens, spans = self._spans_of_part(pin)
         tokenizer = self._tokenizer()
         decoder = _Decoder(tokenizer, unknown_token_id(tokenizer), self._context.limits.max_document_bytes)
         known = _known_ids(tokenizer)
         num_tokens = num_without_eos = num_yielded = 0
-        for span in islice(spans, pin["first"], pin["end"]):
+        for span in spans:
             report.num_files += 1
             ids = np.asarray(tokens[span.first : span.end])
             num_tokens += len(ids)
@@ -155,9 +178,20 @@ class TokensReader:
                 place = TokenPlace(ordinal, pin["num_documents"], span.number, span.first, span.end)
             yield self._document(pin["shard"], span, ids, is_ended, decoder, place)
             num_yielded += 1
+        self._check_number(pin, report.num_files)
         report.facts = {"shard": pin["shard"], "num_tokens": num_tokens, "num_documents": report.num_files}
         if source.in_place:
             report.facts["num_without_eos"] = num_without_eos
+
+    def _check_number(self, pin: Json, num_documents: int) -> None:
+        """Refuse a part of which another process found other documents."""
+        if num_documents != pin["end"] - pin["first"]:
+            raise DataError(
+                f"source {self._source.name!r}: {num_documents} documents from {pin['first']} on",
+                expected=f"{pin['end'] - pin['first']}, as when the file was checked, and that nobody changes it",
+                where=str(self._path(pin["shard"])),
+                next_command="put the pinned file there and run the same command again",
+            )
 
     def _tokenizer(self) -> Tokenizer:
         try:

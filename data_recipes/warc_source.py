@@ -13,7 +13,7 @@ from tempfile import TemporaryFile
 from typing import BinaryIO
 
 from data_recipes import web_pages, web_signals
-from data_recipes.derived_files import derived_file, keep_derived
+from data_recipes.derived_files import DerivedFile, derived_file
 from data_recipes.document import Document, ExtractedDocument, LicenceFinding
 from data_recipes.licences import unresolved
 from data_recipes.local_files import DatasetFile, pinned_path
@@ -86,7 +86,9 @@ class WarcReader:
                     sites.write(tables[-1])
                     tables[-1].seek(0)
                     sites = SiteStatements(self._source.signals)
-            return keep_derived(self._cache_dir, lambda file: merge_tables(tables, file))
+            made = stack.enter_context(DerivedFile(self._cache_dir))
+            merge_tables(tables, made.file)
+            return made.keep()
 
     def _path(self, file: DatasetFile) -> Path:
         return pinned_path(file, self._data_dir, f"source {self._source.name!r}", "a web archive")

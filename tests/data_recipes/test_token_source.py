@@ -144,16 +144,74 @@ def test_shards_that_we_export_are_read(tmp_path):
     assert sorted(item.document.text for item in extracted) == sorted(TEXTS)
 
 
-@pytest.mark.parametrize("kind", WRITERS)
+def shards(kind, directory, documents, **changes):
+    """A source of one shard; of kind `eos`, one of OLMo-core without an index."""
+    WRITERS.get(kind, write_olmo)(directory, documents)
+    pinned = source(directory, "olmo" if kind == "eos" else kind, **changes)
+    if kind == "eos":
+        pinned = pinned.model_copy(update={"shards": [pinned.shards[0].model_copy(update={"index": None})]})
+    return pinned
+
+
+@pytest.mark.parametrize("kind", [*WRITERS, "eos"])
 def test_parts_hold_all_documents_once(kind, tokenizer, tmp_path, monkeypatch):
-    WRITERS[kind](tmp_path, [*documents_of(tokenizer), [EOS]])
-    whole, lock = read(source(tmp_path, kind), tmp_path)
+    pinned = shards(kind, tmp_path, [*documents_of(tokenizer), [EOS], [65]])
+    whole, lock = read(pinned, tmp_path)
     monkeypatch.setattr(token_source, "PART_TOKENS", 20)
     monkeypatch.setattr(token_files, "_BLOCK", 2)
-    reader = TokensReader(source(tmp_path, kind), ReadingContext(ReadingLimits(), tmp_path, tmp_path))
+    reader = TokensReader(pinned, ReadingContext(ReadingLimits(), tmp_path, tmp_path))
     assert len({part.name for part in reader.parts()}) > 2
-    assert read(source(tmp_path, kind), tmp_path) == (whole, lock)
-    assert len(whole) == len(TEXTS)
+    assert read(pinned, tmp_path) == (whole, lock)
+    assert len(whole) == len(TEXTS) + 1
+
+
+def test_empty_documents_behind_the_last_token_are_a_part(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(token_source, "PART_TOKENS", 20)
+    for kind in WRITERS:
+        _, lock = read(shards(kind, tmp_path, [*documents_of(tokenizer), [], []]), tmp_path)
+        assert lock["statistics"]["num_documents"] == len(TEXTS) + 2
+
+
+@pytest.mark.parametrize("kind", [*WRITERS, "eos"])
+def test_a_part_begins_at_its_own_place(kind, tokenizer, tmp_path, monkeypatch):
+    """What stands before it in the index is not read: it may be anything by then."""
+    pinned = shards(kind, tmp_path, documents_of(tokenizer))
+    monkeypatch.setattr(token_source, "PART_TOKENS", 20)
+    reader = TokensReader(pinned, ReadingContext(ReadingLimits(), tmp_path, tmp_path))
+    *_, last = reader.parts()
+    if kind == "megatron":
+        index = bytearray((tmp_path / "a.idx").read_bytes())
+        first_place = len(HEADER) + 25 + 4 * len(TEXTS)
+        index[first_place : first_place + 8] = bytes([255] * 8)
+        (tmp_path / "a.idx").write_bytes(index)
+    if kind == "olmo":
+        (tmp_path / "a.csv.gz").unlink()
+    tokens = tmp_path / pinned.shards[0].tokens.path
+    begin = last.pin["first_token"] * (2 if kind == "megatron" else 4)
+    tokens.write_bytes(bytes(begin) + tokens.read_bytes()[begin:])
+    found = [item.document.text for item in reader.read(last, PartReport())]
+    assert found == TEXTS[last.pin["first"] :]
+
+
+def test_a_part_whose_files_changed_since_they_were_checked_is_refused(tokenizer, tmp_path):
+    context = ReadingContext(ReadingLimits(), tmp_path, tmp_path)
+    reader = TokensReader(shards("megatron", tmp_path, documents_of(tokenizer)), context)
+    (part,) = reader.parts()
+    for documents in (documents_of(tokenizer)[:-1], [[65], *documents_of(tokenizer)]):
+        write_megatron(tmp_path, documents)
+        with pytest.raises(DataError, match="other documents than it had"):
+            list(reader.read(part, PartReport()))
+    reader = TokensReader(shards("eos", tmp_path, documents_of(tokenizer)), context)
+    (part,) = reader.parts()
+    write_olmo(tmp_path, [[EOS], *documents_of(tokenizer)])
+    with pytest.raises(DataError, match="documents from 0 on"):
+        list(reader.read(part, PartReport()))
+    reader = TokensReader(shards("olmo", tmp_path, documents_of(tokenizer)), context)
+    (part,) = reader.parts()
+    (lines,) = (tmp_path / "derived").iterdir()
+    lines.write_bytes(gzip.compress(gzip.decompress(lines.read_bytes()).replace(b"id-0", b"id-9")))
+    with pytest.raises(SourceError, match="source 'shards'"):
+        list(reader.read(part, PartReport()))
 
 
 def test_ids_that_are_no_text_and_long_documents_are_recorded_drops(tokenizer, tmp_path):
