@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from data_recipes.order_file import read_order
-from openwright.configs import RELEASE, TRAINING_STAGES, config_model, kept_overrides, require_directory
+from openwright.configs import RELEASE, TRAINING_STAGES, check_model, config_model, kept_overrides, require_directory
 from provenance.canonical import read_json
 from provenance.config import from_recipe, load_config, read_mapping
 from provenance.digests import sha256_bytes
@@ -53,7 +54,7 @@ def write_branch(
         The stage's new YAML file.
 
     Raises:
-        ArtifactError: when `run` is neither a run nor a bundle.
+        ArtifactError: when `run` is neither a run nor a bundle, or its records are none that can be read.
         ConfigError: for a wrong value, a source that cannot be left out, a directory that exists, or a config
             directory or file that does not.
         ResumeMismatch: when there is no such checkpoint, or the data order before it would be another one.
@@ -67,10 +68,10 @@ def write_branch(
         )
     require_directory(config_dir)
     records, checkpoints = find_run(run, stage)
-    start = next(read_chain(records / "ledger.jsonl"))
-    stage, order = str(start["stage"]), read_order(start["order"], records)
+    start = _start_record(records / "ledger.jsonl")
+    stage, order = start["stage"], read_order(start["order"], records)
     model: Any = config_model(stage)
-    before: RunConfig = from_recipe(read_json(records / "recipe.json"), model)
+    before = _recorded_recipe(records / "recipe.json", model)
     point = keep_branch_point(checkpoints, step, store / _release_name(config_dir / f"{RELEASE}.yaml"))
     phases, draws = before.phases, before.draws_before
     if without:
@@ -89,6 +90,7 @@ def write_branch(
     try:
         path.write_text(header + _yaml(values), encoding="utf-8")
         after = load_config(path, model, overrides)
+        check_model(after, path, overrides)
         check_same_past(before, after, step, draws)
         check_left_out(after, order, step, without)
         text = header + _yaml(after.model_dump(mode="json", exclude_defaults=True))
@@ -103,6 +105,41 @@ def write_branch(
         shutil.rmtree(target)
         raise
     return path
+
+
+def _start_record(ledger: Path) -> dict[str, Any]:
+    """What a run began with, as its ledger tells.
+
+    Raises:
+        ArtifactError: when that is no ledger of a training run, or the run has not begun.
+    """
+    start = next(read_chain(ledger), {})
+    if start.get("kind") != "start" or start.get("stage") not in TRAINING_STAGES or "order" not in start:
+        raise ArtifactError(
+            "the ledger does not begin with the start of a training run",
+            expected="a run that has begun, or a bundle",
+            where=str(ledger),
+            next_command="openwright status, which lists the runs",
+        )
+    return start
+
+
+def _recorded_recipe(path: Path, model: type[RunConfig]) -> RunConfig:
+    """The recipe of a run.
+
+    Raises:
+        ArtifactError: when this version of the program does not read it.
+    """
+    try:
+        return from_recipe(read_json(path), model)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise ArtifactError(
+            f"field {'.'.join(map(str, problem['loc']))!r}: {problem['msg']}",
+            expected="a recipe as this version of Openwright writes it",
+            where=str(path),
+            next_command="branch with the version that made the run; a bundle holds its own in model/code/",
+        ) from None
 
 
 def _give_version(path: Path, digest: str) -> None:

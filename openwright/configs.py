@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from openwright.outcome import command
@@ -83,7 +84,7 @@ def require_release(directory: Path) -> None:
 
 
 def require_directory(directory: Path) -> None:
-    """Refuse a config directory that is not there.
+    """Refuse a config directory that is not there, or that is the one above config directories.
 
     Raises:
         ConfigError: naming it.
@@ -94,6 +95,14 @@ def require_directory(directory: Path) -> None:
             expected=f"a directory with {RELEASE}.yaml and one YAML file per stage",
             where=str(directory),
             next_command="openwright run configs/quickstart",
+        )
+    below = sorted(path.parent for path in directory.glob(f"*/{RELEASE}.yaml"))
+    if below and not (directory / f"{RELEASE}.yaml").is_file():
+        raise ConfigError(
+            f"no {RELEASE}.yaml",
+            expected=f"a config directory; below it {'are' if below[1:] else 'is'} {', '.join(p.name for p in below)}",
+            where=str(directory),
+            next_command=f"the same command with {quote(str(below[0]))}",
         )
 
 
@@ -136,14 +145,14 @@ def _load(directory: Path, stage: str, overrides: Sequence[str]) -> Config:
     path = directory / f"{stage}.yaml"
     try:
         config = load_config(path, config_model(stage), overrides)
-        _check_model(config, path, overrides)
+        check_model(config, path, overrides)
         return config
     except ConfigError as error:
         where = error.where.replace("--set ", f"--set {stage}.", 1)
         raise ConfigError(error.found, expected=error.expected, where=where, next_command=error.next_command) from None
 
 
-def _check_model(config: Any, path: Path, overrides: Sequence[str]) -> None:
+def check_model(config: Any, path: Path, overrides: Sequence[str]) -> None:
     """Refuse a model that transformers does not know, with line and nearest name: before anything is fetched.
 
     Raises:
