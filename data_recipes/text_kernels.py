@@ -14,7 +14,10 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import numba
 import numpy as np
+from numba.core.caching import UserProvidedCacheLocator
 from numpy.typing import NDArray
+
+from provenance.digests import sha256_file
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 Codes = NDArray[np.uint32]
@@ -60,6 +63,19 @@ _MIX_A, _MIX_B = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
 _SHIFT, _HALF = np.uint64(33), np.uint64(32)
 
 
+class KernelsBySource(UserProvidedCacheLocator):  # type: ignore[misc]  # numba is untyped
+    """Where the kernels of a module are kept: by what its source says, so that copies of it share them.
+
+    A bundle's code is such a copy. What numba compiles depends on the source, on numba and on the processor; the last
+    two are numba's business.
+    """
+
+    def __init__(self, function: Callable[..., Any], source_path: str) -> None:
+        super().__init__(function, source_path)
+        source = Path(source_path)
+        self._cache_path = str(Path(numba.config.CACHE_DIR) / f"{source.stem}-{sha256_file(source)}")
+
+
 def _keep_kernels() -> bool:
     """Have numba keep what it compiles in the user's cache, never beside the source: a bundle's code stays as it is.
 
@@ -68,6 +84,7 @@ def _keep_kernels() -> bool:
     """
     if not numba.config.CACHE_DIR:  # unless the user has set numba's own variable
         numba.config.CACHE_DIR = str(KERNEL_CACHE.expanduser())
+    numba.config.CACHE_LOCATOR_CLASSES = f"{__name__}.{KernelsBySource.__name__}"
     place = Path(numba.config.CACHE_DIR)
     try:
         place.mkdir(parents=True, exist_ok=True)

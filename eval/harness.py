@@ -114,7 +114,7 @@ class _Process:
         with self._log_path.open("wb") as log:
             self._child = subprocess.Popen(
                 [
-                    *(sys.executable, "-P", "-m", "eval.worker"),
+                    *(sys.executable, "-P", "-m", "provenance.program", "eval.worker"),
                     *(str(self._scratch / "job.json"), str(self._scratch / "output.json")),
                 ],
                 cwd=self._tasks_dir,

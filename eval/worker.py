@@ -1,4 +1,4 @@
-"""One model through lm-eval, in a process of its own: `python -m eval.worker JOB.json OUTPUT.json`.
+"""One model through lm-eval, in a process of its own: `provenance.program eval.worker JOB.json OUTPUT.json`.
 
 The job names a checkpoint directory and tasks; the output holds, for each task, what lm-eval was given and what it
 answered for every item, and its own aggregates, as hexadecimal floats. The process that starts this one sets the
@@ -22,7 +22,7 @@ from provenance.digests import sha256_bytes
 from provenance.environment import platform_record
 
 
-def main(job_path: Path, output_path: Path) -> None:
+def evaluate(job_path: Path, output_path: Path) -> None:
     """Evaluate the model of a job on its tasks, one after the other."""
     job = read_json(job_path)
     torch.set_num_threads(job["num_threads"])
@@ -97,5 +97,6 @@ def _output(response: Any) -> Json:
     return {"loglikelihood": hex_float(response)}
 
 
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+def main() -> None:
+    """Evaluate the model of the job that the first argument names; the output goes to the second."""
+    evaluate(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,5 +1,6 @@
 """What all tests share: one torch thread, reproducible Hypothesis, no network, and a clean copy of the project."""
 
+import gc
 import importlib
 import importlib.util
 import json
@@ -25,6 +26,13 @@ COPIED = (*PACKAGES, "configs", "requirements", "docs", "README.md", "LICENSE", 
 # What numba compiles is kept in the checkout, for all processes of the tests and for the next run of them.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / ".pytest_cache" / "kernels"))
 
+# So is what Python compiles, here and in the copies of the project: hundreds of processes import it.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# While hundreds of modules are imported, nothing becomes garbage; afterwards there is nothing to find among them.
+gc.disable()
+
 # Files that take longest, longest first: processes share files out in this order, and none is left alone with one.
 LONGEST = (
     *("test_layouts", "test_twins", "test_full_rebuild", "test_runs", "test_crashes", "test_compile", "test_verify"),
@@ -47,6 +55,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     chosen = [item for item in items if "network" not in item.keywords]
     config.hook.pytest_deselected(items=[item for item in items if "network" in item.keywords])
     items[:] = chosen
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage from now on, and only among what tests make."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")

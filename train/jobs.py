@@ -206,8 +206,8 @@ def launch(
         config_file.write_text(yaml.safe_dump(values, sort_keys=True))
     with tempfile.TemporaryDirectory(prefix=".openwright-job-", dir=launcher.job_directory(run_dir)) as scratch:
         job.save(Path(scratch) / "job.json")
-        program = ["--module", "train.worker", str(Path(scratch) / "job.json"), str(num_processes)]
-        command = launcher.command(config_file, program)
+        program = ["provenance.program", "train.worker", str(Path(scratch) / "job.json"), str(num_processes)]
+        command = launcher.command(config_file, ["--module", *program])
         environment = job_environment(root, threads_per_process)
         with subprocess.Popen(
             command, env=environment, cwd=scratch, start_new_session=True, preexec_fn=die_with_parent

@@ -67,7 +67,7 @@ def run_trial(request: TrialRequest, variables: Mapping[str, str]) -> dict[str, 
         asked, found = Path(scratch) / "request.json", Path(scratch) / "found.json"
         write_json(asked, asdict(request))
         environment = {**job_environment(project_root(), request.num_threads), **variables}
-        command = [sys.executable, "-m", "train.trials", str(asked), str(found)]
+        command = [sys.executable, "-m", "provenance.program", "train.trials", str(asked), str(found)]
         done = subprocess.run(command, cwd=scratch, env=environment, check=False)
         if done.returncode != 0:
             told = " ".join(f"{name}={value}" for name, value in variables.items()) or "no variables set"

@@ -1,4 +1,6 @@
-"""Trials: some steps of a run again, honestly and with the last step changed: `python -m train.trials REQUEST FOUND`.
+"""Trials: some steps of a run again, honestly and with the last step changed.
+
+The program is `provenance.program train.trials REQUEST FOUND`.
 
 How far the honest steps end from the recorded checkpoint is the noise of this platform; how far a changed step ends
 from the honest one is what a forger's change amounts to. The change is made in the last step, where it has had the
@@ -214,7 +216,3 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="openwright-trial-run-") as run_dir:
         write_json(Path(sys.argv[2]), measure(request, make_layout(world, 1), Path(run_dir)))
     leave()
-
-
-if __name__ == "__main__":
-    main()

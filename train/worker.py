@@ -1,4 +1,4 @@
-"""The program that `accelerate launch` starts once per process: `python -m train.worker JOB.json NUM_PROCESSES`."""
+"""The program that `accelerate launch` starts once per process: `provenance.program train.worker JOB.json NUM`."""
 
 import os
 import signal
@@ -154,7 +154,3 @@ def _stop_on_signals(run_dir: Path) -> None:
 
     signal.signal(signal.SIGTERM, ask)
     signal.signal(signal.SIGUSR1, ask)
-
-
-if __name__ == "__main__":
-    main()

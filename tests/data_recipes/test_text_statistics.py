@@ -102,6 +102,28 @@ def test_reading_gives_segments_for_what_comes_after():
     assert reading.statistics == measure("one two three")
 
 
+KERNEL = "from data_recipes.text_kernels import compiled\n@compiled\ndef twice(x):\n    return 2 * x\n"
+ASKED = """
+import runpy, sys
+for path in sys.argv[1:]:
+    twice = runpy.run_path(path)["twice"]
+    twice(3)
+    print(sum(twice.stats.cache_hits.values()), sum(twice.stats.cache_misses.values()))
+"""
+
+
+def test_copies_of_a_source_share_its_compiled_code_and_a_changed_one_has_its_own(tmp_path):
+    sources = [("here", KERNEL), ("there", KERNEL), ("changed", KERNEL.replace("2 * x", "3 * x"))]
+    paths = [tmp_path / name / "kernel.py" for name, _ in sources]
+    for path, (_, source) in zip(paths, sources, strict=True):
+        path.parent.mkdir()
+        path.write_text(source)
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    asked = [sys.executable, "-c", ASKED, *map(str, paths)]
+    done = subprocess.run(asked, check=True, env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["0 1", "1 0", "0 1"]
+
+
 @pytest.mark.parametrize("is_kept", [True, False])
 def test_compiled_code_is_kept_in_the_users_cache_and_never_beside_the_source(tmp_path, is_kept):
     source = "from data_recipes.text_kernels import compiled\n@compiled\ndef twice(x):\n    return 2 * x\ntwice(3)"

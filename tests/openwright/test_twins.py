@@ -91,9 +91,9 @@ def train_interrupted(job):
 def evaluate(_, job_path, output_path, tasks_dir, variables):
     os.environ.update(variables)
     os.chdir(tasks_dir)
-    from eval.worker import main
+    from eval import worker
 
-    main(job_path, output_path)
+    worker.evaluate(job_path, output_path)
 
 
 @pytest.fixture

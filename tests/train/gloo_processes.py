@@ -1,5 +1,6 @@
 """Real processes for tests of layouts: started from a server that imported the libraries once, joined by gloo."""
 
+import gc
 import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,16 +14,30 @@ from train.layout import Layout, World, make_layout
 
 TIMEOUT_SECONDS = 240
 PRELOADED = [
+    "pytest",
     "torch.distributed.fsdp",
     "train.loop",
+    *("data_recipes.bpe", "data_recipes.settings", "data_recipes.tokenizer_proof", "train.settings"),
     *(f"transformers.models.{name}.modeling_{name}" for name in ("deepseek_v3", "llama", "olmo3")),
 ]
 
 
-def run_processes(function: Callable[..., None], num_processes: int, *args: Any) -> None:
-    """Call `function(rank, *args)` in each of some processes; fails when one of them fails or hangs."""
+def server() -> Any:
+    """The server that forks processes: whatever they would import, it imported once."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
+    return context
+
+
+def begin() -> None:
+    """What a process does first: no look at what it has from the server, which would copy each page of it."""
+    gc.freeze()
+    torch.set_num_threads(1)
+
+
+def run_processes(function: Callable[..., None], num_processes: int, *args: Any) -> None:
+    """Call `function(rank, *args)` in each of some processes; fails when one of them fails or hangs."""
+    context = server()
     processes = [
         context.Process(target=_call, args=(function, rank, *args), daemon=True) for rank in range(num_processes)
     ]
@@ -37,7 +52,7 @@ def run_processes(function: Callable[..., None], num_processes: int, *args: Any)
 
 
 def _call(function: Callable[..., None], rank: int, *args: Any) -> None:
-    torch.set_num_threads(1)
+    begin()
     function(rank, *args)
 
 

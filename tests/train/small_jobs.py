@@ -1,6 +1,5 @@
 """Whole small jobs without a launcher: in this process, or in processes that a test may kill at any point."""
 
-import multiprocessing
 import os
 import shutil
 import signal
@@ -100,8 +99,7 @@ def start_job(
     (run_dir / STOP_REQUEST).unlink(missing_ok=True)
     rendezvous = run_dir.with_name(f"{run_dir.name}.rendezvous")
     rendezvous.unlink(missing_ok=True)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(gloo_processes.PRELOADED)
+    context = gloo_processes.server()
     values = (size, shard_size, corpus, run_dir, changes, rendezvous, point, more)
     processes: list[BaseProcess] = [
         context.Process(target=_work, args=(rank, *values), daemon=True) for rank in range(size)
@@ -122,7 +120,7 @@ def _work(
     point: Point | None,
     more: tuple[Any, ...],
 ) -> None:
-    torch.set_num_threads(1)
+    gloo_processes.begin()
     torch.use_deterministic_algorithms(True)
     execution = {**changes.get("execution", {}), "num_processes": size, "shard_size": shard_size}
     job = small_job(corpus, run_dir, small_config(**{**changes, "execution": execution}))

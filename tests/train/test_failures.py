@@ -26,7 +26,7 @@ from train.launcher import Launcher
 from train.run_directory import disk_error, lock_directory, read_outcome, report_outcome, unlock_directory
 
 DIRECT = Launcher((sys.executable, "-c", "import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-m', "
-                   "'train.worker', *sys.argv[-2:]]))"))  # fmt: skip
+                   "'provenance.program', *sys.argv[-3:]]))"))  # fmt: skip
 """Starts one worker without accelerate's launcher, whose module its command line still names."""
 
 
