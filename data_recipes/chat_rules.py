@@ -17,17 +17,9 @@ from data_recipes.chat_settings import PROMPT, parts_of
 from data_recipes.decontamination import EvaluationIndex, Hit
 from data_recipes.filters import QualityRules
 from data_recipes.personal_data import find_personal_data, redact
-from data_recipes.rule_settings import CONTAMINATED, DecontaminationRules, Kind, PersonalDataRules
+from data_recipes.rule_settings import CONTAMINATED, PERSONAL_DATA_LIMITS, DecontaminationRules, Kind, PersonalDataRules
 from data_recipes.text import normalise
 from data_recipes.text_kernels import Segments, Terms, segment
-
-LIMITS: dict[Kind, str] = {
-    "email": "max_num_emails",
-    "phone": "max_num_phone_numbers",
-    "ip": "max_num_ip_addresses",
-    "secret": "max_num_secrets",
-}
-"""Quality rules that limit how much personal data a document, or an example, may hold."""
 
 
 class _ReadTurn(NamedTuple):
@@ -54,7 +46,7 @@ class ChatRules:
 
     Attributes:
         personal_data: what is done about personal data.
-        limits: quality rules, of which those in `LIMITS` are applied to the turns of an example together.
+        limits: quality rules, of which those in `PERSONAL_DATA_LIMITS` are applied to the turns of an example together.
         decontamination: what follows from shared text.
         index: the items; None where nothing is compared.
     """
@@ -68,7 +60,7 @@ class ChatRules:
         """Return an example with what was found in it, redacted where that is asked; and the rule that drops it."""
         searched = self._search(example)
         found = searched.example
-        for kind, rule in LIMITS.items():
+        for kind, rule in PERSONAL_DATA_LIMITS.items():
             limit = getattr(self.limits, rule)
             if limit is not None and searched.num_found[kind] > limit:
                 return found, rule

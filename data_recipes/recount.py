@@ -22,6 +22,7 @@ from data_recipes.decisions import DUPLICATE
 from data_recipes.documents import KEPT
 from data_recipes.filters import ENGLISH_RULES, QUALITY_RULES, SPACED_RULES, QualityRules
 from data_recipes.quality_presets import thresholds_of
+from data_recipes.recount_chats import ChatCount, count_chats
 from data_recipes.rule_settings import (
     CONTAMINATED,
     NEAR_DUPLICATE,
@@ -95,6 +96,7 @@ class Recount:
         by_source: in the order of `corpus.json`.
         num_let_in: kept now and not before: they have no tokens yet.
         num_not_compared: of these, those that later rules have not compared with others.
+        chats: conversations and pairs from files, by split of rows.
     """
 
     changed: Mapping[str, tuple[Any, Any]]
@@ -102,6 +104,7 @@ class Recount:
     by_source: tuple[SourceCount, ...]
     num_let_in: int
     num_not_compared: int
+    chats: tuple[ChatCount, ...]
 
 
 def recount(dataset: Path, overrides: Sequence[str]) -> Recount:
@@ -138,6 +141,7 @@ def recount(dataset: Path, overrides: Sequence[str]) -> Recount:
         by_source=tuple(_source(source["name"], documents, decided) for source in corpus["sources"]),
         num_let_in=int(let_in.sum()),
         num_not_compared=int(let_in.sum()) if is_compared else 0,
+        chats=count_chats(dataset, after.quality, after.decontamination),
     )
 
 

@@ -17,6 +17,13 @@ REPEATED_TEXT = "repeated_text"
 
 Kind = Literal["email", "phone", "ip", "secret"]
 KINDS: tuple[Kind, ...] = ("email", "phone", "ip", "secret")
+PERSONAL_DATA_LIMITS: dict[Kind, str] = {
+    "email": "max_num_emails",
+    "phone": "max_num_phone_numbers",
+    "ip": "max_num_ip_addresses",
+    "secret": "max_num_secrets",
+}
+"""Quality rules that limit how much personal data a document, or an example of `chats`, may hold."""
 
 
 LineRuleName = Literal["javascript", "policy", "terminal_mark", "min_num_words"]

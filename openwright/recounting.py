@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data_recipes.recount import RECOUNT_FORMAT, Recount, recount
+from data_recipes.recount_chats import ChatCount
 from openwright.data_commands import dataset_of
 from openwright.outcome import command
 from openwright.report import print_json, printable, table_lines
@@ -34,6 +35,7 @@ def as_document(counted: Recount) -> dict[str, Any]:
         "by_source": [asdict(source) for source in counted.by_source],
         "num_let_in": counted.num_let_in,
         "num_not_compared": counted.num_not_compared,
+        "chats": [asdict(count) for count in counted.chats],
     }
 
 
@@ -54,6 +56,16 @@ def _lines(counted: Recount) -> list[str]:
         lines += ["", f"{counted.num_let_in:,} documents are let in: they have no tokens yet"]
     if counted.num_not_compared:
         lines.append(f"{counted.num_not_compared:,} of them were not compared with others; building tells")
+    return [*lines, *_chat_lines(counted.chats)]
+
+
+def _chat_lines(chats: Sequence[ChatCount]) -> list[str]:
+    if not chats:
+        return []
+    rows = [(one.split, f"{one.kept_before:,}", f"{one.kept_after:,}", _most(one.dropped_after)) for one in chats]
+    lines = ["", *table_lines(("from files", "examples before", "after", "dropped most by"), rows)]
+    if num_not_compared := sum(one.num_not_compared for one in chats):
+        lines.append(f"{num_not_compared:,} of them were not compared with evaluation sets; building tells")
     return lines
 
 

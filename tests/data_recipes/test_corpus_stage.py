@@ -300,6 +300,18 @@ def test_conversations_and_pairs_from_files_are_held_to_the_same_rules(made):
     assert report["preference"]["personal_data"] == {}
 
 
+def test_examples_from_files_are_counted_again_for_other_thresholds(made):
+    def counted(*overrides):
+        return {one.split: (one.kept_before, one.kept_after) for one in recount(made.path, overrides).chats}
+
+    assert counted() == {"chat": (1, 1), "preference": (1, 1)}
+    assert counted("decontamination.action=record") == {"chat": (1, 3), "preference": (1, 2)}
+    assert counted("decontamination.max_item_overlap=0.99") == {"chat": (1, 3), "preference": (1, 2)}
+    assert counted("quality.max_num_emails=1") == {"chat": (1, 0), "preference": (1, 1)}
+    (chat, _) = recount(made.path, ["quality.max_num_emails=0"]).chats
+    assert chat.dropped_after == {"max_num_emails": 2, "max_item_overlap": 1}
+
+
 def test_lines_that_are_taken_out_of_a_source_are_on_record(made, table):
     row = one(table, "rows", "rows.jsonl#0")
     (text,) = [entry["text"] for entry in read_rows(made, "text/train") if entry["document_id"] == row["document_id"]]

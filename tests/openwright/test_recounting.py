@@ -8,6 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data_recipes.chat_files import ChatFindings
+from data_recipes.chat_step import DroppedChat
+from data_recipes.chat_table import write_dropped
 from data_recipes.filters import QUALITY_RULES, QualityRules
 from data_recipes.rule_settings import DecontaminationRules, NearDuplicateRules
 from openwright import cli
@@ -101,6 +104,19 @@ def test_a_table_for_people_says_what_changes(corpus, capsys):
     assert any(line.startswith("beta") for line in lines)
     assert lines[-3].startswith("2 documents are let in")
     assert lines[-1] == "next: write these thresholds into corpus.yaml"
+
+
+def test_examples_from_files_have_a_table_of_their_own(corpus, capsys):
+    assert counted(corpus, capsys)["chats"] == []
+    dropped = [("max_item_overlap", ChatFindings(0.5)), ("max_num_emails", ChatFindings())]
+    write_dropped([DroppedChat("0" * 64, "talks", "chat", *one) for one in dropped], corpus)
+    assert cli.invoke(["data", "recount", "--in", str(corpus)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-4].startswith("from files")
+    assert lines[-3].split() == ["chat", "0", "1", "max_item_overlap", "(1)"]
+    assert lines[-2].startswith("1 of them were not compared with evaluation sets")
+    (chat,) = counted(corpus, capsys, "--set", "decontamination.max_item_overlap=0.5")["chats"]
+    assert (chat["split"], chat["kept_after"], chat["dropped_after"]) == ("chat", 2, {})
 
 
 @pytest.mark.parametrize(
