@@ -333,6 +333,8 @@ def verify_bundle(
         results = verify_release(found.path, expect=expect, tokens=tokens, key=key, attesters=attesters)
     results = [*found.checks(), *results]
     following = f"openwright reproduce {found.argument}"
+    if not (found.path / "dataset").is_dir():
+        following = "put the dataset beside model/ as dataset/ and verify again; replays need it too"
     if any(result.verdict == "FAIL" for result in results):
         following = "get the bundle again; if it fails again, send its publisher the lines with FAIL"
     _print_checks(found, results, following, as_json, lines=in_words(results))

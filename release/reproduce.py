@@ -9,6 +9,7 @@ import secrets
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal
 
 from provenance.console import heading
@@ -93,7 +94,12 @@ def reproduce(bundle: Path, **chosen: Any) -> list[ReplayResult]:
 def _require(bundle: Path) -> None:
     for needed in ("model/manifest.json", "model/code", "dataset/tokens/tokens.json"):
         if not (bundle / needed).exists():
-            raise BundleError(f"{needed} is missing", expected="a bundle with code and token shards", where=str(bundle))
+            raise BundleError(
+                f"{needed} is missing",
+                expected="a bundle with code and token shards",
+                where=str(bundle),
+                next_command=f"openwright verify {quote(str(bundle))}, which says what else is missing",
+            )
 
 
 def _unless_unreadable(output: Path, ending: Ending) -> Ending:

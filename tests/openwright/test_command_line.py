@@ -176,6 +176,7 @@ def test_an_error_of_ours_is_one_document_with_json(capsys):
 )
 def test_verdicts_decide_the_exit_code(verdicts, capsys, results, code):
     calls = verdicts(*map(check, results))
+    Path("some/bundle/dataset").mkdir()
     keys = ["--key", "pub.pem", "--attester", "a.pem", "--attester", "b.pem"]
     assert cli.invoke(["verify", "some/bundle", "--expect", DIGEST, "--tokens", "all", *keys]) == code
     assert calls == [(Path("some/bundle"), DIGEST, "all", Path("pub.pem"), [Path("a.pem"), Path("b.pem")])]
@@ -183,6 +184,12 @@ def test_verdicts_decide_the_exit_code(verdicts, capsys, results, code):
     assert all(word in printed for word in results)
     following = "get the bundle again" if code == 1 else "openwright reproduce some/bundle"
     assert printed.splitlines()[-1].startswith(f"next: {following}")
+
+
+def test_after_a_model_by_itself_comes_its_dataset(verdicts, capsys):
+    verdicts(check("PASS"), check("UNVERIFIED"))
+    assert cli.invoke(["verify", "some/bundle"]) == 3
+    assert "next: put the dataset beside model/ as dataset/" in capsys.readouterr().out
 
 
 def test_the_model_directory_of_a_bundle_stands_for_the_bundle(verdicts, tmp_path, monkeypatch):
@@ -254,7 +261,7 @@ def test_a_signal_during_a_run_means_stopped_for_requeue(monkeypatch, capsys, nu
 
 def test_the_next_command_can_be_pasted_and_makes_the_same(verdicts, tmp_path, capsys):
     place = "a bundle; with 'more' ж"
-    (tmp_path / place).mkdir()
+    (tmp_path / place / "dataset").mkdir(parents=True)
     verdicts(check("PASS"))
     assert cli.invoke(["verify", place]) == 0
     following = capsys.readouterr().out.splitlines()[-1].removeprefix("next: ")
