@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from provenance.errors import ConfigError
-from train.model import build_model
+from train.model import build_model, naming_wrong_values
 from train.optimizers import is_hidden_matrix
 from train.retention import CheckpointPlan, kept_checkpoints
 from train.settings import ModelConfig, RunConfig
@@ -106,7 +106,7 @@ def meta_model(config: ModelConfig, vocab_size: int, window_tokens: int) -> Any:
     Raises:
         ConfigError: as `build_model`.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), naming_wrong_values():
         return build_model(config, vocab_size=vocab_size, eos_id=0, pad_id=1, window_tokens=window_tokens)
 
 

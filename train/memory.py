@@ -16,7 +16,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from train.accounting import ModelShape, optimizer_elements
-from train.model import build_model
+from train.model import build_model, naming_wrong_values
 from train.reduction import BUCKET_ELEMENTS
 from train.settings import ModelConfig, RunConfig
 
@@ -249,7 +249,8 @@ def measure_activations(config: ModelConfig, precision: str, vocab_size: int, wi
                 module.forward = _even_experts.__get__(module)
         with torch.autograd.graph.saved_tensors_hooks(kept.keep, lambda tensor: tensor):
             ids_BT = torch.zeros(1, window_tokens, dtype=torch.int64)
-            hidden_BTD = decoder(input_ids=ids_BT, use_cache=False).last_hidden_state
+            with naming_wrong_values():
+                hidden_BTD = decoder(input_ids=ids_BT, use_cache=False).last_hidden_state
         layer_input = hidden_BTD.numel() * hidden_BTD.element_size()
         by_layer = tuple(kept.bytes_at(index) for index in range(len(decoder.layers)))
         return Activations(window_tokens, by_layer, kept.bytes_at(_Kept.OUTSIDE), layer_input)

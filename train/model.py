@@ -1,5 +1,7 @@
 """Models: transformers configs, random initial weights, and the named tensors that checkpoints hold."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +21,47 @@ def build_model(config: ModelConfig, *, vocab_size: int, eos_id: int, pad_id: in
     """Return the transformers model of a config on the CPU in fp32, its weights left as the caller's seed makes them.
 
     Raises:
-        ConfigError: for an unknown model type, an unknown field, or a context shorter than a window.
+        ConfigError: for an unknown model type, an unknown field, a value of another type, or a context shorter than a
+            window.
     """
     if unknown := unknown_name(config):
         raise ConfigError(unknown.found, expected=unknown.expected)
-    transformers_config = AutoConfig.for_model(
-        config.model_type,
-        **config.fields,
-        vocab_size=vocab_size,
-        bos_token_id=None,
-        eos_token_id=eos_id,
-        pad_token_id=pad_id,
-    )
+    with naming_wrong_values():
+        transformers_config = AutoConfig.for_model(
+            config.model_type,
+            **config.fields,
+            vocab_size=vocab_size,
+            bos_token_id=None,
+            eos_token_id=eos_id,
+            pad_token_id=pad_id,
+        )
     _check_context(transformers_config, window_tokens)
     model = AutoModelForCausalLM.from_config(
         transformers_config, attn_implementation=config.attention, dtype=torch.float32, **EXPERT_SETTINGS
     )
     model.config.architectures = [type(model).__name__]
     return model.train()
+
+
+@contextmanager
+def naming_wrong_values() -> Iterator[None]:
+    """Say of whatever transformers raises that the values of a config are at fault.
+
+    For code in which nothing else can be: no memory is taken, and no numbers are computed.
+
+    Raises:
+        ConfigError: with the first lines of the error.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"transformers makes no model of these fields ({' '.join(str(error).split())[:200]})",
+            expected="values that go together",
+            where="pretrain.yaml: model.fields",
+        ) from error
 
 
 def _check_context(transformers_config: Any, window_tokens: int) -> None:

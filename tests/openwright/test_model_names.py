@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from openwright.configs import load_directory
+from openwright.plan import PlanOptions, make_plan
 from provenance.errors import ConfigError
 from train.model import build_model
 from train.model_fields import may_have_unknown_name, unknown_name
@@ -81,3 +82,19 @@ def test_what_the_sources_do_not_settle_the_class_itself_does(monkeypatch: pytes
     monkeypatch.setattr("train.model_fields._names_in_sources", lambda _: iter(()))
     assert may_have_unknown_name(olmo(hidden_size=66))
     assert load_directory(QUICKSTART).name == "quickstart"
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("hidden_size=big", "hidden_size"),
+        ("hidden_size=-1", "negative dimension"),
+        ("num_attention_heads=7", "must match"),
+    ],
+)
+def test_values_that_make_no_model_are_told_by_the_plan(override: str, words: str) -> None:
+    configs = load_directory(QUICKSTART, [f"pretrain.model.fields.{override}"])
+    with pytest.raises(ConfigError, match="transformers makes no model of these fields") as caught:
+        make_plan(configs, Path("artifacts"), PlanOptions(), command="")
+    assert words in caught.value.found
+    assert caught.value.where == "pretrain.yaml: model.fields"
