@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import tiny_runs
+import yaml
 
 from provenance.errors import JobKilled, TrainingError
 from provenance.lifetime import killed_by
 from train import accelerate_launch
 from train.accelerate_launch import first_failure
-from train.jobs import launch
+from train.jobs import accelerate_file, launch
 from train.launcher import Launcher
 
 SCRIPT = """
@@ -28,6 +29,17 @@ def test_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: in
     script.write_text(SCRIPT)
     words = ["launch", "--cpu", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no"]
     monkeypatch.setattr(sys, "argv", [*words, "--dynamo_backend", "no", str(script), str(number), str(code)])
+    assert accelerate_launch.main() == expected
+
+
+@pytest.mark.parametrize(("number", "code", "expected"), [(9, 0, 137), (0, 7, 7)])
+def test_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int, expected: int) -> None:
+    """One is killed or fails by itself; the other, which would go on for a minute, is ended by torch."""
+    script, config = tmp_path / "program.py", tmp_path / "accelerate.yaml"
+    script.write_text(SCRIPT)
+    config.write_text(yaml.safe_dump(accelerate_file(2)))
+    words = Launcher().command(config, [str(script), str(number), str(code)])
+    monkeypatch.setattr(sys, "argv", ["launch", *words[words.index("--config_file") :]])
     assert accelerate_launch.main() == expected
 
 
