@@ -18,6 +18,9 @@ MAX_DEPTH = 512
 MAX_ATTRIBUTES = MAX_OPTIONS = 10_000
 """Attributes of an element, and options of a page, above which it is not read: parsing takes time in their square."""
 
+STEP_TAGS = 20_000
+"""Tags after which a page of more is looked at for its depth before the others are parsed."""
+
 _TOO_DEEP = " > ".join(["*"] * (MAX_DEPTH + 1))
 _META_CHARSET = re.compile(rb"""<meta[^>]*?charset\s*=\s*(?:["']\s*)?([\w.:+-]+)""", re.I)
 _PRESCAN_BYTES = 1024
@@ -88,8 +91,8 @@ def read_page(data: bytes, address: str, charset: str, *, is_html: bool, main_co
         return Page(text)
     if _takes_too_long(text):
         return Page("", UNPARSABLE)
-    tree = _library("parse.html").HTMLTree.parse(_FORMATTING.sub(r"\1span", text))
-    if tree.document.query_selector(_TOO_DEEP) is not None:
+    tree = _parse(_FORMATTING.sub(r"\1span", text))
+    if tree is None:
         return Page("", UNPARSABLE)
     # As a list: the library looks for every element from the beginning on when it is asked for one after the other.
     elements = tree.document.query_selector_all('meta, [rel~="license" i]').values()
@@ -102,6 +105,31 @@ def read_page(data: bytes, address: str, charset: str, *, is_html: bool, main_co
         tuple(link for element in elements for link in _licence_links(element, address)),
         tuple(dict.fromkeys(value for name, value in metas if name in _CREDIT_NAMES and value)),
     )
+
+
+def _parse(text: str) -> Any:
+    """Parse a page; None where elements are nested too deep, at its end or at a place where it is looked at before.
+
+    Many a tag makes the parser look through all elements that are open. A page of more than `STEP_TAGS` tags is first
+    parsed up to so many of them, and on in steps of that or a third of what was looked at, so that no more can pile up
+    before it is seen; parsing to the end at once would find out after as many steps as the page has tags, squared.
+    """
+    places = [found.start() for found in re.finditer("<", text)] if text.count("<") > STEP_TAGS else []
+    num_tags = STEP_TAGS
+    while num_tags < len(places):
+        if _is_too_deep(_tree(text[: places[num_tags]])):
+            return None
+        num_tags += max(STEP_TAGS, num_tags // 3)
+    tree = _tree(text)
+    return None if _is_too_deep(tree) else tree
+
+
+def _tree(text: str) -> Any:
+    return _library("parse.html").HTMLTree.parse(text)
+
+
+def _is_too_deep(tree: Any) -> bool:
+    return tree.document.query_selector(_TOO_DEEP) is not None
 
 
 def _takes_too_long(text: str) -> bool:

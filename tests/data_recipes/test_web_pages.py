@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from warc_fixtures import CC_BY, html
 
-from data_recipes import site_statements, web_signals
+from data_recipes import site_statements, web_pages, web_signals
 from data_recipes.document import LicenceFinding, Signal
 from data_recipes.page_licences import licence_of_page
 from data_recipes.site_statements import SiteStatements, SiteTable
@@ -78,6 +78,23 @@ def test_a_page_nested_too_deep_is_not_extracted():
     assert read(nested(MAX_DEPTH - 2)).broken == ""  # within html and body
     assert read(nested(MAX_DEPTH - 1)).broken == UNPARSABLE
     assert read(nested(100_000)).broken == UNPARSABLE
+
+
+def test_a_page_of_many_tags_is_not_parsed_on_once_it_is_too_deep(monkeypatch):
+    """Tags that look through all open elements take time in the square of how many pile up before that is seen."""
+    parsed = []
+    tree = web_pages._tree
+    monkeypatch.setattr(web_pages, "_tree", lambda text: parsed.append(text) or tree(text))
+    monkeypatch.setattr(web_pages, "STEP_TAGS", 2000)
+    shallow, deep = "<p>text</p>" * 10_000, "<x>" * (MAX_DEPTH + 1)
+    assert len(normalise(read((shallow + "<x>" * (MAX_DEPTH - 3) + "<hr>" * 9000).encode()).text).split()) == 10_000
+    places = [text.count("<") for text in parsed]
+    assert places == [2000, 4000, 6000, 8000, 10666, 14221, 18961, 25281, 20_000 + MAX_DEPTH - 3 + 9000]
+    late = shallow + deep + "</y>" * 9000
+    for page, num_tags in ((deep + "</y>" * 9000, 2000), (deep + "</x>" * 9000, 2000), (late, 25_281)):
+        parsed.clear()
+        assert read(page.encode()).broken == UNPARSABLE
+        assert parsed[-1].count("<") == num_tags
 
 
 def test_what_parsers_begin_again_in_every_paragraph_is_begun_once():
