@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from data_recipes.local_files import pinned_file
 from data_recipes.settings import ExecutionConfig, TakenTokenizer, TokenizerConfig
 from data_recipes.token_texts import TokenTexts
-from data_recipes.tokenizer_file import check_tokenizer_file, unknown_id
+from data_recipes.tokenizer_file import check_keeps_texts, check_tokenizer_kind, unknown_id
 from provenance.canonical import Json, read_json, write_json
 from provenance.errors import DataError
 
@@ -95,8 +95,9 @@ def take_tokenizer(config: TokenizerConfig, execution: ExecutionConfig) -> Token
     assert config.file is not None
     path = taken_path(config.file, execution)
     values = read_json(path)
-    check_tokenizer_file(values, path)
+    check_tokenizer_kind(values, path)
     tokenizer = _without_template(values, path)
+    check_keeps_texts(values, path)
     special = set(special_tokens_of(tokenizer))
     tokenizer.add_special_tokens([token for token in config.special_tokens.in_order() if token not in special])
     size = num_ids(tokenizer)
@@ -114,17 +115,16 @@ def take_tokenizer(config: TokenizerConfig, execution: ExecutionConfig) -> Token
             where=str(path),
             next_command="name another token as tokenizer.special_tokens.end_of_text",
         )
+    TokenTexts(values)  # later readers need the text of every token
     return tokenizer
 
 
 def _without_template(values: Json, path: Path) -> Tokenizer:
     """The tokenizer of a file, less a template that would put tokens before each text, which shards hold as it is."""
     try:
-        tokenizer = Tokenizer.from_str(json.dumps({**values, "post_processor": None}))
+        return Tokenizer.from_str(json.dumps({**values, "post_processor": None}))
     except Exception as error:  # the library raises nothing narrower
         raise DataError(f"no tokenizer: {error}", expected="a tokenizer.json", where=str(path)) from None
-    TokenTexts(values)  # later readers need the text of every token
-    return tokenizer
 
 
 def special_tokens_of(tokenizer: Tokenizer) -> tuple[str, ...]:

@@ -95,8 +95,8 @@ class TokenTexts:
         """The text of the first piece of a word, as the tokenizer cuts one, with what it puts before it."""
         normalizer, cutter = self._tokenizer.normalizer, self._tokenizer.pre_tokenizer
         word = _NEIGHBOUR if normalizer is None else normalizer.normalize_str(_NEIGHBOUR)
-        piece = word if cutter is None else cutter.pre_tokenize_str(word)[0][0]
-        return self._text_of_whole(piece)
+        pieces = [(word, None)] if cutter is None else cutter.pre_tokenize_str(word)
+        return self._text_of_whole(pieces[0][0]) if pieces else b""  # some leave nothing of letters
 
     def num_bytes(self) -> npt.NDArray[np.int64]:
         """Bytes of text that each id stands for: int64 [number of ids], 0 for special tokens and unused ids."""

@@ -12,16 +12,28 @@ _MODELS = ("BPE", "Unigram", "WordPiece", "WordLevel")
 _PARTS = ("normalizers", "pretokenizers", "decoders")
 
 
-def check_tokenizer_file(values: Json, path: Path) -> None:
-    """Refuse a tokenizer that would cut, fill up or change texts in ways that nothing on record would say.
+def check_tokenizer_kind(values: Json, path: Path) -> None:
+    """Refuse what is no tokenizer of a kind that is known; the library says the rest of what is wrong with one.
 
     Raises:
-        DataError: for another file, one that cuts texts or fills them up, one that chooses tokens at random, and one
-            without a token for what it does not know.
+        DataError: for another file.
     """
     model = values.get("model") if isinstance(values, dict) else None
     if not isinstance(model, dict) or model.get("type") not in _MODELS or "vocab" not in model:
         raise DataError("no tokenizer that is known", expected=f"a model of {', '.join(_MODELS)}", where=str(path))
+
+
+def check_keeps_texts(values: Json, path: Path) -> None:
+    """Refuse a tokenizer that would cut, fill up or change texts in ways that nothing on record would say.
+
+    Args:
+        values: what the library has read as a tokenizer.
+
+    Raises:
+        DataError: for one that cuts texts or fills them up, one that chooses tokens at random, and one without a token
+            for what it does not know.
+    """
+    model = values["model"]
     if values.get("truncation") or values.get("padding"):
         raise DataError("truncation or padding", expected="a tokenizer that keeps whole texts", where=str(path))
     if model.get("dropout"):
@@ -73,7 +85,8 @@ def _knows_every_character(values: Json) -> bool:
     needed = [byte for byte in range(256) if byte not in _NOT_IN_UTF8]
     if model.get("byte_fallback"):
         return all(f"<0x{byte:02X}>" in pieces for byte in needed)
-    if not is_byte_level(values) or model["type"] not in ("BPE", "Unigram"):
+    is_read_as_bytes = any("ByteLevel" in kinds_of(values.get(part)) for part in ("normalizer", "pre_tokenizer"))
+    if not is_read_as_bytes or model["type"] not in ("BPE", "Unigram"):  # a decoder alone reads nothing
         return False
     prefix, suffix = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""
     characters = byte_characters()

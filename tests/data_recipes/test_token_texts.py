@@ -95,6 +95,14 @@ def test_a_decoder_that_looks_at_neighbours_is_refused() -> None:
         TokenTexts(values)
 
 
+def test_a_tokenizer_that_leaves_nothing_of_letters_has_texts_of_tokens_all_the_same() -> None:
+    values = tokenizer_values("byte-level")
+    values["normalizer"] = {"type": "Replace", "pattern": {"Regex": "[a-z]"}, "content": ""}
+    texts = TokenTexts(values)
+    assert not texts.adds_space
+    assert texts.normal_form("a B") == b" B"
+
+
 def test_bytes_behind_token_ids_add_up_to_the_text(tmp_path) -> None:  # type: ignore[no-untyped-def]
     import tiny_runs
     from transformers import AutoTokenizer

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from tokenizer_fixtures import KINDS, tokenizer_json
 from tokenizer_fixtures import TEXTS as ALL_KINDS
-from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer
 
 from data_recipes.bpe import (
@@ -41,6 +41,15 @@ TALK = [
     {"role": "user", "content": " And g? "},
     {"role": "assistant", "content": "Nothing."},
 ]
+
+PADDING = {
+    "strategy": "BatchLongest",
+    "direction": "Right",
+    "pad_to_multiple_of": None,
+    "pad_id": 0,
+    "pad_type_id": 0,
+    "pad_token": "<s>",
+}
 
 TRAIN_IN_SUBPROCESS = """
 import random, sys
@@ -202,6 +211,11 @@ def without_letter(letter):
     return change
 
 
+def only_written_as_bytes(values):
+    """Nothing turns texts into the bytes that the vocabulary holds: spaces are lost."""
+    values["decoder"], values["pre_tokenizer"] = json.loads(decoders.ByteLevel().__getstate__()), None
+
+
 def unknown_as_end(values):
     without_letter("\u0120")(values)
     values["model"]["unk_token"] = "<|endoftext|>"
@@ -213,9 +227,13 @@ def unknown_as_end(values):
         (set_key("model", "type", value="Tables"), "no tokenizer that is known"),
         (set_key("model", value=None), "no tokenizer that is known"),
         (set_key("model", "merges", value=[["x", "no such piece"]]), "no tokenizer: "),
-        (set_key("padding", value={"strategy": "BatchLongest"}), "truncation or padding"),
+        (set_key("padding", value=PADDING), "truncation or padding"),
         (set_key("model", "dropout", value=0.1), "other tokens each time"),
+        (set_key("model", "vocab", value=None), "no tokenizer: "),
+        (set_key("model", "vocab", value=[1, 2]), "no tokenizer: "),
         (without_letter("\u0120"), "no unknown token: what the vocabulary lacks"),
+        (only_written_as_bytes, "no unknown token: what the vocabulary lacks"),
+        (set_key("model", "vocab", "x", value=2**32 - 100), f"has {2**32 - 99} ids"),  # no table of that size is made
         (unknown_as_end, "is also the unknown token"),
     ],
 )
