@@ -29,7 +29,7 @@ from train.identity import begin_or_go_on, run_identity
 from train.job import OUTCOME, STOP_REQUEST, TrainingJob
 from train.launcher import HERE, Launcher, load_launcher
 from train.run_directory import lock_directory, naming_disk_errors, read_outcome
-from train.run_order import settle_phases
+from train.run_order import settle_phases, unseparated_documents
 from train.settings import ExecutionConfig, PretrainConfig, RunConfig, SftConfig
 from train.watchdog import OUTCOME_HUNG
 
@@ -96,6 +96,8 @@ def _train(
         launcher = load_launcher(context.launcher) if context.launcher else HERE
         if config.reduction == "native":
             fact(f"reduction: native: equal bits are promised for this layout of {processes} processes only")
+        if num_documents := unseparated_documents(config, corpus.path):
+            fact(f"data.document_masking: {num_documents:,} documents without an end token are one with the next")
         launch(job, processes, config.threads_per_process, launcher=launcher)
 
     return run_stage(context, spec, recipe, parents, body)

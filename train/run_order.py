@@ -54,6 +54,19 @@ def _check_rows(config: RunConfig, corpus: Path) -> None:
             )
 
 
+def unseparated_documents(config: RunConfig, corpus: Path) -> int:
+    """Return how many documents a run takes as one with the next although it masks documents.
+
+    Masking finds documents by the end-of-text token, which some of a source in place may lack (`sources.lock` counts
+    them); all others end with it.
+    """
+    lock = corpus / "sources.lock"
+    if not config.data.document_masking or not lock.is_file():
+        return 0
+    read = [entry for entry in read_json(lock)["sources"] if entry.get("split") == config.data.split]
+    return sum(entry["statistics"]["num_without_eos"] for entry in read if entry.get("in_place"))
+
+
 def settle_phases(config: RunType, corpus: Path) -> RunType:
     """Give phases that are stated by epochs the steps and weights that follow from a corpus.
 

@@ -88,7 +88,7 @@ class DataConfig(Config):
         heldout_split: split for the held-out loss.
         heldout_windows: how many of its windows, spread evenly.
         heldout_every_steps: steps between held-out losses; also taken at step 0 and at the end.
-        document_masking: attention and positions begin anew at each document of a window.
+        document_masking: attention and positions begin anew behind each end-of-text token of a window.
         max_epochs: how often the run may read a source over, all phases together; one number for every source, or a
             number for each of some. None sets no limit. A run that would read more does not start.
         order: a file that names the window of each place, in the place of mixtures and seed; None computes the order.
