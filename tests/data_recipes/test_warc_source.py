@@ -311,7 +311,9 @@ def built(tmp_path_factory):
     for num_workers in (1, 2):
         root = tmp_path_factory.mktemp("web")
         values = tiny_corpus_values(root, policy={"allow": ["CC-BY-4.0", "MIT"]})
-        values["sources"] = [warc_source(root, archives())]
+        robots = response(B + "robots.txt", b"User-agent: GPTBot\nDisallow: /3\n", content_type="text/plain")
+        sites = warc_source(root, {"sites.warc.gz": members(robots)})["files"]
+        values["sources"] = [warc_source(root, archives(), site_files=sites)]
         values["execution"]["num_workers"] = num_workers
         corpora.append(build_corpus(CorpusConfig.model_validate(values), tiny_context(root / "store")))
     return corpora
@@ -328,7 +330,8 @@ def test_pages_become_a_corpus_with_every_drop_on_record(built):
     rows = {row["path"].partition("#")[0]: row for row in table if row["source"] == "web"}
     dropped = {address: row["rule"] for address, row in rows.items() if row["rule"]}
     assert {dropped.pop(A + "0", ""), dropped.pop(A + "same", "")} == {"", "duplicate"}
-    assert dropped == {A + "noai": "noai", A + "unclear": "licence", A + "damaged": "damaged"}
+    reserved = {A + "noai": "noai", B + "3": "robots_txt"}
+    assert dropped == {**reserved, A + "unclear": "licence", A + "damaged": "damaged"}
     assert rows[A + "noai"]["signals"] == [{"rule": "noai", "place": "header", "value": "noai"}]
     assert rows[A + "1"]["signals"] == []
     evidence = {name: rows[A + "1"][name] for name in ("licence_chosen", "evidence_kind", "evidence_locator", "kind")}
@@ -338,7 +341,7 @@ def test_pages_become_a_corpus_with_every_drop_on_record(built):
     assert cyrillic == normalise(prose(113, script="cyrillic"))
     corpus = read_json(root / "corpus.json")
     (step,) = [step for step in corpus["steps"] if step["name"] == "signals of web sites"]
-    assert (step["dropped"], step["rows_in"] - step["rows_out"]) == ({"noai": 1}, 1)
+    assert (step["dropped"], step["rows_in"] - step["rows_out"]) == ({"noai": 1, "robots_txt": 1}, 2)
     assert step["parameters"]["web"]["drop"][0] == "tdm_reservation"
     (lock,) = [entry for entry in read_json(root / "sources.lock")["sources"] if entry["name"] == "web"]
     assert lock["statistics"]["num_records"] == 17
