@@ -8,6 +8,7 @@ import multiprocessing
 import os
 from pathlib import Path
 
+import gloo_processes
 import pytest
 import torch
 import torch.distributed as dist
@@ -59,7 +60,7 @@ def in_processes(context, function, *arguments, num_processes=1):
 
 def train(rank, job, num_processes, rendezvous):
     """One process of a job at the layout that its config asks for."""
-    torch.set_num_threads(1)
+    gloo_processes.begin()
     torch.use_deterministic_algorithms(True)
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=num_processes)
     run_job(job, make_layout(World(rank, num_processes), job.config.execution.shard_size))
@@ -89,6 +90,7 @@ def train_interrupted(job):
 
 
 def evaluate(_, job_path, output_path, tasks_dir, variables):
+    gloo_processes.begin()
     os.environ.update(variables)
     os.chdir(tasks_dir)
     from eval import worker

@@ -3,6 +3,7 @@
 import functools
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,10 +18,15 @@ from fake_artifacts import NAME, make_artifacts
 from fake_runs import FakeRun
 
 from provenance.artifacts import Artifact
+from provenance.canonical import write_json
+from provenance.environment import environment_record
 from provenance.fingerprint import PACKAGES, CodeIdentity, sources_digest
 from provenance.stage import StageContext
 from release.bundle import build_release, bundle_path
+from release.interpreters import Interpreter
 from release.settings import ReleaseConfig
+from train.job import TrainingJob
+from train.jobs import job_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = "\n".join(
@@ -134,6 +140,35 @@ def bundle_of(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
 def copy_of(bundle_of: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
     """Copies of these bundles that a test may change."""
     return lambda name: Path(shutil.copytree(bundle_of(name), tmp_path / name))
+
+
+@pytest.fixture
+def replaying_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replays run the checkout's code in this process, which costs a tenth: what judges them is the same.
+
+    That a bundle's own code runs, in processes of its own, is for the tests without this.
+    """
+    import small_jobs  # brings torch, which most tests of this package do without
+    import torch
+
+    from train import replay
+
+    def launch(job: TrainingJob, num_processes: int, num_threads: int) -> None:
+        for name, value in job_environment(ROOT, num_threads).items():
+            monkeypatch.setenv(name, value)
+        torch.set_num_threads(num_threads)
+        write_json(Path(job.run_dir) / "environment.json", environment_record())
+        small_jobs.launch_here(False)(job)
+
+    def run(
+        _: Interpreter, code: Path, arguments: list[str], *__: Any, **___: Any
+    ) -> subprocess.CompletedProcess[bytes]:
+        assert (code / "train" / "replay.py").is_file()
+        monkeypatch.setattr("sys.argv", arguments)
+        return subprocess.CompletedProcess(arguments, replay.main())
+
+    monkeypatch.setattr(replay, "launch", launch)
+    monkeypatch.setattr(Interpreter, "run", run)
 
 
 @pytest.fixture

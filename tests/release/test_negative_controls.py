@@ -249,6 +249,7 @@ REPLAYED: list[tuple[str, Forgery, str]] = [
 ]
 
 
+@pytest.mark.usefixtures("replaying_here")
 @pytest.mark.parametrize(("forgery", "told"), [r[1:] for r in REPLAYED], ids=[r[0] for r in REPLAYED])
 def test_what_passes_as_recorded_fails_when_it_is_trained_again(
     bundle: Path, tmp_path: Path, forgery: Forgery, told: str

@@ -56,6 +56,7 @@ def test_a_loss_changed_in_its_last_bit_and_chained_anew_fails(forged: Path) -> 
     assert "tensors of the checkpoint at step 6 come out bit for bit" in result.detail
 
 
+@pytest.mark.usefixtures("replaying_here")
 def test_a_swapped_checkpoint_fails_at_its_state_digest(forged: Path) -> None:
     three, six = (forged / "model/checkpoints/pretrain" / f"step-0000000{step}" for step in (3, 6))
     for name in ("model.safetensors", "optimizer.safetensors"):
@@ -67,6 +68,7 @@ def test_a_swapped_checkpoint_fails_at_its_state_digest(forged: Path) -> None:
     assert "state digest" in result.detail
 
 
+@pytest.mark.usefixtures("replaying_here")
 def test_a_fabricated_chain_of_checkpoints_fails_at_the_first_replayed_step(forged: Path) -> None:
     """The later state is passed off as the earlier one, in the checkpoint and in the ledger alike."""
     three, six = (forged / "model/checkpoints/pretrain" / f"step-0000000{step}" for step in (3, 6))
@@ -89,6 +91,7 @@ def test_a_fabricated_chain_of_checkpoints_fails_at_the_first_replayed_step(forg
     assert " elements differ" in result.detail
 
 
+@pytest.mark.usefixtures("replaying_here")
 def test_one_changed_token_fails_as_data(forged: Path) -> None:
     with (forged / "model" / "training" / "pretrain" / "ledger.jsonl").open() as ledger:
         start = json.loads(ledger.readline())
@@ -107,6 +110,7 @@ def test_one_changed_token_fails_as_data(forged: Path) -> None:
     assert "token_digest" in result.detail
 
 
+@pytest.mark.usefixtures("replaying_here")
 def test_another_learning_rate_in_the_recipe_fails_as_config(forged: Path) -> None:
     path = forged / "model" / "training" / "pretrain" / "recipe.json"
     values = json.loads(path.read_text())
