@@ -100,6 +100,7 @@ def take_tokenizer(config: TokenizerConfig, execution: ExecutionConfig) -> Token
     check_keeps_texts(values, path)
     special = set(special_tokens_of(tokenizer))
     tokenizer.add_special_tokens([token for token in config.special_tokens.in_order() if token not in special])
+    _check_ids_differ(tokenizer, path)
     size = num_ids(tokenizer)
     if size != config.vocab_size:
         raise DataError(
@@ -117,6 +118,20 @@ def take_tokenizer(config: TokenizerConfig, execution: ExecutionConfig) -> Token
         )
     TokenTexts(values)  # later readers need the text of every token
     return tokenizer
+
+
+def _check_ids_differ(tokenizer: Tokenizer, path: Path) -> None:
+    """Refuse tokens that share an id: the library numbers new ones from the number of pieces, gaps in ids or not."""
+    tokens: dict[int, str] = {}
+    for token, number in sorted(tokenizer.get_vocab().items()):
+        other = tokens.setdefault(number, token)
+        if other != token:
+            raise DataError(
+                f"{other!r} and {token!r} share the id {number}",
+                expected="an id for each token, and none left out where the special tokens of the recipe are added",
+                where=str(path),
+                next_command="put the special tokens into model.vocab of the file, with ids that nothing else has",
+            )
 
 
 def _without_template(values: Json, path: Path) -> Tokenizer:

@@ -6,6 +6,7 @@ rule `undecodable`. Of a source in place (`in_place: true`) every document with 
 `data_recipes/place_step.py` takes the files.
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -24,6 +25,7 @@ from data_recipes.reading import PartReport, ReadingContext, SourcePart
 from data_recipes.text import OVERSIZED, UNDECODABLE, make_document, normalise
 from data_recipes.token_files import Span, Stretch, megatron_spans, olmo_spans
 from data_recipes.token_settings import TokenShard, TokensSource
+from data_recipes.tokenizer_file import check_decoder
 from provenance.canonical import Json
 from provenance.errors import DataError
 
@@ -195,10 +197,12 @@ class TokensReader:
 
     def _tokenizer(self) -> Tokenizer:
         try:
-            return Tokenizer.from_file(str(self._tokenizer_path))
+            tokenizer = Tokenizer.from_file(str(self._tokenizer_path))
         except Exception as error:  # the library raises nothing narrower
             told = f"source {self._source.name!r}: the tokenizer cannot be read ({type(error).__name__})"
             raise DataError(told, expected="a tokenizer.json", where=str(self._tokenizer_path)) from None
+        check_decoder(json.loads(tokenizer.to_str()), self._tokenizer_path)
+        return tokenizer
 
     def _path(self, shard: int) -> Path:
         return self._context.data_dir / self._source.shards[shard].tokens.path

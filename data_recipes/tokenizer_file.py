@@ -51,6 +51,21 @@ def check_keeps_texts(values: Json, path: Path) -> None:
         )
 
 
+def check_decoder(values: Json, path: Path) -> None:
+    """Refuse a tokenizer that makes other texts of its tokens than they were made of: signs of its own would be left.
+
+    Raises:
+        DataError: for one without a decoder that its pieces need.
+    """
+    model, decoders = values["model"], set(kinds_of(values.get("decoder")))
+    needed = (("ByteLevel", _is_read_as_bytes(values)), ("BPEDecoder", bool(model.get("end_of_word_suffix"))))
+    missing = [f"the decoder {name}" for name, is_needed in needed if is_needed and name not in decoders]
+    if not decoders and model["type"] != "WordLevel":
+        missing.append("a decoder that puts parts of words together")
+    if missing:
+        raise DataError("a decoder that does not give texts back", expected=missing[0], where=str(path))
+
+
 def kinds_of(part: Json) -> Iterator[str]:
     """Types of a normalizer, pre-tokenizer or decoder and of all that it is made of."""
     if isinstance(part, dict):
@@ -63,6 +78,10 @@ def kinds_of(part: Json) -> Iterator[str]:
 def is_byte_level(values: Json) -> bool:
     """Whether the pieces of a vocabulary are bytes, in the alphabet that stands for them."""
     return any("ByteLevel" in kinds_of(values.get(part)) for part in ("normalizer", "pre_tokenizer", "decoder"))
+
+
+def _is_read_as_bytes(values: Json) -> bool:
+    return any("ByteLevel" in kinds_of(values.get(part)) for part in ("normalizer", "pre_tokenizer"))
 
 
 def unknown_id(values: Json) -> int | None:
@@ -85,8 +104,7 @@ def _knows_every_character(values: Json) -> bool:
     needed = [byte for byte in range(256) if byte not in _NOT_IN_UTF8]
     if model.get("byte_fallback"):
         return all(f"<0x{byte:02X}>" in pieces for byte in needed)
-    is_read_as_bytes = any("ByteLevel" in kinds_of(values.get(part)) for part in ("normalizer", "pre_tokenizer"))
-    if not is_read_as_bytes or model["type"] not in ("BPE", "Unigram"):  # a decoder alone reads nothing
+    if not _is_read_as_bytes(values) or model["type"] not in ("BPE", "Unigram"):  # a decoder alone reads nothing
         return False
     prefix, suffix = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""
     characters = byte_characters()

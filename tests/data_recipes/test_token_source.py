@@ -10,7 +10,7 @@ import megatron_fixtures
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from tokenizer_fixtures import tokenizer_json
+from tokenizer_fixtures import tokenizer_json, tokenizer_values
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from data_recipes import token_files, token_source
@@ -236,6 +236,23 @@ def test_texts_come_back_from_tokens_of_other_kinds_where_all_of_them_is_in_the_
         changed = {"don't": "don ' t"}
         expected = [(text if kind == "byte fallback" else changed.get(text, text), "") for text in texts]
         assert found == [*expected, *([("", "undecodable")] if unknown else [])]
+
+
+@pytest.mark.parametrize(
+    ("kind", "decoder", "expected"),
+    [
+        ("byte-level", None, "the decoder ByteLevel"),
+        ("byte-level", {"type": "Fuse"}, "the decoder ByteLevel"),
+        ("word ends", {"type": "Fuse"}, "the decoder BPEDecoder"),
+        ("unigram", None, "a decoder that puts parts of words together"),
+    ],
+)
+def test_a_tokenizer_whose_decoder_would_leave_its_own_signs_in_texts_is_refused(tmp_path, kind, decoder, expected):
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer_values(kind) | {"decoder": decoder}))
+    write_olmo(tmp_path, [[1, 2, EOS]])
+    with pytest.raises(DataError, match="does not give texts back") as refused:
+        read(source(tmp_path, "olmo"), tmp_path)
+    assert refused.value.expected == expected
 
 
 def test_ids_of_another_tokenizer_are_refused(tokenizer, tmp_path):

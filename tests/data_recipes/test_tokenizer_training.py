@@ -216,6 +216,13 @@ def only_written_as_bytes(values):
     values["decoder"], values["pre_tokenizer"] = json.loads(decoders.ByteLevel().__getstate__()), None
 
 
+def with_gaps(values):
+    """Ids from 10 on: the library would give the special tokens of the recipe the ids of pieces."""
+    vocab = values["model"]["vocab"]
+    values["model"]["vocab"] = {piece: number + 10 for piece, number in vocab.items()}
+    values["added_tokens"] = [token | {"id": token["id"] + 10} for token in values["added_tokens"]]
+
+
 def unknown_as_end(values):
     without_letter("\u0120")(values)
     values["model"]["unk_token"] = "<|endoftext|>"
@@ -234,6 +241,7 @@ def unknown_as_end(values):
         (without_letter("\u0120"), "no unknown token: what the vocabulary lacks"),
         (only_written_as_bytes, "no unknown token: what the vocabulary lacks"),
         (set_key("model", "vocab", "x", value=2**32 - 100), f"has {2**32 - 99} ids"),  # no table of that size is made
+        (with_gaps, "share the id 30"),
         (unknown_as_end, "is also the unknown token"),
     ],
 )
