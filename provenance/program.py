@@ -8,14 +8,25 @@ processor seconds for `train.worker`, 2026-11-26), and again in each full collec
 import gc
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """No collections within; what was made is looked at by no later one, nor when the process ends."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def main() -> None:
-    """Import the module that the first argument names, without collections, and call its `main`."""
-    gc.disable()
-    module = importlib.import_module(sys.argv[1])
-    gc.freeze()
-    gc.enable()
+    """Import the module that the first argument names and call its `main`."""
+    with importing():
+        module = importlib.import_module(sys.argv[1])
     del sys.argv[0]
     module.main()
 

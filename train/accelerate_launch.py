@@ -10,12 +10,14 @@ import subprocess
 import sys
 from collections.abc import Iterable
 
-from accelerate.commands.launch import launch_command, launch_command_parser
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from provenance.program import importing
 
 
 def main() -> int:
     """Run what `accelerate launch` would run and return the exit code."""
+    with importing():
+        from accelerate.commands.launch import launch_command, launch_command_parser
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     try:
         launch_command(launch_command_parser().parse_args())
     except subprocess.CalledProcessError as error:  # one process
