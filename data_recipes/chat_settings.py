@@ -12,6 +12,13 @@ from provenance.canonical import Json
 from provenance.config import Config
 
 ChatKind = Literal["messages", "prompt-completion", "preference"]
+COLUMNS: dict[ChatKind, tuple[str, ...]] = {
+    "messages": ("messages",),
+    "prompt-completion": ("prompt", "completion"),
+    "preference": ("chosen", "rejected"),
+}
+"""Columns that rows of a kind have at least."""
+
 Packing = Literal["none", "best-fit"]
 """A sequence per row; or several, each ended by the end-of-text token, at which document masking parts them."""
 

@@ -10,14 +10,23 @@ from typing import Any
 import pyarrow as pa
 
 from data_recipes.build import Build
-from data_recipes.chat_files import NOTHING_FOUND, ChatExample, ChatFindings, Turn, messages_of, read_chats
+from data_recipes.chat_files import (
+    MALFORMED,
+    NOTHING_FOUND,
+    ChatExample,
+    ChatFindings,
+    Turn,
+    messages_of,
+    read_chats,
+)
 from data_recipes.chat_rules import ChatRules
-from data_recipes.chat_settings import ChatConfig, ChatSource, rows_split
+from data_recipes.chat_settings import COLUMNS, ChatConfig, ChatSource, rows_split
 from data_recipes.compare_steps import evaluation_index
 from data_recipes.part_files import TableWriter, read_columns
 from data_recipes.settings import CorpusConfig
 from data_recipes.tasks import SCRATCH, Outputs, TaskRecord
 from provenance.canonical import Json
+from provenance.errors import DataError
 
 _TURN = pa.struct([("role", pa.string()), ("content", pa.large_string())])
 _PLACE = (("part", pa.string()), ("turn", pa.int64()), ("start", pa.int64()), ("end", pa.int64()))
@@ -85,26 +94,32 @@ def read_chat_file(build: Build, value: Json, outputs: Outputs) -> Json:
         `{dropped}`: number of rows that gave no example, by reason.
 
     Raises:
-        SourceError, DataError: as `read_chats`, and as `read_evaluation_set`.
+        SourceError, DataError: as `read_chats`, and as `read_evaluation_set`; DataError for a file of another kind.
     """
     config = build.config
     assert config.chats is not None
     (source,) = (source for source in config.chats.sources if source.name == value["source"])
     rules = _rules(build, source, value["heldout"])
+    file = source.files[value["file"]]
     dropped: Counter[str] = Counter()
     pending: list[dict[str, Any]] = []
     with (
         outputs.file(_path(value["number"])) as path,
         TableWriter(path, _SCHEMA, group_rows=_GROUP_ROWS) as writer,
     ):
-        for example in read_chats(
-            source, source.files[value["file"]], config.execution.data_dir.expanduser(), config.policy, dropped
-        ):
+        for example in read_chats(source, file, config.execution.data_dir.expanduser(), config.policy, dropped):
             pending.append(_row(*rules.judge(example)))
             if len(pending) == _GROUP_ROWS:
                 writer.write(pa.Table.from_pylist(pending, schema=_SCHEMA))
                 pending.clear()
         writer.write(pa.Table.from_pylist(pending, schema=_SCHEMA))
+        if writer.num_rows == 0 and set(dropped) == {MALFORMED}:
+            raise DataError(
+                f"source {source.name!r}: none of the {dropped[MALFORMED]:,} rows is of kind {source.kind}",
+                expected=f"in each row {' and '.join(COLUMNS[source.kind])}",
+                where=file.path,
+                next_command="set kind to what the rows are, or remove the file from the recipe",
+            )
     return {"dropped": dict(sorted(dropped.items()))}
 
 

@@ -63,6 +63,17 @@ def _talk(*contents: str) -> dict[str, Any]:
     return {"messages": [{"role": roles[n % 2], "content": content} for n, content in enumerate(contents)]}
 
 
+def test_a_file_of_which_no_row_is_of_its_kind_is_an_error(tmp_path: Path, tokenizer: Any) -> None:
+    rows = [{"conversations": []}, {"conversations": []}]
+    with pytest.raises(DataError, match="none of the 2 rows is of kind messages") as refused:
+        _build(tmp_path, tokenizer, chat_source(tmp_path, "talks", "messages", rows))
+    assert refused.value.expected == "in each row messages"
+    assert not list((tmp_path / "work").rglob("*.parquet")), "nothing that could be taken for the file"
+    good = {"messages": [{"role": "user", "content": "ask"}, {"role": "assistant", "content": "yes"}]}
+    built = _build(tmp_path, tokenizer, chat_source(tmp_path, "talks", "messages", [*rows, good]))
+    assert built.report["splits"]["chat"]["dropped"] == {"malformed row": 2}
+
+
 def test_of_messages_every_answer_is_trained_and_nothing_else(tmp_path, tokenizer):
     built = _build(tmp_path, tokenizer, chat_source(tmp_path, "a", "messages", [_talk("ask", "yes", "and", "данные")]))
     ((ids, mask),) = _rows(tmp_path, built, "chat")
