@@ -181,5 +181,5 @@ def data_forget(
     """
     from openwright import data_commands
 
-    prefixes = [prefix for text in documents for prefix in text.split(",") if prefix]
+    prefixes = [prefix.strip() for text in documents for prefix in text.split(",") if prefix.strip()]
     data_commands.forget_documents(prefixes, reason, places, config_dir, receipt, with_duplicates, date, as_json)

@@ -52,8 +52,10 @@ def find_documents(runs: Sequence[KnownRun], prefixes: Sequence[str]) -> list[st
     """Whole ids of the documents, and of conversations from files, that begin so, in the corpora of some runs.
 
     Raises:
-        ConfigError: when none, or more than one, begins so.
+        ConfigError: when none, or more than one, begins so, and where none is named.
     """
+    if not prefixes:
+        raise ConfigError("--documents names none", expected="ids, or their beginnings", where="command line")
     indexes = [DocumentIndex(corpus) for corpus in _corpora(runs)]
     chats = {row["chat_id"] for corpus in _corpora(runs) for _, row in chats_of(corpus)}
     found: set[str] = set()

@@ -175,7 +175,9 @@ def test_without_a_place_for_the_receipt_nothing_is_written(store, config_dir, c
     assert not (config_dir / "tombstones.json").exists()
 
 
-@pytest.mark.parametrize(("documents", "words"), [("abc", "8 to 64"), ("0123456789abcdef", "0 documents")])
+@pytest.mark.parametrize(
+    ("documents", "words"), [("abc", "8 to 64"), ("0123456789abcdef", "0 documents"), (",", "names none")]
+)
 def test_documents_that_are_not_there_are_refused_and_nothing_is_written(store, config_dir, capsys, documents, words):
     arguments = ["data", "forget", "--documents", documents, "--reason", "x", "--in", str(store)]
     assert cli.invoke([*arguments, "--to", str(config_dir)]) == 2
