@@ -156,6 +156,7 @@ class CorpusBuild:
         self._gathered: list[TaskRecord] = []
         self._trained: TaskRecord
         self._tokenized: list[TaskRecord] = []
+        self._placed: list[TaskRecord] = []
         self.splits: dict[str, Json] = {}
 
     def read(self) -> None:
@@ -253,9 +254,9 @@ class CorpusBuild:
         ]
         self._tokenized = self._builder.run("tokenize", values, [*self._gathered, self._trained])
         write_json(self._work / "documents" / "codes.json", {"format": CODES_FORMAT, **codes})
+        placed = self._place()
         if num_unknown := self._num_unknown_tokens():
             fact(f"{num_unknown:,} unknown tokens, for text that the vocabulary lacks")
-        placed = self._place()
         dtype = token_dtype(self._config.tokenizer.vocab_size)
         for split in TEXT_SPLITS:
             by_source = placed[split]
@@ -270,7 +271,7 @@ class CorpusBuild:
         return {"num_unknown_tokens": self._num_unknown_tokens(), "round_trip": self._trained.report["round_trip"]}
 
     def _num_unknown_tokens(self) -> int:
-        return sum(record.report["num_unknown_tokens"] for record in self._tokenized)
+        return sum(record.report["num_unknown_tokens"] for record in (*self._tokenized, *self._placed))
 
     def _place(self) -> dict[str, dict[str, list[Json]]]:
         """Take the files of sources in place as token shards; their entries in `tokens.json` by split and source."""
@@ -280,7 +281,8 @@ class CorpusBuild:
             for number, shard in enumerate(source.shards)
         ]
         found: dict[str, dict[str, list[Json]]] = defaultdict(lambda: defaultdict(list))
-        for record in self._builder.run("place", values, self._parts) if values else ():
+        self._placed = self._builder.run("place", values, [*self._parts, self._trained]) if values else []
+        for record in self._placed:
             report = record.report
             found[report["split"]][report["source"]].append(report["entry"])
             if report["copied"]:

@@ -10,10 +10,13 @@ import shutil
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
 
-from data_recipes.bpe import take_tokenizer, token_id
+from data_recipes.bpe import TOKENIZER_DIR, take_tokenizer, token_id, unknown_token_id
 from data_recipes.build import Build
 from data_recipes.readers import reading_context
 from data_recipes.settings import CorpusConfig
@@ -36,14 +39,15 @@ _NO_LINK = {
 }
 """What the number of an OSError says of a hard link that cannot be made."""
 _BLOCK = 1 << 16
+_PIECE_TOKENS = 1 << 24
 
 
 def place(build: Build, value: Json, outputs: Outputs) -> Json:
     """Take a file as it is; `value` is `{source, shard, sha256}`.
 
     Returns:
-        `{source, split, entry, copied}`: the entry of the shard in `tokens.json`, and why the file was copied; empty
-        where it is a link.
+        `{source, split, entry, copied, num_unknown_tokens}`: the entry of the shard in `tokens.json`, and why the file
+        was copied; empty where it is a link.
 
     Raises:
         SourceError: for a file that is missing or is not the pinned one any more.
@@ -71,7 +75,13 @@ def place(build: Build, value: Json, outputs: Outputs) -> Json:
     digests = {"tokens": found, "ends": ends_sha256}
     files = {role: {"path": places[role], "sha256": digests[role]} for role in places}
     entry = {"num_tokens": len(tokens), "num_documents": num_documents, "files": files}
-    return {"source": source.name, "split": source.split, "entry": entry, "copied": copied}
+    return {
+        "source": source.name,
+        "split": source.split,
+        "entry": entry,
+        "copied": copied,
+        "num_unknown_tokens": _num_unknown_tokens(build, tokens),
+    }
 
 
 def check_files(config: CorpusConfig) -> None:
@@ -122,6 +132,15 @@ def link_or_copy(file: Path, path: Path) -> str:
 
 def _tokens_file(config: CorpusConfig, source: TokensSource, number: int) -> Path:
     return config.execution.data_dir.expanduser() / source.shards[number].tokens.path
+
+
+def _num_unknown_tokens(build: Build, tokens: npt.NDArray[Any]) -> int:
+    """How often the unknown token stands in a file, which is read in pieces."""
+    unknown_id = unknown_token_id(Tokenizer.from_file(str(build.root / TOKENIZER_DIR / "tokenizer.json")))
+    if unknown_id is None:
+        return 0
+    pieces = (tokens[begin : begin + _PIECE_TOKENS] for begin in range(0, len(tokens), _PIECE_TOKENS))
+    return sum(int(np.count_nonzero(piece == unknown_id)) for piece in pieces)
 
 
 def _write_ends(path: Path, spans: Iterator[Span]) -> int:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from corpus_fixtures import tiny_context, tiny_corpus_values
+from corpus_fixtures import prose, tiny_context, tiny_corpus_values
+from in_place_fixtures import rows_source, tokens_source, write_rows, write_tokens
 from tokenizer_fixtures import tokenizer_json
 from tokenizers import Tokenizer
 
@@ -105,6 +106,27 @@ def test_a_corpus_says_what_a_tokenizer_of_another_kind_keeps_of_its_texts(tmp_p
     documents = [ids.tolist() for source in range(len(windows.sources)) for ids in windows.documents(source)]
     expected = [[*given.encode(row["text"], add_special_tokens=False).ids, end] for row in kept_texts(corpus, "train")]
     assert sorted(documents) == sorted(expected)
+
+
+def test_unknown_tokens_of_files_in_place_count_as_well(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(tokenizer_json("word pieces"))
+    given = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    unknown, end = given.token_to_id("[UNK]"), given.token_to_id("[SEP]")
+    ids = [given.encode(text, add_special_tokens=False).ids for text in (prose(1), "漢字 " + prose(2), prose(3))]
+    write_tokens(tmp_path / "theirs.npy", [[*document, end] for document in ids[:2]])
+    write_rows(tmp_path / "held.jsonl", [prose(3)])
+    sources = [
+        tokens_source(tmp_path, "theirs", [("theirs.npy", None)], eos_id=end),
+        rows_source(tmp_path, "held", "held.jsonl", split="heldout"),
+    ]
+    file = {"path": "tokenizer.json", "sha256": sha256_file(tmp_path / "tokenizer.json")}
+    size = given.get_vocab_size() + 4
+    taken = {"file": file, "vocab_size": size, "special_tokens": {"end_of_text": "[SEP]"}}
+    corpus = build(tmp_path, tiny_corpus_values(tmp_path, sources=sources, tokenizer=taken), "store")
+    in_place = sum(document.count(unknown) for document in ids[:2])
+    assert in_place > 0
+    found = read_json(corpus.path / "corpus.json")["tokenizer"]["num_unknown_tokens"]
+    assert found == in_place + ids[2].count(unknown)
 
 
 def kept_texts(corpus: Artifact, split: str) -> list[dict[str, Any]]:
