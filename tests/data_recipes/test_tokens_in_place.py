@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections import Counter
 from typing import Any
 
@@ -232,7 +233,7 @@ def test_an_interrupted_build_in_other_parts_with_copies_gives_the_same_bytes(co
 
 
 def megatron(root, dtype="<i4", **changes) -> CorpusConfig:
-    """A recipe over one file of Megatron in place, whose tokenizer nothing has to read."""
+    """A recipe over one file of Megatron in place."""
     values = write_recipe(root)
     write_megatron(root, [[70, 71, EOS], [72, EOS]], dtype)
     values["sources"] = [tokens_source(root, "theirs", [("a.bin", "a.idx")], format="megatron", dtype=None)]
@@ -246,6 +247,8 @@ def test_i32_of_megatron_are_u32_and_a_link_is_followed(tmp_path):
     (tmp_path / "a.bin").symlink_to("elsewhere.bin")
     value = {"source": "theirs", "shard": 0, "sha256": sha256_file(tmp_path / "a.bin")}
     work = tmp_path / "work"
+    (work / "tokenizer").mkdir(parents=True)
+    shutil.copyfile(tmp_path / "tokenizer.json", work / "tokenizer" / "tokenizer.json")  # as the step `train` does
     outputs = Outputs(work)
     report = place_step.place(Build(work, config), value, outputs)
     assert (report["copied"], report["entry"]["num_tokens"], report["entry"]["num_documents"]) == ("", 5, 2)
