@@ -17,7 +17,7 @@ import numpy as np
 from numba.core.caching import UserProvidedCacheLocator
 from numpy.typing import NDArray
 
-from provenance.digests import sha256_file
+from provenance.digests import sha256_bytes, sha256_file
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 Codes = NDArray[np.uint32]
@@ -66,14 +66,15 @@ _SHIFT, _HALF = np.uint64(33), np.uint64(32)
 class KernelsBySource(UserProvidedCacheLocator):  # type: ignore[misc]  # numba is untyped
     """Where the kernels of a module are kept: by what its source says, so that copies of it share them.
 
-    A bundle's code is such a copy. What numba compiles depends on the source, on numba and on the processor; the last
-    two are numba's business.
+    A bundle's code is such a copy. What numba compiles depends on the source, on how this module has it compiled, on
+    numba and on the processor; the last two are numba's business.
     """
 
     def __init__(self, function: Callable[..., Any], source_path: str) -> None:
         super().__init__(function, source_path)
         source = Path(source_path)
-        self._cache_path = str(Path(numba.config.CACHE_DIR) / f"{source.stem}-{sha256_file(source)}")
+        digest = sha256_bytes(f"{sha256_file(source)} {sha256_file(Path(__file__))}".encode())
+        self._cache_path = str(Path(numba.config.CACHE_DIR) / f"{source.stem}-{digest}")
 
 
 def _keep_kernels() -> bool:
