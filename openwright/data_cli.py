@@ -70,7 +70,8 @@ def data_licences(
     """
     from openwright import data_commands
 
-    data_commands.show_licences(place, attribution, as_json)
+    with data_commands.readable_tables(place):
+        data_commands.show_licences(place, attribution, as_json)
 
 
 @data_app.command("stats")
@@ -83,9 +84,11 @@ def data_stats(
 
     Only the rows of documents/ are read, no text.
     """
+    from openwright import data_commands
     from openwright import data_stats as stats
 
-    stats.show_stats(place, plot, as_json)
+    with data_commands.readable_tables(place):
+        stats.show_stats(place, plot, as_json)
 
 
 @data_app.command("recount")
@@ -101,9 +104,10 @@ def data_recount(
 
     Only the rows of documents/ are read, no text.
     """
-    from openwright import recounting
+    from openwright import data_commands, recounting
 
-    recounting.show_recount(place, overrides or (), as_json)
+    with data_commands.readable_tables(place):
+        recounting.show_recount(place, overrides or (), as_json)
 
 
 @data_app.command("export")
@@ -121,7 +125,8 @@ def data_export(
     """
     from openwright import data_commands
 
-    data_commands.export_split(place, target, form, split, as_json)
+    with data_commands.readable_tables(place):
+        data_commands.export_split(place, target, form, split, as_json)
 
 
 @data_app.command("order")

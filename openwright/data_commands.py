@@ -1,10 +1,13 @@
 """What the commands `openwright data ...` do and print."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+
+import pyarrow as pa
 
 from data_recipes.attribution import LicenceReport, attribution_text, read_licences
 from data_recipes.dolma_export import export_dolma
@@ -65,6 +68,22 @@ def dataset_of(place: Path) -> Path:
         where=str(place),
         next_command="openwright run CONFIG_DIR, which prints where corpus and bundle lie",
     )
+
+
+@contextmanager
+def readable_tables(place: Path) -> Iterator[None]:
+    """What the library raises for a damaged table of a corpus is said of its directory."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the system, and not of a damaged page
+            raise
+        raise BundleError(
+            f"a table that cannot be read ({str(error).strip()})",
+            expected="whole Parquet files, as they were written",
+            where=str(place),
+            next_command="openwright verify, for a bundle: it names the file; else build the corpus anew",
+        ) from None
 
 
 def show_licences(place: Path, attribution: Path | None, as_json: bool) -> None:

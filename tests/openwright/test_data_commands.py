@@ -56,6 +56,17 @@ def test_licences_writes_credits_and_prints_json(bundle, capsys, tmp_path):
     assert "alpha 1.0: 2 documents\nCopyright (c) 2020 Ада" in target.read_text()
 
 
+@pytest.mark.parametrize("damage", ["cut", "page"])
+def test_a_damaged_table_is_said_of_its_directory(bundle, capsys, damage):
+    (table,) = bundle.rglob("*.parquet")
+    data = table.read_bytes()
+    table.write_bytes(data[:200] if damage == "cut" else data[:4] + b"\xff" * 60 + data[64:])
+    assert cli.invoke(["data", "licences", "--in", str(bundle)]) == 1
+    error = capsys.readouterr().err
+    assert f"{bundle}: a table that cannot be read (" in error
+    assert "bug" not in error
+
+
 def test_what_is_no_corpus_is_said_so(tmp_path, capsys):
     assert cli.invoke(["data", "licences", "--in", str(tmp_path)]) != 0
     assert "neither a corpus nor a bundle" in capsys.readouterr().err
