@@ -65,7 +65,9 @@ def export_dolma(corpus: Path, split: str, target: Path) -> dict[str, Json]:
             f"no texts of split {split!r}",
             expected=f"a corpus or bundle that has them; splits of texts are {', '.join(TEXT_SPLITS)}",
             where=str(corpus / "text"),
-            next_command="another split, or --format megatron, which exports tokens",
+            next_command="--format megatron, which exports tokens"
+            if split in TEXT_SPLITS
+            else "one of these as the split",
         )
     require_new(target)
     added = {

@@ -1,10 +1,9 @@
 """What the commands `openwright data ...` do and print."""
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -173,6 +172,13 @@ def make_order(
     )
 
 
+def _is_iso_date(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
 def forget_documents(
     prefixes: Sequence[str],
     reason: str,
@@ -180,15 +186,15 @@ def forget_documents(
     config_dir: Path,
     receipt_file: Path | None,
     with_duplicates: bool,
-    date: str | None,
+    requested: str | None,
     as_json: bool,
 ) -> None:
     """Write tombstones into a config directory, and the receipt of a takedown."""
     require_release(config_dir)
-    if date is not None and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", date):
-        raise ConfigError(f"--date {date}", expected="an ISO date, such as 2026-11-25", where="command line")
+    if requested is not None and not _is_iso_date(requested):
+        raise ConfigError(f"--date {requested}", expected="an ISO date, such as 2026-11-25", where="command line")
     runs = known_runs(places)
-    day = date or datetime.now(UTC).date().isoformat()
+    day = requested or datetime.now(UTC).date().isoformat()
     documents = find_documents(runs, prefixes)
     tombstones = make_tombstones(runs, documents, day, reason, with_duplicates=with_duplicates)
     receipt = make_receipt(runs, tombstones)

@@ -413,8 +413,9 @@ def read_export(tmp_path, name, files):
 
 
 def test_an_export_for_dolma_says_what_is_not_there(made, table, tmp_path):
-    with pytest.raises(DataError, match="no texts of split 'sft'"):
+    with pytest.raises(DataError, match="no texts of split 'sft'") as refused:
         export_dolma(made.path, "sft", tmp_path / "sft")
+    assert refused.value.next_command == "one of these as the split", "the other form refuses it too"
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     for name in ("documents", "sources.lock"):

@@ -183,3 +183,11 @@ def test_documents_that_are_not_there_are_refused_and_nothing_is_written(store, 
     assert cli.invoke([*arguments, "--to", str(config_dir)]) == 2
     assert words in capsys.readouterr().err
     assert not (config_dir / "tombstones.json").exists()
+
+
+@pytest.mark.parametrize("day", ["2026-99-99", "20261125", "today"])
+def test_a_date_that_is_none_is_refused(store, config_dir, capsys, day):
+    arguments = ["data", "forget", "--documents", next(iter(_brute_force(store))), "--reason", "x", "--in", str(store)]
+    assert cli.invoke([*arguments, "--to", str(config_dir), "--date", day]) == 2
+    assert "an ISO date" in capsys.readouterr().err
+    assert not (config_dir / "tombstones.json").exists()
