@@ -95,7 +95,7 @@ def test_the_comparison_would_notice_a_missing_term():
 def test_recomputed_layers_are_one_more_forward_pass():
     """Torch stops computing a layer again once it has what the backward pass needs: up to the last product less."""
     model = built("olmo3")
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.activation_checkpointing_enable({"use_reentrant": False})
     config = pretrain_config(model=small_model("olmo3").model_dump(), execution={"activation_checkpointing": True})
     shape = model_shape(built("olmo3"))
     planned = training_flops(
