@@ -1,5 +1,6 @@
 """The corpus stage with a faster tokenizer engine, and with a tokenizer made elsewhere."""
 
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from data_recipes.windows import TokenWindows
 from provenance.artifacts import Artifact
 from provenance.canonical import read_json
 from provenance.digests import sha256_file
-from provenance.errors import SourceError
+from provenance.errors import DataError, SourceError
 from provenance.ledger import read_chain
 
 
@@ -132,3 +133,13 @@ def test_unknown_tokens_of_files_in_place_count_as_well(tmp_path: Path) -> None:
 def kept_texts(corpus: Artifact, split: str) -> list[dict[str, Any]]:
     paths = sorted((corpus.path / "text").rglob(f"{split}*.parquet"))
     return [row for path in paths for row in pq.read_table(path).to_pylist()]
+
+
+def test_a_tokenizer_that_cannot_be_taken_is_refused_before_anything_is_fetched(tmp_path: Path) -> None:
+    values = tiny_corpus_values(tmp_path)
+    shutil.rmtree(tmp_path / "cache")
+    (tmp_path / "tokenizer.json").write_text(tokenizer_json("byte fallback"))
+    pin = {"path": "tokenizer.json", "sha256": sha256_file(tmp_path / "tokenizer.json")}
+    values["tokenizer"] = {"file": pin, "vocab_size": 300}
+    with pytest.raises(DataError, match="special tokens included"):
+        build(tmp_path, values, "store")
