@@ -116,8 +116,18 @@ def take_tokenizer(config: TokenizerConfig, execution: ExecutionConfig) -> Token
             where=str(path),
             next_command="name another token as tokenizer.special_tokens.end_of_text",
         )
-    TokenTexts(values)  # later readers need the text of every token
     return tokenizer
+
+
+def check_tokenizer(config: TokenizerConfig, execution: ExecutionConfig) -> None:
+    """See, once for a build, that the tokenizer of a file can be taken and that every token has a text.
+
+    Raises:
+        SourceError, DataError: as `take_tokenizer`; DataError for a decoder that puts no texts of tokens together.
+    """
+    take_tokenizer(config, execution)
+    assert config.file is not None
+    TokenTexts(read_json(taken_path(config.file, execution)))
 
 
 def _check_ids_differ(tokenizer: Tokenizer, path: Path) -> None:

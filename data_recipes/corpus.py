@@ -12,7 +12,7 @@ from typing import TypeVar
 from tokenizers import Tokenizer
 
 from data_recipes import warc_source
-from data_recipes.bpe import TOKENIZER_DIR, num_ids, take_tokenizer, token_id
+from data_recipes.bpe import TOKENIZER_DIR, check_tokenizer, num_ids, token_id
 from data_recipes.build import Builder, build_key
 from data_recipes.chat_rows import BuiltChats, build_chats
 from data_recipes.chat_step import chat_values, stored_chats
@@ -163,10 +163,10 @@ class CorpusBuild:
         """Read all parts of all sources.
 
         Raises:
-            DataError: for a source without a single document, and as `check_files` and `take_tokenizer`.
+            DataError: for a source without a single document, and as `check_files` and `check_tokenizer`.
         """
         if self._config.tokenizer.file is not None:
-            take_tokenizer(self._config.tokenizer, self._config.execution)  # before anything is fetched
+            check_tokenizer(self._config.tokenizer, self._config.execution)  # before anything is fetched
         parts = [(name, part) for name, reader in self._readers.items() for part in reader.parts()]
         check_files(self._config)
         self._part_sources = [name for name, _ in parts]

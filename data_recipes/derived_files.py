@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from data_recipes.local_files import pinned_file
 from provenance.digests import sha256_file
-from provenance.errors import SourceError
 
 _FOLDER = "derived"
 _LINES_AT_ONCE = 1024
@@ -101,13 +101,6 @@ def derived_file(cache_dir: Path, sha256: str, user: str) -> Path:
     Raises:
         SourceError: when it is missing, or another one.
     """
-    path = cache_dir / _FOLDER / sha256
-    found = sha256_file(path) if path.is_file() else "no file"
-    if found != sha256:
-        raise SourceError(
-            f"{user}: {found}",
-            expected=f"what was worked out before its parts were read, with sha256 {sha256}",
-            where=str(path),
-            next_command="run the same command again, which makes it anew; all processes must see execution.cache_dir",
-        )
-    return path
+    next_command = "run the same command again, which makes it anew; all processes must see execution.cache_dir"
+    kind = "what was worked out before its parts were read,"
+    return pinned_file(cache_dir / _FOLDER / sha256, sha256, user, kind, next_command)

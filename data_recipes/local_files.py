@@ -8,6 +8,8 @@ from provenance.config import Config
 from provenance.digests import sha256_file
 from provenance.errors import SourceError
 
+_PUT_THERE = "put the pinned file there, or --set corpus.execution.data_dir=DIRECTORY"
+
 
 class DatasetFile(Config):
     """One file of a data set, by path relative to `execution.data_dir`, with its digest."""
@@ -38,14 +40,14 @@ def pinned_path(file: DatasetFile, data_dir: Path, user: str, kind: str) -> Path
     return pinned_file(data_dir / file.path, file.sha256, user, kind)
 
 
-def pinned_file(path: Path, sha256: str, user: str, kind: str) -> Path:
-    """Return a path, once the file is seen to be the pinned one; else as `pinned_path`."""
+def pinned_file(path: Path, sha256: str, user: str, kind: str, next_command: str = _PUT_THERE) -> Path:
+    """Return a path, once the file is seen to be the pinned one; else as `pinned_path`, with the next command given."""
     found = sha256_file(path) if path.is_file() else "no file"
     if found != sha256:
         raise SourceError(
             f"{user}: {found}",
             expected=f"{kind} with sha256 {sha256}",
             where=str(path),
-            next_command="put the pinned file there, or --set corpus.execution.data_dir=DIRECTORY",
+            next_command=next_command,
         )
     return path

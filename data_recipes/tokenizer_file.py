@@ -77,7 +77,7 @@ def kinds_of(part: Json) -> Iterator[str]:
 
 def is_byte_level(values: Json) -> bool:
     """Whether the pieces of a vocabulary are bytes, in the alphabet that stands for them."""
-    return any("ByteLevel" in kinds_of(values.get(part)) for part in ("normalizer", "pre_tokenizer", "decoder"))
+    return _is_read_as_bytes(values) or "ByteLevel" in kinds_of(values.get("decoder"))
 
 
 def _is_read_as_bytes(values: Json) -> bool:
