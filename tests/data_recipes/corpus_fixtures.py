@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import data_recipes
+from data_recipes.corpus import build_corpus
 from data_recipes.settings import CorpusConfig
+from provenance.artifacts import Artifact
 from provenance.digests import sha256_file
 from provenance.fingerprint import CodeIdentity
 from provenance.stage import StageContext
@@ -153,3 +155,8 @@ def tiny_corpus_config(tmp_path: Path, **changes: Any) -> CorpusConfig:
 def tiny_context(store: Path) -> StageContext:
     """Return a context whose artifacts are made by a dev run of an unnamed tree."""
     return StageContext("tiny", store, CodeIdentity("0" * 40, True, "0" * 64), dev=True)
+
+
+def build(root: Path, values: dict[str, Any], store: str = "store") -> Artifact:
+    """Build the corpus of a recipe into a store below a directory."""
+    return build_corpus(CorpusConfig.model_validate(values), tiny_context(root / store))

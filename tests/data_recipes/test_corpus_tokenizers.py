@@ -7,14 +7,13 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from corpus_fixtures import prose, tiny_context, tiny_corpus_values
+from corpus_fixtures import build, prose, tiny_corpus_values
 from in_place_fixtures import rows_source, tokens_source, write_rows, write_tokens
 from tokenizer_fixtures import tokenizer_json
 from tokenizers import Tokenizer
 
 import data_recipes.train_step
-from data_recipes.corpus import build_corpus
-from data_recipes.settings import TAKEN_TOKENIZER, CorpusConfig
+from data_recipes.settings import TAKEN_TOKENIZER
 from data_recipes.tokenizer_engine import COMPILED_NAME, LIBRARY_NAME
 from data_recipes.tokenizer_proof import choose_engine
 from data_recipes.windows import TokenWindows
@@ -23,10 +22,6 @@ from provenance.canonical import read_json
 from provenance.digests import sha256_file
 from provenance.errors import DataError, SourceError
 from provenance.ledger import read_chain
-
-
-def build(tmp_path: Path, values: dict[str, Any], store: str) -> Artifact:
-    return build_corpus(CorpusConfig.model_validate(values), tiny_context(tmp_path / store))
 
 
 def engine_note(corpus: Artifact) -> dict[str, Any]:

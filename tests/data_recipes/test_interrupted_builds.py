@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from corpus_fixtures import tiny_corpus_values
-from test_corpus_stage import ROOT, build, rich_values
+from corpus_fixtures import build, tiny_corpus_values
+from test_corpus_stage import ROOT, rich_values
 
 import data_recipes.build
 import data_recipes.corpus
@@ -24,7 +24,7 @@ NUM_TASKS = 5 + 5 + 1 + 5 + 1 + 2 + 2 + 1 + 2
 PROGRAM = (
     "import sys\nfrom pathlib import Path\n"
     f"sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(ROOT)!r}]\n"
-    "from test_corpus_stage import build, rich_values\n"
+    "from corpus_fixtures import build\nfrom test_corpus_stage import rich_values\n"
     "if __name__ == '__main__':\n"
     "    path = Path(sys.argv[1])\n    values = rich_values(path)\n    values['execution']['num_workers'] = 2\n"
     "    build(path, values)\n"
