@@ -15,9 +15,9 @@ import numpy as np
 from data_recipes.chat_files import EQUAL_ANSWERS, ChatExample, ChatFindings, Turn, make_example
 from data_recipes.chat_settings import PROMPT, parts_of
 from data_recipes.decontamination import EvaluationIndex, Hit
-from data_recipes.filters import QualityRules
+from data_recipes.filters import QualityRules, broken_personal_data_limit
 from data_recipes.personal_data import find_personal_data, redact
-from data_recipes.rule_settings import CONTAMINATED, PERSONAL_DATA_LIMITS, DecontaminationRules, Kind, PersonalDataRules
+from data_recipes.rule_settings import CONTAMINATED, DecontaminationRules, Kind, PersonalDataRules
 from data_recipes.text import normalise
 from data_recipes.text_kernels import Segments, Terms, segment
 
@@ -60,18 +60,14 @@ class ChatRules:
         """Return an example with what was found in it, redacted where that is asked; and the rule that drops it."""
         searched = self._search(example)
         found = searched.example
-        for kind, rule in PERSONAL_DATA_LIMITS.items():
-            limit = getattr(self.limits, rule)
-            if limit is not None and searched.num_found[kind] > limit:
-                return found, rule
+        if broken := broken_personal_data_limit(searched.num_found, self.limits):
+            return found, broken
         if found.findings.redacted_from and len(found.answers) > 1 and found.answers[0] == found.answers[1]:
             return found, EQUAL_ANSWERS
         if self.index is None or self.decontamination is None or found.split == "heldout":
             return found, ""
         found = self._compared(found, searched.read, self.index)
-        rules = self.decontamination
-        is_dropped = rules.action == "drop" and found.findings.overlap > rules.max_item_overlap
-        return found, CONTAMINATED if is_dropped else ""
+        return found, CONTAMINATED if self.decontamination.drops(found.findings.overlap) else ""
 
     def _search(self, example: ChatExample) -> _Searched:
         spans: list[dict[str, Any]] = []

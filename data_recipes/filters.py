@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from data_recipes.quality_presets import PRESETS, PresetName, thresholds_of
+from data_recipes.rule_settings import PERSONAL_DATA_LIMITS, Kind
 from provenance.config import Config
 
 LANGUAGE_CHARS = 4000
@@ -220,3 +221,16 @@ def broken_rule(statistics: Statistics, rules: QualityRules) -> BrokenRule | Non
         if (score < threshold) if side == "min" else (score > threshold):
             return BrokenRule(rule, score, float(threshold))
     return None
+
+
+def broken_personal_data_limit(num_found: Mapping[Kind, int], rules: QualityRules) -> str:
+    """Return the first limit on personal data that an example of `chats` breaks; empty where it breaks none.
+
+    Args:
+        num_found: places with personal data in all turns together, by kind.
+    """
+    for kind, rule in PERSONAL_DATA_LIMITS.items():
+        limit = getattr(rules, rule)
+        if limit is not None and num_found.get(kind, 0) > limit:
+            return rule
+    return ""

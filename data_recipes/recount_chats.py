@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from data_recipes.chat_settings import DROPPED_CHATS, rows_split
-from data_recipes.filters import QualityRules
+from data_recipes.filters import QualityRules, broken_personal_data_limit
 from data_recipes.rule_settings import CONTAMINATED, PERSONAL_DATA_LIMITS, DecontaminationRules
 from data_recipes.tombstones import CHAT_FOLDERS
 
@@ -74,13 +74,9 @@ def _rule(
     before: str, row: Mapping[str, Any], quality: QualityRules, decontamination: DecontaminationRules | None
 ) -> str:
     """The rule that drops an example now; what no threshold decides stays as it was."""
-    num_found = Counter(span["kind"] for span in row["personal_data"])
-    for kind, rule in PERSONAL_DATA_LIMITS.items():
-        limit = getattr(quality, rule)
-        if limit is not None and num_found[kind] > limit:
-            return rule
+    if broken := broken_personal_data_limit(Counter(span["kind"] for span in row["personal_data"]), quality):
+        return broken
     if before not in ("", CONTAMINATED, *PERSONAL_DATA_LIMITS.values()):
         return before
-    if decontamination is None or decontamination.action != "drop":
-        return ""
-    return CONTAMINATED if row["contamination"] > decontamination.max_item_overlap else ""
+    is_dropped = decontamination is not None and decontamination.drops(row["contamination"])
+    return CONTAMINATED if is_dropped else ""

@@ -94,6 +94,10 @@ class DecontaminationRules(Config):
     max_item_overlap: float = Field(default=0.0, ge=0, le=1)
     action: Literal["drop", "record"] = "drop"
 
+    def drops(self, overlap: float) -> bool:
+        """Whether what shares so much of an item is dropped."""
+        return self.action == "drop" and overlap > self.max_item_overlap
+
 
 class PersonalDataRules(Config):
     """What is done about personal data in documents, and in the turns of `chats`.
