@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from data_recipes.chat_settings import ChatConfig, Packing
 from data_recipes.debian_settings import DebianSource
@@ -87,23 +87,25 @@ class TokenizerConfig(Config):
     """A byte-level BPE tokenizer trained on the kept training documents, or any tokenizer of a file.
 
     Attributes:
+        file: a `tokenizer.json` to take instead of training one; special tokens that it lacks are added at its end.
         vocab_size: size of the vocabulary, special tokens included; of one that is trained at least the 256 bytes and
             the special tokens.
         max_token_length: longest trained token in characters, so that rulers of `====` do not fill the vocabulary.
-        file: a `tokenizer.json` to take instead of training one; special tokens that it lacks are added at its end.
     """
 
+    file: TakenTokenizer | None = None
     vocab_size: int = Field(ge=6, le=2**32)
     max_token_length: int = Field(default=16, ge=1)
-    file: TakenTokenizer | None = None
     special_tokens: SpecialTokens = SpecialTokens()
     chat_template: Literal["turns"] = "turns"
 
-    @model_validator(mode="after")
-    def _holds_all_bytes(self) -> "TokenizerConfig":
-        if self.file is None and self.vocab_size < MIN_TRAINED_VOCABULARY:
-            raise ValueError(f"vocab_size of at least {MIN_TRAINED_VOCABULARY}: the bytes and the special tokens")
-        return self
+    @field_validator("vocab_size")
+    @classmethod
+    def _holds_all_bytes(cls, value: int, info: ValidationInfo) -> int:
+        is_trained = info.data.get("file", ...) is None  # of a file that is wrong itself, that is told
+        if is_trained and value < MIN_TRAINED_VOCABULARY:
+            raise ValueError(f"at least {MIN_TRAINED_VOCABULARY}: the bytes and the special tokens")
+        return value
 
 
 class ConversationConfig(Config):
